@@ -1,0 +1,55 @@
+"""The command line: ``semgan VERB``. Heavy modules are imported inside the verbs, so that ``--help`` answers at once.
+
+Exit codes: 0 done, 1 a fault of ours (with traceback), 2 a user's error (one message), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from semgan.cli import data, train, use
+from semgan.cli.output import examples
+
+app = typer.Typer(
+    name="semgan",
+    help="Semantic segmentation with generative models: few labels, many unlabelled images, unseen domains.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "semgan demo",
+        "semgan data prepare folder --images images --labels masks --unlabelled more -o dataset",
+        "semgan train dataset -o run --recipe debug",
+        "semgan segment -m run -i new_images -o masks",
+        "semgan evaluate masks true_masks --metric dice",
+    ),
+)
+app.add_typer(data.app, name="data")
+train.register(app)
+use.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"semgan {version('semgan')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; leaves by SystemExit with the exit code."""
+    app(arguments, prog_name="semgan")

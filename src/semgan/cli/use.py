@@ -1,0 +1,237 @@
+"""``semgan segment``, ``evaluate``, ``sample``, ``info``, ``demo``: what is done with a trained model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semgan.cli.output import AsJson, examples, existing, progress_bars, say, show, verb
+
+
+class Metric(StrEnum):
+    dice = "dice"
+    jaccard = "jaccard"
+    miou = "miou"
+
+
+class Family(StrEnum):
+    faces = "faces"
+    chests = "chests"
+
+
+Model = Annotated[Path, typer.Option("-m", "--model", help="Run folder or model folder.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results in OUT (never other files).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "segment",
+        epilog=examples(
+            "semgan segment -m run -i new_images -o masks",
+            "semgan segment -m run -i picture.png -o masks --steps 0   (encoder only, fast)",
+            "semgan segment -m run/model -i new_images -o masks --overlay --save-probabilities",
+        ),
+    )(segment)
+    app.command(
+        "evaluate",
+        epilog=examples(
+            "semgan evaluate masks true_masks --metric dice",
+            "semgan evaluate masks true_masks --metric dice --manifest manifest.csv --per patient --json",
+        ),
+    )(evaluate)
+    app.command(
+        "sample",
+        epilog=examples("semgan sample -m run -o samples --count 16", "semgan sample -m run -o samples --seed 100"),
+    )(sample)
+    app.command("info", epilog=examples("semgan info", "semgan info run", "semgan info dataset --json"))(info)
+    app.command("demo", epilog=examples("semgan demo", "semgan demo -o demo --family chests --minutes 5"))(demo)
+
+
+@verb
+def segment(
+    model: Model,
+    images: Annotated[Path, typer.Option("-i", "--images", help="An image or a folder of images.")],
+    out: Out,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Optimisation steps; default: as chosen on validation; 0: encoder only.")
+    ] = None,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Also OUT/probabilities/STEM.npz.")
+    ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image with mask outline.")
+    ] = False,
+    modality: Annotated[str | None, typer.Option(help="Preprocessing rule of the model, where it has several.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images given to the model at a time.")] = 64,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> Any:
+    """Segment images: OUT/STEM.png, class indices at each image's own size, and OUT/segmentation.csv."""
+    existing(model, "Model")
+    existing(images, "Image or folder")
+    from semgan.segment import segment as run_segmentation
+
+    with progress_bars() as progress:
+        rows = run_segmentation(
+            model,
+            images,
+            out,
+            steps=steps,
+            save_probabilities=save_probabilities,
+            overlay=overlay,
+            modality=modality,
+            batch=batch,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+        )
+    mean = sum(row["confidence"] for row in rows) / len(rows)
+    show(f"Masks in {out}", {"images": len(rows), "steps": rows[0]["steps"], "mean confidence": mean})
+    return {"out": out, "rows": rows}
+
+
+@verb
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, as `semgan segment` writes.")],
+    labels: Annotated[Path, typer.Argument(help="Folder of true masks with the same stems.")],
+    metric: Annotated[Metric, typer.Option(help="dice, jaccard: per case, averaged; miou: over all pixels.")],
+    manifest: Annotated[Path | None, typer.Option(help="CSV with stem and the column of --per.")] = None,
+    per: Annotated[str | None, typer.Option(help="Column whose cases are counted together, e.g. patient.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="JSON: class names, background first.")] = None,
+    mapping: Annotated[Path | None, typer.Option(help="JSON: label value -> class index, for the true masks.")] = None,
+    map_predictions: Annotated[Path | None, typer.Option(help="The same for the predicted masks.")] = None,
+    mean_over: Annotated[list[str] | None, typer.Option(help="Class to average; repeatable; default: all.")] = None,
+    ignore: Annotated[list[int] | None, typer.Option(help="Label value that does not count; repeatable.")] = None,
+    stems: Annotated[Path | None, typer.Option(help="JSON list of the cases to score; default: all labels.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where scores go; default: PREDICTIONS.")] = None,
+    as_json: AsJson = False,
+) -> Any:
+    """Score predicted masks against true ones; writes scores.json and cases.csv into PREDICTIONS."""
+    existing(predictions, "Folder of predictions")
+    existing(labels, "Folder of true masks")
+    from semgan.evaluate import evaluate as run_evaluation
+
+    result = run_evaluation(
+        predictions,
+        labels,
+        metric=metric.value,
+        manifest=manifest and existing(manifest, "Manifest"),
+        per=per,
+        classes=_class_names_in(classes),
+        mapping=_mapping_in(mapping),
+        map_predictions=_mapping_in(map_predictions),
+        mean_over=mean_over or None,
+        ignore=tuple(ignore or ()),
+        stems=_list_in(stems),
+        out=out,
+    )
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+    show(f"{metric.value} of {predictions} (n = {result.n} per {result.per})", {"mean": result.mean, **result.classes})
+    return result
+
+
+def _list_in(file: Path | None) -> list[str] | None:
+    """A JSON list of names; None where no file is given."""
+    if file is None:
+        return None
+    from semgan.artifacts import read_json
+
+    names = read_json(existing(file, "File"))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{file} must hold a JSON list of names like ["background", "lung"]; got {str(names)[:80]}.')
+    return names
+
+
+def _class_names_in(file: Path | None) -> list[str] | None:
+    """Names in order of their index from a list, {"0": name, ...}, or {"classes": either}; None where not given."""
+    if file is None:
+        return None
+    from semgan.artifacts import read_json
+
+    content = read_json(existing(file, "Class file"))
+    content = content.get("classes", content) if isinstance(content, dict) else content
+    if isinstance(content, dict) and all(value.isdigit() for value in content):
+        content = [content[value] for value in sorted(content, key=int)]
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise ValueError(f'{file} must name classes like ["background", "lung"]; got {str(content)[:80]}.')
+    return content
+
+
+def _mapping_in(file: Path | None) -> dict[int, int] | None:
+    """A JSON object {"label value": class index}, or a list with the class of every value; None where not given."""
+    if file is None:
+        return None
+    from semgan.artifacts import read_json
+
+    content = read_json(existing(file, "Mapping file"))
+    items = enumerate(content) if isinstance(content, list) else getattr(content, "items", tuple)()
+    try:
+        mapping = {int(value): int(target) for value, target in items}
+    except (TypeError, ValueError):
+        mapping = {}
+    if not mapping:
+        raise ValueError(
+            f'{file} must map label values to class indices like {{"0": 0, "13": 1}}; got {str(content)[:80]}.'
+        )
+    return mapping
+
+
+@verb
+def sample(
+    model: Model,
+    out: Out,
+    count: Annotated[int, typer.Option(min=1, help="Number of pairs.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first pair; the next ones follow.")] = 0,
+    truncation: Annotated[float, typer.Option(min=0, help="1: as learnt; towards 0: ever closer to the mean.")] = 1.0,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> Any:
+    """Draw random images with their masks: OUT/images, OUT/masks and OUT/grid.png to look at."""
+    existing(model, "Model")
+    from semgan.sample import sample as draw
+
+    result = draw(model, out, count=count, seed=seed, truncation=truncation, overwrite=overwrite, device=device)
+    show(f"Samples in {out}", {"pairs": count, "to look at": out / "grid.png"})
+    return {"out": out, **result}
+
+
+@verb
+def info(
+    path: Annotated[
+        Path | None, typer.Argument(help="Dataset, run or model folder; none: versions and devices.")
+    ] = None,
+    as_json: AsJson = False,
+) -> Any:
+    """Tell what a folder holds, or which versions and devices are at hand."""
+    from semgan.cli.info import describe
+
+    result = describe(path)
+    show(str(path or "semgan"), result)
+    return result
+
+
+@verb
+def demo(
+    out: Out = Path("demo"),
+    family: Annotated[Family, typer.Option(help="Kind of procedural pictures.")] = Family.faces,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time for the whole demo.")] = 9.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of pictures and training.")] = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> Any:
+    """Show the whole story on procedural pictures: train, segment unseen domains, compare, report."""
+    from semgan.demo import demo as run_demo
+
+    with progress_bars() as progress:
+        result = run_demo(out, minutes=minutes, family=family.value, seed=seed, device=device, progress=progress)
+    show("Mean scores", {method: scores for method, scores in result.scores.items()})
+    print(f"\nThe report lies in {Path(result.report).resolve()}")
+    return result

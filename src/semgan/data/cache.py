@@ -1,0 +1,216 @@
+"""Decoded, preprocessed images of a dataset folder as one uint8 memory map, so that training never waits for decoding.
+
+    DATASET/cache/KEY/images.npy   uint8 [images, channels, size_px, size_px]
+    DATASET/cache/KEY/index.json   preprocessing, and name, size and modification time of every source file
+
+KEY names the preprocessing. A cache whose index does not agree with the files on disk is built again; one that is being
+built has another name until it is complete, so a killed build is never used.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semgan.artifacts import read_json, write_json
+from semgan.config import Preprocessing
+from semgan.data.folder import Dataset
+from semgan.data.parallel import CHUNK, Progress, each
+from semgan.data.readers import read_image_files
+from semgan.data.transforms import preprocess
+from semgan.types import Case
+
+FORMAT = 1  # raise it when preprocessing changes what it returns
+
+
+@dataclass(frozen=True)
+class ImageCache:
+    """``images``: read-only memory map uint8 ``[N, channels, size_px, size_px]``; one row per image of the dataset."""
+
+    images: np.ndarray
+    row_of: dict[str, int]
+    build_seconds: float
+
+    def row(self, case: Case) -> int:
+        """The row of a case's image."""
+        return self.row_of[f"{case.image.parent.name}/{case.image.name}"]
+
+    def rows(self, cases: Sequence[Case]) -> np.ndarray:
+        """int64 ``[len(cases)]``, to index ``images``."""
+        return np.fromiter((self.row(case) for case in cases), np.int64, len(cases))
+
+
+def open_cache(
+    dataset_path: Path | str,
+    cases: Sequence[Case] | None,
+    preprocessing: Preprocessing,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ImageCache:
+    """The cache of a dataset folder for one preprocessing; built where it is missing or stale.
+
+    It holds every image of the folder (training, test, unlabelled), no masks; ``cases`` are checked to be among them
+    (None: nothing to check). Raises ValueError for unreadable images, for a full disk, and for unknown cases.
+    """
+    dataset = Dataset.open(dataset_path)
+    sources = _sources(dataset)
+    target = dataset.path / "cache" / cache_key(preprocessing)
+    found = _load(target, sources)
+    if found is None:
+        with _only_builder(target):
+            found = _load(target, sources)  # another process may have built it meanwhile
+            if found is None:
+                _build(target, dataset, sources, preprocessing, workers, progress)
+                found = _load(target, sources)
+        assert found is not None
+    unknown = [case.stem for case in cases or () if f"{case.image.parent.name}/{case.image.name}" not in found.row_of]
+    if unknown:
+        raise ValueError(f"{dataset.path} has no image for {', '.join(unknown[:10])}; they belong to another dataset.")
+    return found
+
+
+def cache_key(rule: Preprocessing) -> str:
+    """A folder name that people can read and that changes with any part of the preprocessing."""
+    digest = hashlib.sha256(f"{FORMAT} {rule.model_dump_json()}".encode()).hexdigest()[:8]
+    return f"{rule.size_px}px-{rule.channels}ch-{digest}"
+
+
+def _sources(dataset: Dataset) -> list[list[Any]]:
+    """``[name, bytes, modification time in ns]`` of every image; over all its channel files."""
+    sources = []
+    for folder, files in dataset.files.items():
+        found = {entry.name: entry.stat() for entry in os.scandir(dataset.path / folder)} if files else {}
+        for stem, file in files.items():
+            names = [f"{stem}_{channel:04d}{file.suffix}" for channel in range(dataset.channels)]
+            states = [found[name] for name in names if name in found]
+            sources.append(
+                [f"{folder}/{file.name}", sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)]
+            )
+    return sources
+
+
+def _load(target: Path, sources: list[list[Any]]) -> ImageCache | None:
+    """The cache, or None where it is missing, stale or damaged."""
+    try:
+        index = read_json(target / "index.json")
+        if index["format"] != FORMAT or index["sources"] != sources:
+            return None
+        images = np.load(target / "images.npy", mmap_mode="r")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if len(images) != len(sources):
+        return None
+    return ImageCache(images, {name: row for row, (name, _, _) in enumerate(sources)}, index["build_seconds"])
+
+
+@contextmanager
+def _only_builder(target: Path) -> Iterator[None]:
+    """Hold the lock of one cache and clear what killed builders left."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(target.parent / f".{target.name}.lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise ValueError(f"Cannot write the cache into {target.parent} ({error.strerror}); make it writable.") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in target.parent.glob(f".{target.name}.tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+def _build(
+    target: Path,
+    dataset: Dataset,
+    sources: list[list[Any]],
+    rule: Preprocessing,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    started = time.perf_counter()
+    growing = target.with_name(f".{target.name}.tmp")
+    growing.mkdir()
+    try:
+        shape = (len(sources), rule.channels, rule.size_px, rule.size_px)
+        offset = _reserve(growing / "images.npy", shape)
+        files = [file for files in dataset.files.values() for file in files.values()]
+        parts = [
+            _Part(growing / "images.npy", offset, rule, row, tuple(files[row : row + CHUNK]))
+            for row in range(0, len(files), CHUNK)
+        ]
+        problems: list[str] = []
+        for found in each(_fill, parts, workers=workers, progress=_by_images(progress, len(files)), chunk=1):
+            problems += found
+        if problems:
+            raise ValueError(_listed(problems, dataset.path))
+        seconds = time.perf_counter() - started
+        index = {"format": FORMAT, "preprocessing": rule.model_dump(), "build_seconds": seconds, "sources": sources}
+        write_json(growing / "index.json", index)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(growing, target)
+    except OSError as error:
+        raise _teach(error, target) from error
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
+
+
+def _by_images(progress: Progress | None, images: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total, what: progress(min(done * CHUNK, images), images, "caching images")
+
+
+def _reserve(file: Path, shape: tuple[int, ...]) -> int:
+    """Write the header of an .npy file and reserve its disk space; returns where the pixels start."""
+    with open(file, "wb") as out:
+        np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        offset = out.tell()
+        # Reserved at once: a full disk is told now, and not by a killed process when a page is written.
+        os.posix_fallocate(out.fileno(), 0, max(1, offset + int(np.prod(shape))))
+    return offset
+
+
+@dataclass(frozen=True)
+class _Part:
+    out: Path
+    offset: int
+    rule: Preprocessing
+    first_row: int
+    files: tuple[Path, ...]
+
+
+def _fill(part: _Part) -> list[str]:
+    """Decode a few images and write their rows; returns the problems."""
+    row_bytes = part.rule.channels * part.rule.size_px**2
+    problems = []
+    with open(part.out, "r+b") as out:
+        out.seek(part.offset + part.first_row * row_bytes)
+        for file in part.files:
+            try:
+                out.write(preprocess(read_image_files(file), part.rule).tobytes())
+            except (ValueError, FileNotFoundError) as error:
+                problems.append(str(error) if str(file) in str(error) else f"{file}: {error}")
+                out.write(bytes(row_bytes))
+    return problems
+
+
+def _listed(problems: list[str], path: Path) -> str:
+    shown = "\n".join(f"- {problem}" for problem in problems[:50])
+    more = f"\n... and {len(problems) - 50} more." if len(problems) > 50 else ""
+    return f"{len(problems)} image(s) of {path} cannot be cached:\n{shown}{more}"
+
+
+def _teach(error: OSError, target: Path) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ValueError(f"No disk space left for the cache {target}; free some, or move the dataset to another disk.")
+    return error

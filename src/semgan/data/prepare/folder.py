@@ -1,0 +1,291 @@
+"""Plain folders of images and masks -> a dataset folder. Everything is checked first; nothing is left half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from semgan.artifacts import write_json, write_text_atomic
+from semgan.config import Preprocessing
+from semgan.data.cache import open_cache
+from semgan.data.folder import FORMAT, IMAGE_FOLDERS, LABEL_FOLDERS, Dataset, read_object
+from semgan.data.parallel import Progress, each
+from semgan.data.prepare.classes import ClassRule, Names, Values, decide_classes
+from semgan.data.prepare.inventory import Inventory, PlainFolders, Source, take_inventory
+from semgan.data.prepare.pictures import Conversion, Found, convert, survey
+from semgan.types import IGNORE
+
+SHOWN_PROBLEMS = 100
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `prepare_folder` made. ``images_per_second`` covers checking and writing, not the cache."""
+
+    path: Path
+    classes: tuple[str, ...]
+    channels: int
+    labelled: int
+    test: int
+    unlabelled: int
+    warnings: tuple[str, ...]
+    seconds: float
+    images_per_second: float
+    was_already_prepared: bool = False
+
+
+def prepare_folder(
+    images: Path | str,
+    labels: Path | str,
+    out: Path | str,
+    *,
+    unlabelled: Path | str | None = None,
+    test_images: Path | str | None = None,
+    test_labels: Path | str | None = None,
+    manifest: Path | str | None = None,
+    classes: Names | None = None,
+    mapping: Values | None = None,
+    ignore: Collection[int] = (),
+    preprocessing: Preprocessing | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Write the dataset folder ``out`` from plain folders of PNG, JPEG, TIFF or BMP; masks belong to images by stem.
+
+    classes:        names, {value: name}, or a JSON file of either
+    mapping:        {mask value: class index or "ignore"}, a list, or a JSON file of either; ignore: values left out.
+                    Without classes and mapping, masks of {0, 255} or of {0, 1, 2, ...} are accepted.
+    manifest:       CSV with the columns stem, set (train, validation, test, unlabelled), group and any other
+    preprocessing:  build the cache for it at once; progress(done, total, what) is called as work goes on
+
+    The same call again finds its work done. Raises ValueError with all problems of the input in one message,
+    FileNotFoundError for a missing JSON file, FileExistsError for an ``out`` with other content.
+    """
+    started = time.perf_counter()
+    optional = (None if folder is None else Path(folder) for folder in (unlabelled, test_images, test_labels))
+    folders = PlainFolders(Path(images), Path(labels), *optional)
+    out = Path(out)
+    inventory = take_inventory(folders, Path(manifest) if manifest else None)
+    request = _request(inventory, classes, mapping, ignore)
+    if done := _done_before(out, request):
+        report = _report(done, inventory, started, was_already_prepared=True)
+    else:
+        plan = _check(inventory, classes, mapping, ignore, workers, progress)
+        with _growing(out) as growing:
+            digest = _write(growing, inventory, plan, workers, progress)
+            _write_lists(growing, inventory)
+            origin = {"content_sha256": digest, "request_sha256": request}
+            _write_description(growing, out.name, inventory, plan, origin)
+        report = _report(Dataset.open(out), inventory, started)
+    if preprocessing is not None:
+        open_cache(out, None, preprocessing, workers, progress)
+    return report
+
+
+@dataclass(frozen=True)
+class _Plan:
+    rule: ClassRule
+    channels: int
+
+
+def _check(
+    inventory: Inventory,
+    classes: Names | None,
+    mapping: Values | None,
+    ignore: Collection[int],
+    workers: int | None,
+    progress: Progress | None,
+) -> _Plan:
+    """Decode every image that has a mask, decide on channels and classes. Raises ValueError with all problems."""
+    problems = list(inventory.problems)
+    paired = [source for source in inventory.sources if source.label is not None]
+    training = sum(source.folder == "imagesTr" for source in paired)
+    if training < 2:
+        problems.append(f"{training} labelled image(s) for training; at least 2 images with masks are needed.")
+    found = list(each(survey, paired, workers=workers, progress=progress, what="checking images with masks"))
+    problems += [problem for one in found for problem in one.problems]
+    whole = [(source, one) for source, one in zip(paired, found, strict=True) if not one.problems]
+    channels = _decide_channels(whole, problems)
+    values = sorted({value for _, one in whole for value in one.values})
+    rule = None
+    if values:
+        try:
+            rule = decide_classes(values, classes, mapping, ignore)
+        except (ValueError, FileNotFoundError) as error:
+            problems.append(f"{error}{_examples(whole, values)}")
+    if problems:
+        # Only now are the images without masks decoded twice: everything wrong is to be told in one go.
+        bare = [source for source in inventory.sources if source.label is None]
+        others = each(survey, bare, workers=workers, progress=progress, what="checking images without masks")
+        problems += [problem for one in others for problem in one.problems]
+        raise ValueError(_message(problems))
+    assert rule is not None
+    return _Plan(rule, channels)
+
+
+def _message(problems: Sequence[str]) -> str:
+    shown = "\n".join(f"- {problem}" for problem in problems[:SHOWN_PROBLEMS])
+    more = f"\n... and {len(problems) - SHOWN_PROBLEMS} more." if len(problems) > SHOWN_PROBLEMS else ""
+    return f"The dataset was not made; {len(problems)} problem(s):\n{shown}{more}"
+
+
+def _examples(whole: list[tuple[Source, Found]], values: Sequence[int]) -> str:
+    """Where unusual values occur: the first mask of the rarest ones."""
+    holders = {value: [source.label for source, one in whole if value in one.values] for value in values[:300]}
+    rare = sorted(holders, key=lambda value: (len(holders[value]), value))[:5]
+    return " Examples: " + "; ".join(f"{value} in {holders[value][0]}" for value in rare) + "."
+
+
+def _decide_channels(whole: list[tuple[Source, Found]], problems: list[str]) -> int:
+    """1 where every labelled image is grey (equal colour channels count as grey), else the one count that all have."""
+    training = [(source, one) for source, one in whole if source.folder == "imagesTr"] or whole
+    if all(one.is_grey for _, one in training):
+        channels = 1
+    else:
+        channels = next(one.channels for _, one in training if not one.is_grey)
+    for source, one in whole:
+        if one.channels != channels and not (channels == 1 and one.is_grey):
+            example = next((other for other, seen in whole if seen.channels == channels), source)
+            problems.append(
+                f"{source.image} has {one.channels} channel(s), and others such as {example.image} have {channels}; "
+                "convert the images to one kind."
+            )
+    return channels
+
+
+def _write(growing: Path, inventory: Inventory, plan: _Plan, workers: int | None, progress: Progress | None) -> str:
+    """Convert and write all images and masks; returns the sha256 of their pixels."""
+    for name in (*IMAGE_FOLDERS, *LABEL_FOLDERS.values()):
+        (growing / name).mkdir()
+    jobs = [Conversion(source, growing, plan.channels, plan.rule.table) for source in inventory.sources]
+    digest, problems = hashlib.sha256(), []
+    for one in each(convert, jobs, workers=workers, progress=progress, what="writing the dataset"):
+        problems += one.problems
+        inventory.warnings += one.warnings[: max(0, 20 - len(inventory.warnings))]
+        digest.update(one.sha256)
+    if problems:
+        raise ValueError(_message(problems))
+    return digest.hexdigest()
+
+
+def _write_lists(growing: Path, inventory: Inventory) -> None:
+    """manifest.csv for the cases at hand, and splits.json where the manifest names validation cases."""
+    stems = {source.stem for source in inventory.sources}
+    rows = {stem: row for stem, row in inventory.columns.items() if stem in stems}
+    if rows:
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+        lines = [columns, *([row.get(name, "") for name in columns] for row in rows.values())]
+        write_text_atomic(growing / "manifest.csv", "".join(_csv_line(line) for line in lines))
+    training = [source.stem for source in inventory.sources if source.folder == "imagesTr"]
+    validation = [stem for stem in training if rows.get(stem, {}).get("set") == "validation"]
+    if validation:
+        pool = [stem for stem in training if stem not in set(validation)]
+        write_json(growing / "splits.json", {"validation": validation, "pool": pool})
+
+
+def _csv_line(values: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
+
+
+def _write_description(growing: Path, name: str, inventory: Inventory, plan: _Plan, own: dict[str, Any]) -> None:
+    other_names = tuple(f"channel {index}" for index in range(plan.channels))
+    channel_names = {1: ("grey",), 3: ("R", "G", "B")}.get(plan.channels, other_names)
+    labels = {name: index for index, name in enumerate(plan.rule.labels.names)}
+    if plan.rule.ignores:
+        labels["ignore"] = IGNORE
+    content = {
+        "name": name,
+        "channel_names": {str(index): name for index, name in enumerate(channel_names)},
+        "labels": labels,
+        "numTraining": sum(source.folder == "imagesTr" for source in inventory.sources),
+        "file_ending": ".png",
+        "semgan": {"format": FORMAT, "metric": "dice" if plan.rule.labels.classes == 2 else "miou", **own},
+    }
+    write_json(growing / "dataset.json", content)
+
+
+@contextlib.contextmanager
+def _growing(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its name when all went well and vanishes otherwise."""
+    growing = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in out.parent.glob(f"{out.name}.tmp-*"):
+            if not _is_running(leftover.name.rpartition("-")[2]):
+                shutil.rmtree(leftover, ignore_errors=True)
+        growing.mkdir()
+        yield growing
+        os.replace(growing, out)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ValueError(f"No disk space left for {out}; nothing was kept. Free some or change -o.") from None
+        raise
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _request(inventory: Inventory, classes: Any, mapping: Any, ignore: Collection[int]) -> str:
+    """sha256 of everything the result depends on: names, sizes and times of files, and the options' content."""
+    digest = hashlib.sha256()
+    for source in inventory.sources:
+        for file in (source.image, source.label):
+            state = file.stat() if file is not None else None
+            digest.update(f"{source.folder}/{source.stem} {state and (state.st_size, state.st_mtime_ns)}\n".encode())
+    options = [_content(option) for option in (classes, mapping)]
+    digest.update(json.dumps([options, sorted(ignore), inventory.columns], default=str).encode())
+    return digest.hexdigest()
+
+
+def _content(option: Any) -> Any:
+    is_file = isinstance(option, Path | str) and Path(option).is_file()
+    return Path(option).read_bytes().hex() if is_file else option
+
+
+def _done_before(out: Path, request: str) -> Dataset | None:
+    """The dataset that this very request made earlier; None for no or an empty folder."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    with contextlib.suppress(ValueError, OSError):
+        if read_object(out / "dataset.json")["semgan"]["request_sha256"] == request:
+            return Dataset.open(out)
+    raise FileExistsError(f"{out} exists and holds other content; choose another -o, or remove it first.")
+
+
+def _report(dataset: Dataset, inventory: Inventory, started: float, *, was_already_prepared: bool = False) -> Report:
+    seconds = time.perf_counter() - started
+    count = {name: len(files) for name, files in dataset.files.items()}
+    report = Report(
+        path=dataset.path,
+        classes=dataset.labels.names,
+        channels=dataset.channels,
+        labelled=count["imagesTr"],
+        test=count["imagesTs"],
+        unlabelled=count["imagesUn"],
+        warnings=tuple(inventory.warnings),
+        seconds=round(seconds, 3),
+        images_per_second=round(sum(count.values()) / seconds, 1),
+    )
+    return replace(report, was_already_prepared=was_already_prepared)

@@ -1,0 +1,196 @@
+"""Which files become which cases: plain folders, the masks that belong to the images, and the manifest."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from semgan.data.folder import read_manifest
+from semgan.data.readers import IMAGE_SUFFIXES
+
+SIDE_SUFFIXES = (".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml")
+SIDE_NAMES = ("thumbs.db", "desktop.ini", "license", "readme")
+VOLUME_SUFFIXES = (".nii", ".gz", ".dcm", ".mha", ".nrrd")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image to prepare. ``folder``: imagesTr, imagesTs or imagesUn of the dataset."""
+
+    stem: str
+    folder: str
+    image: Path
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class PlainFolders:
+    """The folders of the command line, as given."""
+
+    images: Path
+    labels: Path
+    unlabelled: Path | None
+    test_images: Path | None
+    test_labels: Path | None
+
+
+@dataclass
+class Inventory:
+    """All sources in the order of folder and stem, what the manifest says, and what is wrong so far."""
+
+    sources: list[Source] = field(default_factory=list)
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def take_inventory(folders: PlainFolders, manifest: Path | None) -> Inventory:
+    """List and match everything; nothing is decoded. Problems are collected, not raised."""
+    inventory = Inventory()
+    if manifest is not None:
+        _read_manifest(inventory, manifest)
+    labelled = _listed(inventory, folders.images, "--images", folders)
+    masks = _listed(inventory, folders.labels, "--labels", folders)
+    unlabelled = _listed(inventory, folders.unlabelled, "--unlabelled", folders)
+    test_images = _listed(inventory, folders.test_images, "--test-images", folders)
+    test_masks = _listed(inventory, folders.test_labels, "--test-labels", folders)
+    if folders.test_labels is not None and folders.test_images is None:
+        inventory.problems.append("--test-labels is given without --test-images; give both.")
+    _refuse_repeated_stems(inventory, {"--images": labelled, "--unlabelled": unlabelled, "--test-images": test_images})
+    _add_labelled(inventory, labelled, masks, folders.labels)
+    _add_test(inventory, test_images, test_masks, folders.test_labels)
+    for stem, image in unlabelled.items():
+        _expect_set(inventory, stem, "unlabelled", image)
+        inventory.sources.append(Source(stem, "imagesUn", image, None))
+    _check_manifest_stems(inventory, manifest)
+    inventory.sources.sort(key=lambda source: (source.folder, source.stem))
+    return inventory
+
+
+def _listed(inventory: Inventory, folder: Path | None, option: str, folders: PlainFolders) -> dict[str, Path]:
+    """``{stem: file}`` of a folder and its sub-folders (a/b.png has the stem a__b), reporting what is no image."""
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        inventory.problems.append(f"{option}: {folder} is not a folder; check the path.")
+        return {}
+    others = {other.resolve() for other in vars(folders).values() if other is not None} - {folder.resolve()}
+    found: dict[str, Path] = {}
+    ignored: list[str] = []
+    for where, inner, names in os.walk(folder):
+        shown = (name for name in inner if not name.startswith("."))
+        inner[:] = sorted(name for name in shown if (Path(where) / name).resolve() not in others)
+        for name in sorted(names):
+            path = Path(where) / name
+            if _is_side_file(name):
+                ignored.append(name)
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
+                _take(inventory, found, "__".join(path.relative_to(folder).with_suffix("").parts), path)
+            else:
+                inventory.problems.append(_not_an_image(path))
+    if ignored:
+        inventory.warnings.append(f"{option}: {len(ignored)} file(s) that are no images left out: {ignored[0]}, ...")
+    if not found:
+        inventory.problems.append(f"{option}: {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+    return dict(sorted(found.items()))
+
+
+def _take(inventory: Inventory, found: dict[str, Path], stem: str, path: Path) -> None:
+    if stem in found:
+        inventory.problems.append(f"{path} and {found[stem]} have the same stem '{stem}'; rename or remove one.")
+    found.setdefault(stem, path)
+
+
+def _is_side_file(name: str) -> bool:
+    plain = name.lower()
+    return plain.startswith(".") or plain in SIDE_NAMES or Path(plain).suffix in SIDE_SUFFIXES
+
+
+def _not_an_image(path: Path) -> str:
+    if path.suffix.lower() in VOLUME_SUFFIXES:
+        return f"{path} is a volume; `prepare folder` takes 2D images: save its slices as PNG first."
+    return f"{path} is no image ({', '.join(IMAGE_SUFFIXES)} are read); move it out of the folder."
+
+
+def _refuse_repeated_stems(inventory: Inventory, listed: dict[str, dict[str, Path]]) -> None:
+    first_of: dict[str, Path] = {}
+    for files in listed.values():
+        for stem, path in files.items():
+            if stem in first_of:
+                inventory.problems.append(
+                    f"{path} and {first_of[stem]} have the same stem '{stem}', and stems name cases; rename one "
+                    "(or remove it, if it is the same picture)."
+                )
+            first_of.setdefault(stem, path)
+
+
+def _set_of(inventory: Inventory, stem: str) -> str:
+    return inventory.columns.get(stem, {}).get("set", "")
+
+
+def _expect_set(inventory: Inventory, stem: str, expected: str, image: Path) -> None:
+    named = _set_of(inventory, stem)
+    if named not in ("", expected):
+        inventory.problems.append(
+            f"The manifest puts '{stem}' into '{named}', but {image} was given as {expected}; correct the manifest, or "
+            "move the image."
+        )
+
+
+def _add_labelled(inventory: Inventory, images: dict[str, Path], masks: dict[str, Path], folder: Path) -> None:
+    for stem, image in images.items():
+        set_name = _set_of(inventory, stem)
+        if set_name == "unlabelled":
+            inventory.sources.append(Source(stem, "imagesUn", image, None))
+            continue
+        if stem not in masks:
+            inventory.problems.append(
+                f"{image} has no mask: {folder} has no file with the stem '{stem}'. Add the mask, or move the image to "
+                "the --unlabelled folder."
+            )
+        inventory.sources.append(
+            Source(stem, "imagesTs" if set_name == "test" else "imagesTr", image, masks.get(stem))
+        )
+    _refuse_lonely_masks(inventory, images, masks)
+
+
+def _refuse_lonely_masks(inventory: Inventory, images: dict[str, Path], masks: dict[str, Path]) -> None:
+    for stem in sorted(masks.keys() - images.keys()):
+        inventory.problems.append(f"{masks[stem]} has no image with the stem '{stem}'; add it, or remove the mask.")
+
+
+def _add_test(inventory: Inventory, images: dict[str, Path], masks: dict[str, Path], folder: Path | None) -> None:
+    for stem, image in images.items():
+        _expect_set(inventory, stem, "test", image)
+        if folder is not None and stem not in masks:
+            inventory.problems.append(f"{image} has no mask: {folder} has no file with the stem '{stem}'. Add it.")
+        inventory.sources.append(Source(stem, "imagesTs", image, masks.get(stem)))
+    if images and folder is None:
+        inventory.warnings.append("The test images have no masks (--test-labels); they can be segmented, not scored.")
+    if images:
+        _refuse_lonely_masks(inventory, images, masks)
+
+
+def _read_manifest(inventory: Inventory, manifest: Path) -> None:
+    if not manifest.is_file():
+        inventory.problems.append(f"--manifest: {manifest} does not exist.")
+        return
+    try:
+        inventory.columns = read_manifest(manifest)
+    except (ValueError, OSError) as error:
+        inventory.problems.append(str(error))
+
+
+def _check_manifest_stems(inventory: Inventory, manifest: Path | None) -> None:
+    stems = {source.stem for source in inventory.sources}
+    unknown = [stem for stem in inventory.columns if stem not in stems]
+    in_a_set = [stem for stem in unknown if _set_of(inventory, stem)]
+    if in_a_set or (unknown and len(unknown) == len(inventory.columns)):
+        names = in_a_set or unknown
+        inventory.problems.append(
+            f"{manifest} lists {len(names)} stem(s) that no folder has, such as '{names[0]}'; a stem is the file name "
+            "without its ending (sub-folders joined by '__')."
+        )
+    elif unknown:
+        inventory.warnings.append(f"{manifest}: {len(unknown)} stem(s) are in no folder, such as '{unknown[0]}'.")

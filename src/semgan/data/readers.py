@@ -1,0 +1,197 @@
+"""Image files -> arrays: the only decoder.
+
+Every failure becomes one ValueError that names the file and the cure.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from semgan.data.png16 import is_deep_colour_png, read_deep_colour_png
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode one file: ``[height, width]`` or ``[height, width, channels]``, uint8, uint16 or float32 as stored.
+
+    Palettes become RGB, alpha is dropped, 1-bit pictures are 0 and 255, CMYK becomes RGB. A TIFF's pages or planes of
+    equal size are its channels. Signed and 32-bit integers are uint16 where they fit, else float32.
+
+    Raises FileNotFoundError, or ValueError for files that are damaged, truncated or no image.
+    """
+    return _guarded(path, _decode_image)
+
+
+def read_image_files(first: Path) -> np.ndarray:
+    """An image of a dataset folder: ``STEM_0000.png`` alone, or stacked with ``STEM_0001.png`` ... where they exist.
+
+    A name without ``_0000`` is read alone. Raises as `read_image`, and ValueError for channels of unequal size.
+    """
+    stem, suffix = first.stem, first.suffix
+    image = read_image(first)
+    if not stem.endswith("_0000"):
+        return image
+    planes = [image]
+    while (path := first.with_name(f"{stem[:-4]}{len(planes):04d}{suffix}")).exists():
+        planes.append(read_image(path))
+    if len(planes) == 1:
+        return image
+    shapes = {plane.shape for plane in planes}
+    if len(shapes) > 1 or image.ndim != 2:
+        raise ValueError(f"{first}: the channel files {stem[:-5]}_0000, _0001, ... differ in size: {sorted(shapes)}.")
+    return np.stack(planes, axis=-1)
+
+
+def read_label(path: Path) -> np.ndarray:
+    """Decode one mask: int32 ``[height, width]`` of the stored values; a palette's indices, not its colours.
+
+    Raises FileNotFoundError, or ValueError for damaged files and for colour masks.
+    """
+    return _guarded(path, _decode_label)
+
+
+def _guarded(path: Path, decode) -> np.ndarray:  # noqa: ANN001
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist or is not a file.")
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ValueError(f"{path} is not an image of a known kind; expected {', '.join(IMAGE_SUFFIXES)}.")
+    try:
+        return decode(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise almost anything on damaged files
+        reason = str(error).replace(str(path), "the file").strip() or type(error).__name__
+        raise ValueError(f"{path} cannot be read ({reason}). Replace the file, or take it out of the folder.") from None
+
+
+def _decode_image(path: Path) -> np.ndarray:
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return _plain(_decode_tiff(path))
+    if is_deep_colour_png(path):
+        return _plain(_without_alpha(read_deep_colour_png(path)))
+    with Image.open(path) as picture:
+        picture.load()
+        return _plain(_pixels(picture))
+
+
+def _pixels(picture: Image.Image) -> np.ndarray:
+    """A loaded Pillow picture as an array without palette or alpha."""
+    mode = picture.mode
+    if mode == "1":
+        picture = picture.convert("L")
+    elif mode in ("P", "PA", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"):
+        picture = picture.convert("RGB")
+    elif mode in ("LA", "La"):
+        picture = picture.getchannel("L")
+    return np.array(picture)
+
+
+def _without_alpha(pixels: np.ndarray) -> np.ndarray:
+    samples = pixels.shape[-1]
+    return pixels[..., 0] if samples == 2 else pixels[..., :3]
+
+
+def _decode_tiff(path: Path) -> np.ndarray:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            if len(file.series) != 1:
+                raise ValueError(f"it holds {len(file.series)} pictures of unequal size; split it")
+            series, page = file.series[0], file.series[0].keyframe
+            if page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.YCBCR):
+                return _decode_tiff_with_pillow(path)
+            pixels, axes = series.asarray(), series.axes
+            has_alpha = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
+            is_inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    except (ValueError, RuntimeError) as error:
+        if "imagecodecs" not in str(error):  # compressed in a way that Pillow's libtiff may know
+            raise
+        return _decode_tiff_with_pillow(path)
+    pixels = _channels_last(pixels, axes)
+    if has_alpha and pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
+        pixels = _without_alpha(pixels)
+    if is_inverted and pixels.dtype.kind in "ub":
+        pixels = ~pixels
+    return pixels
+
+
+def _channels_last(pixels: np.ndarray, axes: str) -> np.ndarray:
+    """``[height, width(, channels)]`` from an array whose axes are named as tifffile does."""
+    keep = [size > 1 or axis in "YX" for axis, size in zip(axes, pixels.shape, strict=True)]
+    pixels = pixels.reshape([size for size, kept in zip(pixels.shape, keep, strict=True) if kept])
+    axes = "".join(axis for axis, kept in zip(axes, keep, strict=True) if kept)
+    others = axes.replace("Y", "").replace("X", "")
+    if "Y" not in axes or "X" not in axes or len(others) > 1:
+        raise ValueError(f"its axes are {axes} {pixels.shape}; expected height, width and at most one of channels")
+    return np.transpose(pixels, [axes.index("Y"), axes.index("X"), *(axes.index(axis) for axis in others)])
+
+
+def _decode_tiff_with_pillow(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        pages = []
+        for page in range(getattr(picture, "n_frames", 1)):
+            picture.seek(page)
+            picture.load()
+            pages.append(_pixels(picture))
+    return pages[0] if len(pages) == 1 else np.dstack(pages)
+
+
+def _plain(pixels: np.ndarray) -> np.ndarray:
+    """One of the three kinds of array that `read_image` promises."""
+    if pixels.dtype == np.bool_:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind in "ui":
+        fits = pixels.size == 0 or (pixels.min() >= 0 and pixels.max() <= 65535)
+        return pixels.astype(np.uint16 if fits else np.float32)
+    if pixels.dtype.kind == "f":
+        return pixels.astype(np.float32)
+    raise ValueError(f"it holds values of type {pixels.dtype}")
+
+
+def _decode_label(path: Path) -> np.ndarray:
+    if path.suffix.lower() in (".tif", ".tiff"):
+        values = _tiff_indices(path)
+    else:
+        with Image.open(path) as picture:
+            picture.load()
+            values = np.array(picture)
+            if picture.mode == "PA":
+                values = values[..., 0]
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8)
+    if values.ndim == 3:
+        values = _one_plane(values)
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        raise ValueError("a mask holds whole numbers, and this one has fractions")
+    return values.astype(np.int32)
+
+
+def _tiff_indices(path: Path) -> np.ndarray:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            return _channels_last(series.asarray(), series.axes)
+    except (ValueError, RuntimeError) as error:
+        if "imagecodecs" not in str(error):
+            raise
+    with Image.open(path) as picture:
+        picture.load()
+        return np.array(picture)
+
+
+def _one_plane(values: np.ndarray) -> np.ndarray:
+    """Grey of a mask saved with equal colour channels (alpha aside)."""
+    colour = values[..., :3] if values.shape[-1] in (3, 4) else values[..., :1]
+    if not (colour == colour[..., :1]).all():
+        raise ValueError("a mask holds one index per pixel, and this one is in colour; save it as grey or palette PNG")
+    return colour[..., 0]

@@ -1,0 +1,198 @@
+"""Who is labelled, who validates: nested, grouped lists that depend on names and seed alone.
+
+The order of cases comes from hashes of seed, group and stem: lists of one seed are nested (9 in 35 in 175) because each
+is the start of the same order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from semgan.artifacts import write_json
+from semgan.data.folder import LABEL_FOLDERS, LABELLED_NAME, Dataset, check_splits_shape, mask_stems, read_object
+
+SplitLists = dict[str, Any]
+
+
+def write_splits(
+    dataset_path: Path | str, labels: int, split_seed: int = 0, group: str | None = None, validation_share: float = 0.1
+) -> SplitLists:
+    """Add the list ``labelled_N_seedS`` to splits.json; returns the whole content.
+
+    Where splits.json has no "validation" list yet, one is drawn first (a share of the labelled images, whole groups,
+    the same for every seed); the rest is the "pool". With ``group`` (a column of manifest.csv, e.g. patient) no group
+    is in two of train, validation and test, the labelled list takes one image of each group before a second one of
+    any, and unlabelled images of validation or test groups are left out.
+
+    Raises ValueError for too few images, an unknown column, and groups that are in training and test already.
+    """
+    dataset = Dataset.open(dataset_path)
+    if labels < 2:
+        raise ValueError(f"A labelled list has 2 cases or more; got {labels}.")
+    if not 0 <= validation_share < 1:
+        raise ValueError(f"The share for validation is in [0, 1); got {validation_share}.")
+    group_of = _groups(dataset, group)
+    lists = dict(dataset.splits)
+    if "validation" not in lists:
+        lists["validation"] = _validation(dataset, group_of, validation_share)
+    held_out = {*lists["validation"], *lists.get("test", [])}
+    lists["pool"] = [stem for stem in lists.get("pool", dataset.files["imagesTr"]) if stem not in held_out]
+    _refuse_shared_groups(dataset, lists, group_of)
+    if labels > len(lists["pool"]):
+        raise ValueError(
+            f"{labels} labelled cases were asked for and {dataset.path} has {len(lists['pool'])} for training "
+            f"({len(lists['validation'])} are kept for validation). Ask for fewer, or add masks."
+        )
+    order = _one_of_each_group_first(lists["pool"], group_of, f"labelled {split_seed}")
+    lists[f"labelled_{labels}_seed{split_seed}"] = order[:labels]
+    if group is not None and dataset.files["imagesUn"]:
+        lists["unlabelled_extra"] = _unlabelled_of_training_groups(dataset, lists, group_of)
+    write_json(dataset.path / "splits.json", lists)
+    return lists
+
+
+def import_splits(dataset_path: Path | str, file: Path | str) -> SplitLists:
+    """Take the lists of a JSON file in the format of ``splits/*.json``; returns them.
+
+    Raises ValueError, all problems in one, for stems that the dataset lacks and for lists that overlap.
+    """
+    dataset, file = Dataset.open(dataset_path), Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist.")
+    lists = check_splits_shape(read_object(file), file)
+    if not any(key in lists for key in ("test", "validation", "pool")) and not labelled_names(lists):
+        raise ValueError(f"{file} has none of the lists test, validation, pool, labelled_N_seedS; is it another file?")
+    proposed = Dataset(dataset.path, dataset.description, lists, dataset.columns)
+    problems = [message for level, message in problems_of_splits(proposed) if level == "error"]
+    if problems:
+        raise ValueError(f"{file} does not fit {dataset.path}:\n" + "\n".join(f"- {problem}" for problem in problems))
+    write_json(dataset.path / "splits.json", lists)
+    return lists
+
+
+def labelled_names(lists: SplitLists) -> list[str]:
+    """The keys of labelled lists."""
+    return [key for key in lists if LABELLED_NAME.fullmatch(key)]
+
+
+def problems_of_splits(dataset: Dataset) -> list[tuple[str, str]]:
+    """("error" or "warning", message) for stems that do not exist and for overlaps of training and held-out cases."""
+    lists, problems = dataset.splits, []
+    pairs: set[str] = set()
+    for images, masks in LABEL_FOLDERS.items():
+        pairs |= mask_stems(dataset.path / masks, dataset.description.file_ending) & set(dataset.files[images])
+    for name in ("test", "validation", "pool", *labelled_names(lists)):
+        stems = lists.get(name, [])
+        unknown = [stem for stem in stems if stem not in pairs]
+        problems += _listed("error", f"'{name}' names cases that have no image and mask", unknown)
+        repeated = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+        problems += _listed("error", f"'{name}' names a case twice", sorted(repeated))
+    extra = lists.get("unlabelled_extra", {}).get("stems", [])
+    unknown = [stem for stem in extra if stem not in dataset.files["imagesUn"]]
+    problems += _listed("error", "'unlabelled_extra' names images that imagesUn lacks", unknown)
+    problems += _overlaps(dataset)
+    pool = set(lists.get("pool", dataset.files["imagesTr"]))
+    for name in labelled_names(lists):
+        outside = [stem for stem in lists[name] if stem not in pool]
+        problems += _listed("error", f"'{name}' names cases outside the pool", outside)
+        if len(lists[name]) != int(LABELLED_NAME.fullmatch(name)[1]):  # type: ignore[index]
+            problems.append(("error", f"'{name}' has {len(lists[name])} cases, unlike its name"))
+    return problems
+
+
+def _overlaps(dataset: Dataset) -> list[tuple[str, str]]:
+    """Leakage: the same case, or the same group (patient), in two of training, validation and test."""
+    lists, problems = dataset.splits, []
+    test = [*lists.get("test", []), *dataset.files["imagesTs"]]
+    validation, pool = lists.get("validation", []), lists.get("pool", [])
+    parts = {"pool": pool, "validation": validation, "test": test}
+    pairs = (("pool", "validation"), ("pool", "test"), ("validation", "test"))
+    for first, second in pairs:
+        both = sorted(set(parts[first]) & set(parts[second]))
+        problems += _listed("error", f"leakage: cases in both '{first}' and '{second}'", both)
+        groups = sorted(_group_set(dataset, parts[first]) & _group_set(dataset, parts[second]))
+        problems += _listed("error", f"leakage: groups in both '{first}' and '{second}'", groups)
+    unlabelled = lists.get("unlabelled_extra", {}).get("stems", dataset.files["imagesUn"])
+    held_out = _group_set(dataset, [*validation, *test])
+    shared = sorted(_group_set(dataset, unlabelled) & held_out)
+    return problems + _listed("warning", "unlabelled images show groups of validation or test", shared)
+
+
+def _listed(level: str, message: str, names: Sequence[str]) -> list[tuple[str, str]]:
+    if not names:
+        return []
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return [(level, f"{message}: {', '.join(names[:10])}{more}")]
+
+
+def _group_set(dataset: Dataset, stems: Sequence[str] | dict[str, Path]) -> set[str]:
+    return {group for stem in stems if (group := dataset.group(stem)) is not None}
+
+
+def _groups(dataset: Dataset, column: str | None) -> Callable[[str], str]:
+    """The group of a stem; every case its own group where there is no column, or no entry."""
+    if column is None:
+        return lambda stem: f"{stem}\n"
+    known = sorted({name for row in dataset.columns.values() for name in row} - {"stem", "set"})
+    if column not in known:
+        raise ValueError(
+            f"{dataset.path / 'manifest.csv'} has no column '{column}'; it has {', '.join(known) or 'none'}. "
+            "Prepare the dataset with --manifest CSV that has it."
+        )
+    return lambda stem: dataset.columns.get(stem, {}).get(column) or f"{stem}\n"
+
+
+def _rank(*parts: str) -> bytes:
+    return hashlib.sha256("\n".join(parts).encode()).digest()
+
+
+def _members(stems: Sequence[str], group_of: Callable[[str], str], purpose: str) -> list[list[str]]:
+    """The stems by group, groups and members in the order of their hashes."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for stem in sorted(stems, key=lambda stem: _rank(purpose, stem)):
+        members[group_of(stem)].append(stem)
+    return [members[name] for name in sorted(members, key=lambda name: _rank(purpose, "group", name))]
+
+
+def _one_of_each_group_first(stems: Sequence[str], group_of: Callable[[str], str], purpose: str) -> list[str]:
+    groups = _members(stems, group_of, purpose)
+    turns = max((len(members) for members in groups), default=0)
+    return [members[turn] for turn in range(turns) for members in groups if turn < len(members)]
+
+
+def _validation(dataset: Dataset, group_of: Callable[[str], str], share: float) -> list[str]:
+    """Whole groups of the labelled images outside the test list, until the share is reached."""
+    test = set(dataset.splits.get("test", []))
+    stems = [stem for stem in dataset.splits.get("pool", dataset.files["imagesTr"]) if stem not in test]
+    wanted, chosen = round(share * len(stems)), []
+    test_groups = {group_of(stem) for stem in (*test, *dataset.files["imagesTs"])}
+    for members in _members(stems, group_of, "validation"):
+        if len(chosen) + len(members) <= wanted and group_of(members[0]) not in test_groups:
+            chosen += members
+    return sorted(chosen)
+
+
+def _refuse_shared_groups(dataset: Dataset, lists: SplitLists, group_of: Callable[[str], str]) -> None:
+    test = {group_of(stem) for stem in (*lists.get("test", []), *dataset.files["imagesTs"])}
+    validation = {group_of(stem) for stem in lists["validation"]}
+    for stem in lists["pool"]:
+        held_out = "test" if group_of(stem) in test else "validation" if group_of(stem) in validation else None
+        if held_out:
+            raise ValueError(
+                f"Leakage: group '{group_of(stem).strip()}' of training case '{stem}' is in the {held_out} list too. "
+                f"Move all images of one group into one set in the manifest, or remove '{held_out}' from splits.json."
+            )
+
+
+def _unlabelled_of_training_groups(
+    dataset: Dataset, lists: SplitLists, group_of: Callable[[str], str]
+) -> dict[str, Any]:
+    held_out = {group_of(stem) for stem in (*lists["validation"], *lists.get("test", []), *dataset.files["imagesTs"])}
+    known = lists.get("unlabelled_extra", {"set": "imagesUn", "stems": list(dataset.files["imagesUn"])})
+    return {**known, "stems": [stem for stem in known["stems"] if group_of(stem) not in held_out]}
+
+

@@ -1,0 +1,116 @@
+"""Decoded image -> network input: the one preprocessing for training, segmentation and everything later.
+
+The order is fixed: values to grey levels, channels, histogram equalisation, gamma, resize to a square, uint8.
+Only numpy and Pillow are needed here, so that worker processes start fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from semgan.config import Preprocessing
+
+GREY_WEIGHTS = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601, as Pillow and JPEG use
+_LEVELS_8_BIT = 256
+_LEVELS_DEEP = 65536
+
+
+def preprocess(image: np.ndarray, rule: Preprocessing) -> np.ndarray:
+    """A decoded image ``[height, width]`` or ``[height, width, channels]`` -> uint8 ``[channels, size_px, size_px]``.
+
+    8-bit images keep their scale (0 is black, 255 is white). Images of more than 8 bits have no agreed white
+    (12 bits in 16, detector counts, floats), so each is stretched from its own minimum to its own maximum; colour
+    channels together, any other number of channels one by one. Histogram equalisation is the classical one,
+    ``(cdf - cdf_min) / (pixels - cdf_min)`` per channel, then ``value ** gamma`` on [0, 1]; the resize is a triangle
+    filter that widens when shrinking (antialias).
+
+    Raises ValueError where the number of channels cannot be turned into ``rule.channels``, or values are not finite.
+    """
+    planes, levels = _grey_levels(_with_channels(image, rule.channels))
+    curves = [_curve(plane, levels, rule) for plane in planes]
+    return np.stack([_square(curve[plane], rule.size_px) for curve, plane in zip(curves, planes, strict=True)])
+
+
+def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """``[channels, height, width]``: RGB to grey by luma, grey to RGB by repetition; other changes are refused."""
+    if image.ndim not in (2, 3) or image.size == 0:
+        raise ValueError(f"An image is [height, width] or [height, width, channels]; got the shape {image.shape}.")
+    planes = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
+    found = planes.shape[0]
+    if found == channels:
+        return planes
+    if found == 1 and channels == 3:
+        return np.repeat(planes, 3, axis=0)
+    if found == 3 and channels == 1:
+        return _luma(planes)[None]
+    raise ValueError(
+        f"The image has {found} channels and the model or dataset expects {channels}. "
+        "Only grey and RGB are turned into one another; give an image with the expected channels."
+    )
+
+
+def _luma(planes: np.ndarray) -> np.ndarray:
+    """Grey of an RGB image, in its own type; equal channels are returned as they are."""
+    if np.array_equal(planes[0], planes[1]) and np.array_equal(planes[0], planes[2]):
+        return planes[0]
+    grey = np.tensordot(np.asarray(GREY_WEIGHTS, np.float64), planes.astype(np.float64), axes=1)
+    return np.rint(grey).astype(planes.dtype) if planes.dtype.kind in "ui" else grey.astype(planes.dtype)
+
+
+def _grey_levels(planes: np.ndarray) -> tuple[np.ndarray, int]:
+    """Integer levels ``[channels, height, width]`` and their number: 256 for 8 bits, else 65536 after a stretch."""
+    if planes.dtype == np.bool_:
+        return planes.astype(np.uint8) * np.uint8(255), _LEVELS_8_BIT
+    if planes.dtype == np.uint8:
+        return planes, _LEVELS_8_BIT
+    return stretch(planes), _LEVELS_DEEP
+
+
+def stretch(planes: np.ndarray) -> np.ndarray:
+    """``[channels, height, width]`` of any type -> uint16 over the full range, from minimum to maximum.
+
+    Three channels share one range (colour), any other number has one each. Raises ValueError for NaN and infinity.
+    """
+    values = planes.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("The image holds values that are not finite (NaN or infinity); replace them first.")
+    axes = (0, 1, 2) if planes.shape[0] == 3 else (1, 2)
+    low, high = values.min(axes, keepdims=True), values.max(axes, keepdims=True)
+    span = np.where(high > low, high - low, 1.0)
+    return np.rint((values - low) / span * (_LEVELS_DEEP - 1)).astype(np.uint16)
+
+
+def _curve(plane: np.ndarray, levels: int, rule: Preprocessing) -> np.ndarray:
+    """Look-up table, level -> float32 in [0, 1], with equalisation and gamma."""
+    curve = np.arange(levels, dtype=np.float64) / (levels - 1)
+    if rule.equalise_histogram:
+        below = np.cumsum(np.bincount(plane.ravel(), minlength=levels))
+        darkest = below[plane.min()]
+        if darkest < plane.size:  # a picture of one level has nothing to equalise
+            curve = np.clip((below - darkest) / (plane.size - darkest), 0, 1)
+    return (curve**rule.gamma).astype(np.float32)
+
+
+def _square(plane: np.ndarray, size_px: int) -> np.ndarray:
+    resized = Image.fromarray(plane).resize((size_px, size_px), Image.Resampling.BILINEAR)
+    return np.rint(np.clip(np.asarray(resized), 0, 1) * 255).astype(np.uint8)
+
+
+def to_unit(image: Any) -> Any:
+    """uint8 tensor or array -> float32 of the same kind and shape in [-1, 1]."""
+    if isinstance(image, np.ndarray):
+        return image.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return image.float() / 127.5 - 1
+
+
+def resize_label(label: np.ndarray, size_px: int) -> np.ndarray:
+    """Nearest-neighbour resize ``[height, width]`` -> ``[size_px, size_px]``; pixel centres as in the image's."""
+    height, width = label.shape
+    centres = np.arange(size_px) + 0.5
+    rows = (centres * height / size_px).astype(np.int64)
+    columns = (centres * width / size_px).astype(np.int64)
+    return label[rows[:, None], columns[None, :]]

@@ -1,0 +1,207 @@
+"""Images of any size through a model of one size: decode and preprocess, segment in batches, return to the own size."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from semgan.data.parallel import available_workers
+from semgan.data.readers import IMAGE_SUFFIXES, read_image, read_image_files
+from semgan.types import Segmenter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from semgan.types import Segmentation
+
+_CHANNEL_SUFFIX = re.compile(r"(.+)_(\d{4})")
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image to segment; ``in_channel_files`` where its channels lie in files STEM_0000, STEM_0001, ..."""
+
+    stem: str
+    path: Path
+    in_channel_files: bool = False
+
+    def read(self) -> np.ndarray:
+        return read_image_files(self.path) if self.in_channel_files else read_image(self.path)
+
+
+def find_inputs(path: Path, channels: int) -> tuple[list[Input], list[Path]]:
+    """The images of a folder (or one file), sorted by stem, and the files beside them that are no images.
+
+    nnU-Net's names STEM_0000.png count as STEM where every image of the folder is named so with exactly the channels
+    that the model takes (one file for grey and RGB); otherwise file names are taken as they are. Hidden files are
+    passed over. Raises FileNotFoundError where there is no image, ValueError for two images of one stem.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give an image or a folder of images.")
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    files = [file for file in files if not file.name.startswith(".")]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise FileNotFoundError(f"{path} holds no image; expected files named {', '.join(IMAGE_SUFFIXES)}.")
+    inputs = _by_channel_names(images, channels, alone=path.is_file())
+    if inputs is None:
+        inputs = [Input(file.stem, file) for file in images]
+    _refuse_equal_stems(inputs)
+    ignored = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
+    return sorted(inputs, key=lambda item: item.stem), ignored
+
+
+def _by_channel_names(images: list[Path], channels: int, *, alone: bool) -> list[Input] | None:
+    """Inputs where all files follow STEM_0000, ...; None where they do not. ``alone``: one stands for all."""
+    expected = 1 if channels in (1, 3) else channels
+    groups: dict[str, dict[int, Path]] = defaultdict(dict)
+    for file in images:
+        match = _CHANNEL_SUFFIX.fullmatch(file.stem)
+        if match is None:
+            return None
+        groups[match[1]][int(match[2])] = file
+    wanted = [0] if alone else list(range(expected))
+    if any(sorted(group) != wanted for group in groups.values()):
+        return None
+    return [Input(stem, group[0], in_channel_files=expected > 1) for stem, group in groups.items()]
+
+
+def _refuse_equal_stems(inputs: list[Input]) -> None:
+    seen: dict[str, Path] = {}
+    for item in inputs:
+        if item.stem in seen:
+            raise ValueError(
+                f"{seen[item.stem].name} and {item.path.name} would both be written as {item.stem}.png; rename one."
+            )
+        seen[item.stem] = item.path
+
+
+@dataclass(frozen=True)
+class SegmentedImage:
+    """One image's answer, at the image's own size.
+
+    label_map:      uint8 ``[height, width]`` class indices
+    probabilities:  float32 ``[classes, height, width]``
+    confidence:     in [0, 1], mean over pixels of the winning class' probability (at the network's resolution)
+    losses:         last value of each loss term; empty for methods without optimisation
+    snapshots:      step -> label map at that step, own size, for the steps asked for
+    reconstruction: uint8 ``[size_px, size_px]`` or ``[size_px, size_px, channels]``, or None
+    seconds:        the batch's time divided by its images, decoding not counted
+    """
+
+    label_map: np.ndarray
+    probabilities: np.ndarray
+    confidence: float
+    steps: int
+    seconds: float
+    losses: dict[str, float] = field(default_factory=dict)
+    snapshots: dict[int, np.ndarray] = field(default_factory=dict)
+    reconstruction: np.ndarray | None = None
+
+
+def segment_images(
+    segmenter: Segmenter,
+    images: Iterable[np.ndarray | Path | str | Input],
+    *,
+    steps: int | None = None,
+    snapshot_steps: tuple[int, ...] = (),
+    batch: int = 64,
+    modality: str | None = None,
+    threads: int | None = None,
+) -> Iterator[SegmentedImage]:
+    """Segment decoded images or files with any method's model, in order.
+
+    modality names the preprocessing rule of a model that has several.
+    Files are decoded ahead in threads; at most two batches of preprocessed images wait in memory, and answers are
+    brought to their own size one at a time. Raises what the readers, ``preprocess`` and the model raise.
+    """
+    prepare = preprocessing_of(segmenter, modality)
+    for block in _decoded_blocks(prepare, images, batch, available_workers(threads)):
+        import torch
+
+        began = time.perf_counter()
+        answer = segmenter.segment_batch(
+            torch.stack([pixels for pixels, _ in block]), steps=steps, snapshot_steps=snapshot_steps
+        )
+        seconds = (time.perf_counter() - began) / len(block)
+        for row, (_, size) in enumerate(block):
+            yield _own_answer(answer, row, size, seconds)
+
+
+def preprocessing_of(segmenter: Segmenter, modality: str | None) -> Callable[[np.ndarray], Tensor]:
+    """The model's ``preprocess``, with the rule of a modality where one is named."""
+    if modality is None:
+        return segmenter.preprocess
+    return partial(segmenter.preprocess, modality=modality)  # type: ignore[call-arg]  # models of several rules take it
+
+
+def _decoded_blocks(
+    prepare: Callable[[np.ndarray], Tensor],
+    images: Iterable[np.ndarray | Path | str | Input],
+    batch: int,
+    threads: int,
+) -> Iterator[list[tuple[Tensor, tuple[int, int]]]]:
+    def decoded(item: np.ndarray | Path | str | Input) -> tuple[Tensor, tuple[int, int]]:
+        pixels = _pixels(item)
+        return prepare(pixels), (pixels.shape[0], pixels.shape[1])
+
+    rest = iter(images)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        ahead: list[Future] = [pool.submit(decoded, item) for item in islice(rest, batch)]
+        while ahead:
+            ready, ahead = ahead, [pool.submit(decoded, item) for item in islice(rest, batch)]
+            yield [future.result() for future in ready]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pixels(item: np.ndarray | Path | str | Input) -> np.ndarray:
+    if isinstance(item, np.ndarray):
+        return item
+    return item.read() if isinstance(item, Input) else read_image(Path(item))
+
+
+def _own_answer(answer: Segmentation, row: int, size: tuple[int, int], seconds: float) -> SegmentedImage:
+    probabilities = to_own_size(answer.probabilities[row], size)
+    return SegmentedImage(
+        label_map=_label_map(probabilities),
+        probabilities=probabilities.numpy(),
+        confidence=float(answer.confidence[row]),
+        steps=answer.steps,
+        seconds=seconds,
+        losses={name: float(values[-1, row]) for name, values in answer.trace.items()},
+        snapshots={step: _label_map(to_own_size(kept[row], size)) for step, kept in answer.snapshots.items()},
+        reconstruction=None if answer.reconstruction is None else to_pixels(answer.reconstruction[row]),
+    )
+
+
+def to_own_size(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    """``[classes, size_px, size_px]`` probabilities -> float32 ``[classes, height, width]``, bilinear, on the CPU."""
+    from torch.nn.functional import interpolate
+
+    probabilities = probabilities.detach().float().cpu()
+    if tuple(probabilities.shape[1:]) == size:
+        return probabilities
+    return interpolate(probabilities[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def _label_map(probabilities: Tensor) -> np.ndarray:
+    return probabilities.argmax(0).byte().numpy()
+
+
+def to_pixels(image: Tensor) -> np.ndarray:
+    """``[channels, height, width]`` in [-1, 1] -> uint8 ``[height, width]`` or ``[height, width, channels]``."""
+    pixels = ((image.detach().float() + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
+    return pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))

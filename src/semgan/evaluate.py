@@ -1,0 +1,250 @@
+"""Score predicted masks against true ones, file by file, at the images' own size.
+
+Which cases: every mask in LABELS (or those of ``stems``); a missing prediction is an error, further predictions are
+listed in the result. Files match by stem; other files and sub-folders are left alone.
+
+How masks are read and classes are found: see `semgan.masks`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from semgan import artifacts
+from semgan.masks import SHOWN, ClassMapping, ClassSpace, MaskReader, class_space, inferred_space, listed, masks_in
+from semgan.metrics import overlap
+
+SCORES_FORMAT = 1
+CASE_COLUMNS = ("stem", "group", "class", "intersection", "prediction", "truth", "score")
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Scores in [0, 1]; scores.json holds the same fields.
+
+    n:       units averaged: images, or groups where ``per`` was given (mIoU pools all of them)
+    classes: score of every class, background included; mean: over the classes in ``mean_over`` only
+    groups:  group -> class -> score, where ``per`` was given
+    """
+
+    metric: str
+    per: str
+    mean: float
+    classes: dict[str, float]
+    mean_over: list[str]
+    n: int
+    images: int
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+    extra_predictions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    predictions: str = ""
+    labels: str = ""
+    format: int = SCORES_FORMAT
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def evaluate(
+    predictions: Path,
+    labels: Path,
+    *,
+    metric: str,
+    manifest: Path | None = None,
+    per: str | None = None,
+    classes: Sequence[str] | None = None,
+    mapping: ClassMapping | None = None,
+    map_predictions: ClassMapping | None = None,
+    mean_over: Sequence[str] | None = None,
+    ignore: Sequence[int] = (),
+    stems: Sequence[str] | None = None,
+    out: Path | None = None,
+) -> EvaluationResult:
+    """Score a folder of predictions; writes ``scores.json`` and ``cases.csv`` into ``out`` (default: the predictions).
+
+    metric:          dice or jaccard: per image, averaged; miou: over the pixels of all images
+    manifest, per:   CSV with the columns ``stem`` and ``per``; images with the same value there are one case
+    mapping:         label value -> class, for the true masks; map_predictions: the same for the predicted ones
+    mean_over:       names of the classes to average; default: all but the background
+    stems:           score these cases only
+
+    Raises ValueError, naming the files, for missing predictions, unequal sizes, values outside the classes, unknown
+    names; FileNotFoundError for folders without masks.
+    """
+    predictions, labels = Path(predictions), Path(labels)
+    if metric not in overlap.METRICS:
+        raise ValueError(f"Unknown metric '{metric}'; choose one of {', '.join(overlap.METRICS)}.")
+    found, true = masks_in(predictions), masks_in(labels)
+    wanted = _wanted(true, stems, labels)
+    _check_predictions(found, wanted, predictions)
+    groups = _groups(manifest, per, wanted)
+    pairs = [(found[stem], true[stem]) for stem in wanted]
+    space, counts = _count_all(pairs, labels, classes, ignore, mapping, map_predictions)
+    names, chosen = space.names, _averaged(space, mean_over)
+    warnings = [text for text in (space.remark, _absent(counts, names, chosen)) if text]
+    group_names, units = (None, counts) if per is None else counts.pooled_by([groups[stem] for stem in wanted])
+    scores = overlap.class_scores(units, metric)
+    result = EvaluationResult(
+        metric=metric,
+        per=per or "image",
+        mean=overlap.mean_score(scores, chosen),
+        classes=_named(names, scores),
+        mean_over=[names[index] for index in chosen],
+        n=units.cases,
+        images=counts.cases,
+        groups=_group_scores(group_names, units, metric, names),
+        extra_predictions=sorted(set(found) - set(wanted)),
+        warnings=warnings,
+        predictions=str(predictions),
+        labels=str(labels),
+    )
+    table = _case_table(wanted, groups, names, counts, metric)
+    _write(predictions if out is None else Path(out), result, table)
+    return result
+
+
+def _wanted(true: Mapping[str, Path], stems: Sequence[str] | None, folder: Path) -> list[str]:
+    if stems is None:
+        return list(true)
+    unlabelled = sorted(set(stems) - set(true))
+    if unlabelled:
+        raise ValueError(f"{folder} has no mask for {len(unlabelled)} of the cases asked for: {listed(unlabelled)}.")
+    return sorted(set(stems))
+
+
+def _check_predictions(found: Mapping[str, Path], wanted: Sequence[str], folder: Path) -> None:
+    missing = [stem for stem in wanted if stem not in found]
+    if not missing:
+        return
+    message = f"{folder} has no prediction for {len(missing)} of {len(wanted)} labelled cases: {listed(missing)}."
+    if any(f"{stem}_0000" in found for stem in missing):
+        message += " There are predictions named STEM_0000: rename them to STEM."
+    raise ValueError(message + " Segment these images too, or give a folder with the labels of the others left out.")
+
+
+def _groups(manifest: Path | None, per: str | None, wanted: Sequence[str]) -> dict[str, str]:
+    """Stem -> group; empty without a manifest, or where ``per`` is None and it has no grouping column."""
+    if manifest is None:
+        if per is not None:
+            raise ValueError(f"Scores per {per} need a manifest: a CSV with the columns stem and {per}.")
+        return {}
+    with open(manifest, newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file)
+        columns = list(table.fieldnames or [])
+        rows = list(table)
+    # "patient" and "group" are two names of one thing; any other column is meant literally.
+    alike = ("group", "patient") if per in (None, "group", "patient") else ()
+    column = next((name for name in (per, *alike) if name in columns), None)
+    if "stem" not in columns or (per is not None and column is None):
+        have = ", ".join(columns) or "none"
+        raise ValueError(f"{manifest} needs the columns stem and {per or 'group'}; it has {have}.")
+    if column is None:
+        return {}
+    groups: dict[str, str] = {}
+    for row in rows:
+        if groups.setdefault(row["stem"], row[column]) != row[column]:
+            raise ValueError(f"{manifest} puts '{row['stem']}' into two groups: {groups[row['stem']]}, {row[column]}.")
+    unknown = [stem for stem in wanted if not groups.get(stem)]
+    if unknown and per is not None:
+        raise ValueError(f"{manifest} gives no {column} for {len(unknown)} labelled cases: {listed(unknown)}.")
+    return groups
+
+
+def _count_all(
+    pairs: Sequence[tuple[Path, Path]],
+    labels: Path,
+    classes: Sequence[str] | None,
+    ignore: Sequence[int],
+    mapping: ClassMapping | None,
+    map_predictions: ClassMapping | None,
+) -> tuple[ClassSpace, overlap.Counts]:
+    """Classes and counts of pairs (prediction, label), in their order. Raises ValueError with all problems at once."""
+    space = class_space(classes, labels, ignore, mapping)
+    predicted, true = MaskReader("prediction", map_predictions), MaskReader("label", mapping, space.ignore)
+    if not space.names:
+        values = [value for pair in pairs for value in predicted.present(pair[0]) | true.present(pair[1])]
+        space = inferred_space(values, space.ignore)
+    parts, problems = [], []
+    for prediction_file, label_file in pairs:
+        try:
+            maps = predicted.read(prediction_file, space.names), true.read(label_file, space.names)
+            _check_sizes(maps[0].shape, maps[1].shape, prediction_file, label_file)
+            parts.append(overlap.count(*maps, len(space.names)))
+        except ValueError as error:
+            problems.append(str(error))
+    problems += [doubt for doubt in (predicted.doubt(), true.doubt()) if doubt]
+    if problems:
+        more = f" And {len(problems) - SHOWN} more problems like these." if len(problems) > SHOWN else ""
+        raise ValueError(" ".join(problems[:SHOWN]) + more)
+    return space, overlap.concatenate(parts)
+
+
+def _check_sizes(predicted: tuple[int, ...], true: tuple[int, ...], prediction_file: Path, label_file: Path) -> None:
+    if predicted != true:
+        sizes = [f"{shape[1]} x {shape[0]}" for shape in (predicted, true)]
+        raise ValueError(
+            f"{prediction_file} is {sizes[0]} px but {label_file} is {sizes[1]} px; "
+            "predictions must have the size of their labels."
+        )
+
+
+def _averaged(space: ClassSpace, mean_over: Sequence[str] | None) -> list[int]:
+    """Class indices of the mean."""
+    if mean_over is None:
+        return list(space.averaged)
+    unknown = [name for name in mean_over if name not in space.names]
+    if unknown or not mean_over:
+        raise ValueError(f"The mean over {list(mean_over)} needs names out of: {', '.join(space.names)}.")
+    return [space.names.index(name) for name in mean_over]
+
+
+# ---------------------------------------------------------------- results
+
+
+def _write(folder: Path, result: EvaluationResult, table: str) -> None:
+    artifacts.write_text_atomic(folder / "cases.csv", table)
+    artifacts.write_json(folder / "scores.json", result.to_json())
+
+
+def _absent(counts: overlap.Counts, names: Sequence[str], averaged: Sequence[int]) -> str | None:
+    union = counts.pooled().union[0]
+    absent = [names[index] for index in averaged if union[index] == 0]
+    return (
+        f"Neither in the predictions nor in the labels, so scored 1 by convention: {listed(absent)}."
+        if absent
+        else None
+    )
+
+
+def _named(names: Sequence[str], scores: np.ndarray) -> dict[str, float]:
+    return {name: float(score) for name, score in zip(names, scores, strict=True)}
+
+
+def _group_scores(
+    group_names: Sequence[object] | None, units: overlap.Counts, metric: str, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    if group_names is None:
+        return {}
+    rows = overlap.case_scores(units, metric)
+    return {str(group): _named(names, row) for group, row in zip(group_names, rows, strict=True)}
+
+
+def _case_table(
+    stems: Sequence[str], groups: Mapping[str, str], names: Sequence[str], counts: overlap.Counts, metric: str
+) -> str:
+    """One row per image and class: pixel counts, and the score of the image alone."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(CASE_COLUMNS)
+    scores = overlap.case_scores(counts, metric)
+    for row, stem in enumerate(stems):
+        for place, name in enumerate(names):
+            pixels = [int(part[row, place]) for part in (counts.intersection, counts.prediction, counts.truth)]
+            table.writerow([stem, groups.get(stem, ""), name, *pixels, f"{scores[row, place]:.6f}"])
+    return text.getvalue()

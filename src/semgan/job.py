@@ -1,0 +1,131 @@
+"""One training job: the settings, the data as arrays, and where to write. Every method trains from one of these.
+
+All methods get their images here, so they share preprocessing, data order, validation list and clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from semgan.artifacts import RunFolder
+from semgan.config import Settings
+from semgan.data.cache import ImageCache, open_cache
+from semgan.data.folder import Dataset
+from semgan.data.loading import ImageStream, load_labels
+from semgan.metrics.validation import score_cases
+from semgan.runtime.loop import Progress
+from semgan.types import LabelSpace
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+logger = logging.getLogger("semgan")
+
+StageName = Literal["gan", "encoder", "all"]
+# images uint8 [n, height, width(, channels)], label maps [n, height, width], classes, file to write
+Draw = Callable[[np.ndarray, np.ndarray, int, Path], None]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Rows of the image cache and, for labelled cases, their masks ``[n, size_px, size_px]`` uint8."""
+
+    rows: np.ndarray
+    label_maps: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What a method's ``train`` gets; ``deadline`` is in time.monotonic() seconds."""
+
+    settings: Settings
+    labels: LabelSpace
+    run: RunFolder
+    device: torch.device
+    images: np.ndarray
+    labelled: Pixels
+    unlabelled: Pixels
+    validation: Pixels
+    stage: StageName = "all"
+    init_from: Path | None = None
+    deadline: float | None = None
+    progress: Progress | None = None
+    draw: Draw | None = None
+
+    def labelled_stream(self, name: str, *, moved: bool = True) -> ImageStream:
+        """Labelled pairs, mirrored and (``moved``) with the paper's affine changes."""
+        data = self.settings.data
+        affine = (data.affine_scale, data.affine_translate, data.affine_rotate_deg) if moved else None
+        return ImageStream(
+            self.images,
+            self.labelled.label_maps,
+            rows=self.labelled.rows,
+            seed=self.settings.seed,
+            stream_name=name,
+            mirror=data.mirror,
+            affine=affine,
+        )
+
+    def image_stream(self, name: str, *, with_labelled: bool) -> ImageStream:
+        """Images without masks, mirrored: the unlabelled ones, and where asked the labelled ones too."""
+        rows = self.unlabelled.rows
+        if with_labelled or len(rows) == 0:
+            rows = np.concatenate([rows, self.labelled.rows])
+        return ImageStream(
+            self.images, rows=rows, seed=self.settings.seed, stream_name=name, mirror=self.settings.data.mirror
+        )
+
+    def validate(self, probabilities: Callable[[Tensor], Tensor]) -> float:
+        """The task's metric of a model on the validation list, at the network's resolution."""
+        assert self.validation.label_maps is not None and len(self.validation)
+        count = self.settings.run.validation_cases
+        return score_cases(
+            probabilities,
+            np.asarray(self.images[self.validation.rows[:count]]),
+            self.validation.label_maps[:count],
+            self.settings.metric,
+            classes=self.labels.classes,
+            device=self.device,
+        )
+
+
+def load_pixels(
+    dataset: Dataset, settings: Settings, progress: Callable[..., None] | None = None
+) -> tuple[ImageCache, dict[str, Pixels]]:
+    """The image cache and the rows (and masks) of the labelled, unlabelled and validation cases of a dataset.
+
+    Only the masks of labelled and validation cases are opened. Raises ValueError for fewer than 2 labelled images.
+    """
+    labelled = dataset.labelled(settings.labels, settings.split_seed)
+    if len(labelled) < 2:
+        raise ValueError(
+            f"{dataset.path} has {len(labelled)} labelled training images; at least 2 are needed. "
+            "Add masks and prepare the dataset again, or choose a longer list with --labels."
+        )
+    unlabelled = dataset.unlabelled(settings.labels, settings.split_seed)
+    validation = dataset.validation()
+    cache = open_cache(dataset.path, labelled + unlabelled + validation, settings.preprocessing, progress=progress)
+    size_px = settings.preprocessing.size_px
+
+    def with_masks(cases: list) -> Pixels:
+        maps = load_labels(cases, size_px, dataset.labels, dataset.ignore)
+        return Pixels(cache.rows(cases), maps)
+
+    if not validation:
+        logger.warning("%s has no validation list: the last weights and the recipe's steps are used.", dataset.path)
+    pixels = {
+        "labelled": with_masks(labelled),
+        "unlabelled": Pixels(cache.rows(unlabelled)),
+        "validation": with_masks(validation) if validation else Pixels(np.zeros(0, np.int64)),
+    }
+    return cache, pixels

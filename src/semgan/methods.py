@@ -1,0 +1,104 @@
+"""Every method by name: how it trains, how its model is loaded, and what it changes in a recipe. The only registry."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semgan.job import TrainingJob
+    from semgan.runtime.loop import StageResult
+    from semgan.types import Segmenter
+
+
+@dataclass(frozen=True)
+class Method:
+    """``changes`` are laid over the recipe's settings; ``rival`` methods do not use our generator."""
+
+    summary: str
+    train: Callable[[TrainingJob], StageResult]
+    load: Callable[[Path, str], Segmenter]
+    rival: bool
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+def _train_semantic_gan(job: TrainingJob) -> StageResult:
+    from semgan.stages.pipeline import train_semantic_gan
+
+    return train_semantic_gan(job)
+
+
+def _load_semantic_gan(folder: Path, device: str) -> Segmenter:
+    from semgan.stages.semantic_gan import SemanticGan
+
+    return SemanticGan.load(folder, device=device)
+
+
+def _train_unet(job: TrainingJob) -> StageResult:
+    from semgan.baselines.pipeline import train_unet
+
+    return train_unet(job)
+
+
+def _load_unet(folder: Path, device: str) -> Segmenter:
+    from semgan.baselines.unet import UNetSegmenter
+
+    return UNetSegmenter.load(folder, device=device)
+
+
+# What the supplement says, laid over a recipe's data, sizes and lengths.
+PAPER = {
+    "gan": {
+        "feature_matching_of": "pairs",
+        "pair_augment": "real",
+        "augment": "none",
+        "path_length_weight": 2.0,
+        "path_length_every": 4,
+    },
+    "encoder": {"generated_weight": 0.0, "photometric_augment": 0.0, "perceptual_weight": 1.0, "lambda_pixel": 0.1},
+    "inversion": {
+        "space": "w_plus",
+        "reduction": "sum",
+        "learning_rate": 0.1,
+        "lambda_encoder": 0.1,
+        "lambda_prior": 0.0,
+    },
+}
+
+METHODS: dict[str, Method] = {
+    "semgan": Method("our default: the paper with our departures", _train_semantic_gan, _load_semantic_gan, False),
+    "semgan-paper": Method(
+        "as the paper and its supplement say", _train_semantic_gan, _load_semantic_gan, False, PAPER
+    ),
+    "unet": Method("U-Net on the labelled images", _train_unet, _load_unet, True),
+    "unet-strong": Method(
+        "U-Net with gamma, contrast, brightness, noise and blur augmentation",
+        _train_unet,
+        _load_unet,
+        True,
+        {"baseline": {"intensity_augment": True}},
+    ),
+}
+
+
+def get(name: str) -> Method:
+    """The method of that name. Raises ValueError with a suggestion for unknown names."""
+    if name not in METHODS:
+        guess = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f" Did you mean '{guess[0]}'?" if guess else ""
+        raise ValueError(f"Unknown method '{name}'.{hint} There are: {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def load(path: Path | str, *, device: str = "auto") -> Segmenter:
+    """A trained model of any method, from RUN or RUN/model.
+
+    Raises FileNotFoundError where there is no model, ValueError where its files are damaged or of another version.
+    """
+    from semgan import artifacts
+
+    folder = artifacts.find_model(Path(path))
+    return get(artifacts.read_json(folder / "config.json")["method"]).load(folder, device)

@@ -1,0 +1,130 @@
+"""Overlap of predicted and true label maps: counts first, ratios later [S sec. 5].
+
+Counts are whole numbers per case and class; they add up in any order, so no score depends on how cases were batched,
+sorted or spread over processes. Ratios are taken once, at the end:
+
+- Dice     ``2 |A & B| / (|A| + |B|)``, Jaccard ``|A & B| / |A | B|``: per case (image, or patient: counts of its images
+  added up), then averaged over cases;
+- mIoU     per class the sum of intersections over the sum of unions of all images, then the mean over classes.
+
+Conventions of this project: a class that is neither in the prediction nor in the truth scores 1, a class in only one of
+them 0 (MONAI and torchmetrics give nan for the first). The mean over classes leaves the background out, so for two
+classes it is the score of the foreground. Pixels whose truth is ``IGNORE`` count nowhere, whatever was predicted there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semgan.types import IGNORE
+
+Metric = Literal["dice", "jaccard", "miou"]
+METRICS: tuple[str, ...] = get_args(Metric)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels per case and class, int64 ``[cases, classes]`` each: in both maps, in the prediction, in the truth."""
+
+    intersection: NDArray[np.int64]
+    prediction: NDArray[np.int64]
+    truth: NDArray[np.int64]
+
+    @property
+    def cases(self) -> int:
+        return len(self.intersection)
+
+    @property
+    def union(self) -> NDArray[np.int64]:
+        return self.prediction + self.truth - self.intersection
+
+    def pooled(self) -> Counts:
+        """All cases added up into one."""
+        return Counts(*(part.sum(axis=0, keepdims=True) for part in (self.intersection, self.prediction, self.truth)))
+
+    def pooled_by(self, groups: Sequence[Hashable]) -> tuple[list[Hashable], Counts]:
+        """Cases of the same group added up; the groups' names in order of their first case, and their counts."""
+        if len(groups) != self.cases:
+            raise ValueError(f"One group per case is needed; got {len(groups)} groups for {self.cases} cases.")
+        names = list(dict.fromkeys(groups))
+        row = {name: place for place, name in enumerate(names)}
+        rows = np.array([row[name] for name in groups], dtype=np.int64)
+        pooled = []
+        for part in (self.intersection, self.prediction, self.truth):
+            total = np.zeros((len(names), part.shape[1]), dtype=np.int64)
+            np.add.at(total, rows, part)
+            pooled.append(total)
+        return names, Counts(*pooled)
+
+
+def count(prediction: ArrayLike, truth: ArrayLike, classes: int) -> Counts:
+    """Counts of one case (any shape, for example ``[height, width]`` or ``[slices, height, width]``).
+
+    prediction: class indices 0 to classes - 1; truth: the same, or IGNORE. Raises ValueError for other values and for
+    unequal shapes.
+    """
+    predicted, true = np.asarray(prediction), np.asarray(truth)
+    if predicted.shape != true.shape:
+        raise ValueError(f"Prediction {predicted.shape} and truth {true.shape} differ in size; they must be equal.")
+    kept = true != IGNORE
+    predicted, true = predicted[kept].astype(np.int64), true[kept].astype(np.int64)
+    for name, values in (("prediction", predicted), ("truth", true)):
+        if values.size and (values.min() < 0 or values.max() >= classes):
+            wrong = sorted({int(v) for v in np.unique(values) if v < 0 or v >= classes})
+            raise ValueError(f"The {name} has values {wrong} outside the classes 0 to {classes - 1}.")
+    both = np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    return Counts(both.diagonal()[None].copy(), both.sum(axis=0)[None], both.sum(axis=1)[None])
+
+
+def concatenate(parts: Iterable[Counts]) -> Counts:
+    """Cases of several counts below one another. Raises ValueError for none."""
+    parts = list(parts)
+    if not parts:
+        raise ValueError("There is no case to score; give at least one prediction with its label.")
+    columns = zip(*((part.intersection, part.prediction, part.truth) for part in parts), strict=True)
+    return Counts(*(np.concatenate(column) for column in columns))
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    # Empty against empty is agreement: 1 (our convention).
+    return np.divide(part, whole, out=np.ones(whole.shape, dtype=np.float64), where=whole > 0)
+
+
+def dice(counts: Counts) -> NDArray[np.float64]:
+    """Dice per case and class, ``[cases, classes]`` in [0, 1]."""
+    return _ratio(2 * counts.intersection, counts.prediction + counts.truth)
+
+
+def jaccard(counts: Counts) -> NDArray[np.float64]:
+    """Jaccard index (intersection over union) per case and class, ``[cases, classes]`` in [0, 1]."""
+    return _ratio(counts.intersection, counts.union)
+
+
+def case_scores(counts: Counts, metric: str) -> NDArray[np.float64]:
+    """The metric of each case alone, ``[cases, classes]``; for mIoU that is the case's own IoU."""
+    _check(metric)
+    return dice(counts) if metric == "dice" else jaccard(counts)
+
+
+def class_scores(counts: Counts, metric: str) -> NDArray[np.float64]:
+    """The metric over all cases, ``[classes]``: mean of the cases' scores; for mIoU the ratio of the summed counts."""
+    _check(metric)
+    if metric == "miou":
+        return jaccard(counts.pooled())[0]
+    return case_scores(counts, metric).mean(axis=0)
+
+
+def mean_score(scores: NDArray[np.float64], over: Sequence[int] | None = None) -> float:
+    """Mean of ``[classes]`` scores over the class indices ``over``; None: every class but the background (index 0)."""
+    chosen = list(range(1, len(scores))) if over is None else list(over)
+    return float(np.mean(scores[chosen]))
+
+
+def _check(metric: str) -> None:
+    if metric not in METRICS:
+        raise ValueError(f"Unknown metric '{metric}'; choose one of {', '.join(METRICS)}.")

@@ -1,0 +1,26 @@
+"""Label maps, logits and the signed labels that the pair critic sees (interfaces: one-hot in [-1, 1])."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from semgan.types import IGNORE
+
+
+def signed_labels(label_map: Tensor, channels: int) -> Tensor:
+    """Label map ``[batch, R, R]`` -> ``[batch, channels, R, R]`` in {-1, 1}; ignored pixels are 0 in every channel."""
+    valid = label_map != IGNORE
+    index = torch.where(valid, label_map, torch.zeros_like(label_map)).long()
+    if channels == 1:
+        signed = index[:, None].float() * 2 - 1
+    else:
+        signed = F.one_hot(index, channels).permute(0, 3, 1, 2).float() * 2 - 1
+    return signed * valid[:, None]
+
+
+def signed_probabilities(logits: Tensor) -> Tensor:
+    """Logits ``[batch, L, R, R]`` -> 2 softmax - 1, or 2 sigmoid - 1 for one channel."""
+    positive = torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
+    return positive * 2 - 1

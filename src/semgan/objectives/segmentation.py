@@ -1,0 +1,69 @@
+"""Losses between label logits and label maps, and the logits' meaning.
+
+Logits are ``[batch, label_channels, height, width]``: one channel means two classes (the logit of class 1), K channels
+mean K classes. Label maps are ``[batch, height, width]`` class indices; pixels of value ``ignore`` take no part.
+Everything is computed in float32, also under autocast.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semgan.types import IGNORE
+
+DICE_SMOOTHING_PX = 1.0  # an absent class that is not predicted scores a Dice of 1, and the gradient stays finite
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Class probabilities ``[batch, classes, height, width]`` float32; one logit channel becomes two classes."""
+    logits = logits.float()
+    if logits.shape[1] == 1:
+        foreground = torch.sigmoid(logits)
+        return torch.cat([1 - foreground, foreground], 1)
+    return torch.softmax(logits, 1)
+
+
+def cross_entropy(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Tensor:
+    """Mean cross-entropy over the pixels that count, a scalar; 0 where no pixel counts."""
+    _check(logits, label_map)
+    counted = label_map != ignore
+    target = label_map.where(counted, 0).long()
+    if logits.shape[1] == 1:
+        per_pixel = F.binary_cross_entropy_with_logits(logits[:, 0].float(), target.float(), reduction="none")
+    else:
+        per_pixel = F.cross_entropy(logits.float(), target, reduction="none")
+    return (per_pixel * counted).sum() / counted.sum().clamp_min(1)
+
+
+def dice_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Tensor:
+    """1 - soft Dice, mean over images and foreground classes, a scalar in [0, 1].
+
+    Per image rather than per batch, so that the loss is the mean over any partition of the batch; the background is
+    left out as in the scores. Own lines because MONAI's DiceLoss has no ignored pixels.
+    """
+    _check(logits, label_map)
+    counted = (label_map != ignore).unsqueeze(1)
+    predicted = probabilities(logits)[:, 1:] * counted
+    classes = torch.arange(1, predicted.shape[1] + 1, device=logits.device)[None, :, None, None]
+    truth = ((label_map.unsqueeze(1) == classes) & counted).float()
+    overlap = (predicted * truth).sum((2, 3))
+    sizes = predicted.sum((2, 3)) + truth.sum((2, 3))
+    return 1 - ((2 * overlap + DICE_SMOOTHING_PX) / (sizes + DICE_SMOOTHING_PX)).mean()
+
+
+def supervised_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> dict[str, Tensor]:
+    """The two terms of L_s (supplement, sec. 2), both of weight 1: ``{"cross_entropy": ..., "dice_loss": ...}``."""
+    return {
+        "cross_entropy": cross_entropy(logits, label_map, ignore),
+        "dice_loss": dice_loss(logits, label_map, ignore),
+    }
+
+
+def _check(logits: Tensor, label_map: Tensor) -> None:
+    if logits.ndim != 4 or label_map.shape != logits.shape[:1] + logits.shape[2:]:
+        raise ValueError(
+            "Logits must be [batch, label_channels, height, width] and the label map [batch, height, width]; got "
+            f"{tuple(logits.shape)} and {tuple(label_map.shape)}."
+        )

@@ -1,0 +1,50 @@
+"""Lungs on chest X-rays at 64 px, sized for two CPU cores.
+
+Command:  semgan train DATASET -o RUN --recipe lungs-64 --labels 35 --split-seed 0
+Cost:     about 45 minutes on 2 cores (stage 1: 35, stage 2: 8), 2 GB of memory
+Score:    results/lungs-64
+Source:   method sections 3 to 5, preprocessing section 6; widths and departures are ours (docs/architecture.md)
+"""
+
+from semgan.config import Settings, override
+
+SMALL_NETWORKS = {
+    "generator": {"w_dim": 128, "mapping_layers": 4, "widths": [128, 128, 128, 64, 32]},
+    "critics": {"pair_base_width": 32, "pair_layers": 2},
+    "gan": {
+        "images": 48_000,
+        "r1_gamma": 1.0,
+        "pair_r1_gamma": 1.0,
+        "path_length_every": 8,
+        "feature_matching_of": "means",
+        "pair_augment": "both",
+        "augment": "adaptive",
+        "augment_speed_images": 50_000,
+        "ema_half_life_images": 5_000,
+    },
+    "encoder": {
+        "trunk": "narrow",
+        "lateral_width": 128,
+        "images": 16_000,
+        "generated_weight": 1.0,
+        "photometric_augment": 0.5,
+    },
+    "inversion": {
+        "space": "whitened",
+        "reduction": "mean",
+        "learning_rate": 0.05,
+        "lambda_encoder": 0.0,
+        "lambda_pixel": 0.1,
+        "lambda_prior": 0.001,
+    },
+    "baseline": {"images": 24_000, "learning_rate": 0.001},
+    "run": {"checkpoint_every_images": 3_200, "preview_every_images": 3_200},
+}
+
+
+def recipe() -> Settings:
+    task = {
+        "metric": "dice",
+        "preprocessing": {"size_px": 64, "channels": 1, "equalise_histogram": True, "gamma": 0.5},
+    }
+    return override(Settings(), SMALL_NETWORKS | task, "lungs-64")

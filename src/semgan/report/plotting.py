@@ -1,0 +1,105 @@
+"""The look of every plot, and plots as PNG bytes; matplotlib is imported only when something is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#22262e"
+FAINT = "#6b7280"
+GRID = "#e3e6ea"
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555B66", "#B8A800")
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.edgecolor": "#b6bcc6",
+    "axes.labelcolor": FAINT,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.frameon": True,
+    "legend.framealpha": 0.75,
+    "legend.edgecolor": "none",
+    "legend.borderpad": 0.2,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "white",
+}
+
+
+def draw(
+    size_inch: tuple[float, float], paint: Callable[[Figure], None], *, dpi: int = 144, palette: bool = True
+) -> bytes:
+    """PNG bytes of a figure that ``paint`` fills. Needs no display and no global state of pyplot.
+
+    palette: reduce to 256 colours, for plots; False for figures that hold photographs.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size_inch, dpi=dpi, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        paint(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    return small_png(pixels) if palette else png_bytes(pixels)
+
+
+def small_png(pixels: np.ndarray) -> bytes:
+    """RGB uint8 as a PNG with a palette of 256 colours: plots have few colours, and reports many plots."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    picture = picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    colours = np.asarray(picture.getpalette() or [], np.uint8).reshape(-1, 3)
+    colours[(colours >= 250).all(1)] = 255  # quantising makes the paper a little grey
+    picture.putpalette(colours.tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """uint8 ``[height, width]`` or ``[height, width, 3]`` as PNG bytes, every value kept."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def thousands(axes: Axes) -> None:
+    """Images seen on the x axis as 0, 20k, 1.5M."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.set_xlabel("images seen")
+
+
+def short_count(value: float) -> str:
+    """``38400`` -> ``38.4k``."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"

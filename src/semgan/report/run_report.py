@@ -1,0 +1,218 @@
+"""RUN/report.html: settings, curves, samples, health and scores of one training run, read from its files alone."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from semgan import artifacts, config
+from semgan.report import html
+from semgan.report.curves import Panel, panel_picture, panels, write_curves
+from semgan.report.health import Finding, findings
+from semgan.report.history import STAGES, History, read_history
+from semgan.report.plotting import short_count
+
+GRIDS_PER_STAGE = 3  # first, middle, latest
+SHOWN_CASES = 5
+
+
+def write_run_report(run: Path, *, scores: Sequence[Path] = ()) -> Path:
+    """Write RUN/report.html and RUN/curves.png; works on an unfinished run as well.
+
+    scores: folders with scores.json and cases.csv, or such files; those inside the run folder are found without.
+    Raises FileNotFoundError where ``run`` is not a run folder.
+    """
+    folder = artifacts.RunFolder(Path(run))
+    if not folder.config.is_file():
+        raise FileNotFoundError(
+            f"{folder.path} is not a run folder (no config.yaml); name what `semgan train ... -o` wrote."
+        )
+    settings = config.load(folder.config)
+    history = read_history(folder.metrics)
+    environment = artifacts.read_json(folder.environment) if folder.environment.is_file() else {}
+    sections = [
+        html.Section("Health", (html.Findings(tuple(findings(history))),)),
+        *curve_sections(history),
+        *_sample_sections(folder.samples),
+        *_score_sections(_score_files(folder.path, scores)),
+        *_inversion_sections(history, folder.model),
+        _settings_section(settings, environment),
+    ]
+    page = html.Page(
+        title=f"{settings.recipe}: {settings.method}",
+        lead=_lead(settings, environment, history),
+        facts=tuple(_facts(settings, environment, history)),
+        sections=tuple(sections),
+        foot=f"Made by semgan {environment.get('versions', {}).get('semgan', '')} from {folder.path.name}.",
+    )
+    if panels(history):
+        write_curves(folder.path)
+    return html.write_page(folder.report, page)
+
+
+def run_findings(run: Path) -> list[Finding]:
+    """What the curves of a run say so far, for the log and the command line."""
+    return findings(read_history(artifacts.RunFolder(Path(run)).metrics))
+
+
+def _lead(settings: config.Settings, environment: dict[str, Any], history: History) -> str:
+    labels = "all labelled images" if settings.labels is None else f"{settings.labels} labelled images"
+    where = Path(str(environment["dataset"])).name if environment.get("dataset") else "a dataset"
+    stages = [
+        f"{STAGES.get(name, name).lower()} {short_count(images)} images" for name, images in history.images.items()
+    ]
+    return (
+        f"Trained on {labels} of {where}; {', '.join(stages)} seen."
+        if stages
+        else f"{labels} of {where}; not trained yet."
+    )
+
+
+def _facts(settings: config.Settings, environment: dict[str, Any], history: History) -> Iterable[tuple[str, str]]:
+    yield "Size", f"{settings.preprocessing.size_px} px, {settings.preprocessing.channels} channel(s)"
+    yield "Classes", ", ".join(settings.classes)
+    yield "Split seed, seed", f"{settings.split_seed}, {settings.seed}"
+    for stage, seconds in history.seconds.items():
+        yield f"{STAGES.get(stage, stage)} time", duration(seconds)
+    for stage in history.stages:
+        for metric, curve in history.validation(stage).items():
+            yield f"Validation {metric} ({STAGES.get(stage, stage)})", f"{curve.last:.3f}"
+    if environment.get("commit"):
+        yield "Commit", str(environment["commit"])
+
+
+def duration(seconds: float) -> str:
+    """``4530`` -> ``1 h 16 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def curve_sections(history: History) -> list[html.Section]:
+    """One section of plots per stage."""
+    by_stage: dict[str, list[Panel]] = {}
+    for panel in panels(history):
+        by_stage.setdefault(panel.stage, []).append(panel)
+    return [
+        html.Section(
+            f"Curves: {STAGES.get(stage, stage)}",
+            (
+                html.Figures(
+                    tuple(
+                        html.Figure(panel_picture(panel), f"{panel.title} over images seen", panel.note)
+                        for panel in shown
+                    )
+                ),
+            ),
+        )
+        for stage, shown in by_stage.items()
+    ]
+
+
+def sample_grids(samples: Path) -> dict[str, list[tuple[int, Path]]]:
+    """Stage -> (images seen, file) of its sample grids, first to latest."""
+    grids: dict[str, list[tuple[int, Path]]] = {}
+    for path in sorted(samples.glob("*.png")) if samples.is_dir() else ():
+        stage, _, images = path.stem.rpartition("-")
+        if stage and images.isdigit():
+            grids.setdefault(stage, []).append((int(images), path))
+    order = list(STAGES)
+    return dict(sorted(grids.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+def chosen_grids(grids: list[tuple[int, Path]], most: int = GRIDS_PER_STAGE) -> list[tuple[int, Path]]:
+    """First, latest and evenly between, at most ``most``."""
+    if len(grids) <= most:
+        return grids
+    return [grids[round(i * (len(grids) - 1) / (most - 1))] for i in range(most)]
+
+
+def _sample_sections(samples: Path) -> list[html.Section]:
+    sections = []
+    for stage, grids in sample_grids(samples).items():
+        figures = tuple(
+            html.Figure(
+                path.read_bytes(), f"Sample grid after {images} images", f"after {short_count(images)} images", True
+            )
+            for images, path in reversed(chosen_grids(grids))
+        )
+        sections.append(html.Section(f"Samples: {STAGES.get(stage, stage)}", (html.Figures(figures),)))
+    return sections
+
+
+def _score_files(run: Path, given: Sequence[Path]) -> list[Path]:
+    named = [Path(path) / "scores.json" if Path(path).is_dir() else Path(path) for path in given]
+    for path in named:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; `semgan evaluate` writes it beside the predictions.")
+    inside = [path for depth in ("", "*/", "*/*/") for path in sorted(run.glob(f"{depth}scores.json"))]
+    return list(dict.fromkeys([*inside, *named]))
+
+
+def _score_sections(files: list[Path]) -> list[html.Section]:
+    if not files:
+        return []
+    results = [(file, artifacts.read_json(file)) for file in files]
+    classes = list(dict.fromkeys(name for _, result in results for name in result.get("classes", {})))
+    rows = [
+        {
+            "predictions": file.parent.name,
+            "metric": result.get("metric"),
+            "n": result.get("n"),
+            "mean": result.get("mean"),
+        }
+        | {name: result.get("classes", {}).get(name) for name in classes}
+        for file, result in results
+    ]
+    blocks: list[html.Block] = [html.table_of_mappings(rows)]
+    for file, _ in results:
+        worst = _worst_cases(file.with_name("cases.csv"))
+        if worst:
+            blocks.append(html.table_of_mappings(worst, f"Lowest scores in {file.parent.name}"))
+    return [html.Section("Scores", tuple(blocks))]
+
+
+def _worst_cases(cases: Path) -> list[dict[str, Any]]:
+    """The cases to look at first: lowest mean score over the classes that occur, without background."""
+    if not cases.is_file():
+        return []
+    with open(cases, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    background = rows[0].get("class") if rows else None
+    by_stem: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get("class") != background and row.get("score") not in (None, "") and float(row.get("truth") or 0) > 0:
+            by_stem.setdefault(str(row.get("stem")), []).append(float(row["score"]))
+    means = sorted((sum(values) / len(values), stem) for stem, values in by_stem.items())
+    return [{"image": stem, "mean score": value} for value, stem in means[:SHOWN_CASES]]
+
+
+def _inversion_sections(history: History, model: Path) -> list[html.Section]:
+    """How many optimisation steps were chosen on validation, and what every candidate scored."""
+    description = artifacts.read_json(model / "config.json") if (model / "config.json").is_file() else {}
+    chosen = (description.get("inversion") or {}).get("chosen_steps")
+    if chosen is None and not history.step_scores:
+        return []
+    steps = sorted(history.step_scores)
+    blocks: list[html.Block] = []
+    if chosen is not None:
+        blocks.append(html.Text(f"Optimisation steps chosen on validation: {chosen}; 0 is the encoder alone."))
+    if steps:
+        line = ("validation score", *(f"{history.step_scores[step]:.4f}" for step in steps))
+        strong = frozenset({(0, steps.index(chosen) + 1)} if chosen in steps else ())
+        blocks.append(html.Table(("steps", *map(str, steps)), (line,), strong=strong))
+    return [html.Section("Inversion", tuple(blocks))]
+
+
+def _settings_section(settings: config.Settings, environment: dict[str, Any]) -> html.Section:
+    record = {key: value for key, value in environment.items() if not isinstance(value, dict)}
+    flat = [(key, str(value)) for key, value in record.items()]
+    for key in ("versions", "machine"):
+        flat += [(f"{key}: {name}", str(value)) for name, value in environment.get(key, {}).items()]
+    blocks: list[html.Block] = [html.Details("All settings (config.yaml)", config.dump(settings))]
+    if flat:
+        blocks.append(html.Details("Environment", "\n".join(f"{name}: {value}" for name, value in flat)))
+    return html.Section("Settings", tuple(blocks))

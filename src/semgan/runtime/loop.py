@@ -1,0 +1,202 @@
+"""The clerk: runs any stage step by step, writes its diary, saves its state, and can stop and go on at any step.
+
+A stage's step is a pure function of its state and the number of images seen, so a run that was interrupted and resumed
+ends with the same weights, bit for bit on a CPU, as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from semgan.artifacts import RunFolder, load_checkpoint, save_checkpoint
+from semgan.config import RunSettings
+
+
+class Stage(Protocol):
+    """What the clerk needs of a stage."""
+
+    name: str
+    total_images: int
+    batch: int
+
+    def step(self, images_seen: int) -> dict[str, Tensor]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None: ...
+
+
+class TrainingDiverged(ValueError):
+    """A loss or a weight is not a number any more."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How far a stage got; ``finished`` is False where time ran out or somebody interrupted."""
+
+    images_seen: int
+    finished: bool
+    interrupted: bool = False
+
+
+Progress = Callable[[int, int, str], Any]  # (done, total, what)
+Preview = Callable[[int], Mapping[str, float]]
+
+
+@contextmanager
+def polite_interrupt() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) asks to stop after the current step; the second stops at once."""
+    asked = False
+
+    def remember(signum: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = {}
+    try:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            before[name] = signal.signal(name, remember)
+    except ValueError:  # not the main thread: whoever owns it decides
+        pass
+    try:
+        yield lambda: asked
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+class Diary:
+    """Means of the losses since the last line of metrics.jsonl."""
+
+    def __init__(self, run: RunFolder, stage: str):
+        self.run, self.stage = run, stage
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.images, self.since = 0, time.monotonic()
+
+    def add(self, losses: Mapping[str, Tensor], images: int) -> None:
+        for name, value in losses.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.images += images
+
+    def write(self, images_seen: int) -> None:
+        """One line; raises TrainingDiverged where a mean is not finite."""
+        now = time.monotonic()
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        broken = [name for name, value in means.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingDiverged(
+                f"Training diverged: {', '.join(broken)} not finite near image {images_seen} of stage '{self.stage}'. "
+                "The last good checkpoint is kept; go on from it with a smaller learning rate, or --set "
+                f"{self.stage}.precision=float32, in a new run with --init-from."
+            )
+        speed = self.images / max(now - self.since, 1e-9)
+        row = {"stage": self.stage, "images_seen": images_seen, "seconds": round(time.time(), 3)}
+        self.run.append_metrics(row | means | {"images_per_second": speed})
+        self.sums, self.counts, self.images, self.since = {}, {}, 0, time.monotonic()
+
+
+def checkpoint_path(run: RunFolder, stage: str) -> Path:
+    return run.checkpoints / f"{stage}.safetensors"
+
+
+def _first_broken(state: Any, name: str = "") -> str | None:
+    """Name of the first tensor in a nested state that holds a NaN or infinity."""
+    if isinstance(state, Tensor):
+        return name if state.is_floating_point() and not bool(torch.isfinite(state).all()) else None
+    items = state.items() if isinstance(state, Mapping) else enumerate(state) if isinstance(state, list | tuple) else ()
+    for key, value in items:
+        broken = _first_broken(value, f"{name}/{key}" if name else str(key))
+        if broken:
+            return broken
+    return None
+
+
+def save_stage(stage: Stage, run: RunFolder, images_seen: int) -> None:
+    """Checkpoint a stage, unless its weights are not numbers any more."""
+    state = stage.state()
+    broken = _first_broken(state)
+    if broken:
+        raise TrainingDiverged(
+            f"Training diverged: '{broken}' of stage '{stage.name}' is not finite at image {images_seen}. "
+            f"The last good checkpoint is kept in {run.checkpoints}."
+        )
+    save_checkpoint(checkpoint_path(run, stage.name), {"stage": stage.name, "images_seen": images_seen, "state": state})
+
+
+def read_stage_checkpoint(path: Path, stage: str) -> tuple[int, dict[str, Any]]:
+    """Images seen and state. Raises ValueError where the file belongs to another stage."""
+    saved = load_checkpoint(path)
+    if saved["stage"] != stage:
+        raise ValueError(f"{path} is a checkpoint of stage '{saved['stage']}'; expected one of stage '{stage}'.")
+    return int(saved["images_seen"]), saved["state"]
+
+
+def resume_stage(stage: Stage, run: RunFolder) -> int:
+    """Load the stage's checkpoint if there is one; returns the images seen. Raises ValueError where it does not fit."""
+    path = checkpoint_path(run, stage.name)
+    if not path.is_file():
+        return 0
+    images_seen, state = read_stage_checkpoint(path, stage.name)
+    try:
+        stage.load_state(state)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} does not fit these settings ({str(error).splitlines()[0]}); train into another folder with -o."
+        ) from None
+    return images_seen
+
+
+def _due(before: int, after: int, every: int) -> bool:
+    return after // every > before // every
+
+
+def run_stage(
+    stage: Stage,
+    run: RunFolder,
+    settings: RunSettings,
+    *,
+    deadline: float | None = None,
+    preview: Preview | None = None,
+    progress: Progress | None = None,
+) -> StageResult:
+    """Train a stage to its end, to ``deadline`` (time.monotonic seconds), or to an interruption; then save it.
+
+    Goes on from the stage's checkpoint. Raises TrainingDiverged, with the last good checkpoint kept.
+    """
+    seen = resume_stage(stage, run)
+    run.truncate_metrics(stage.name, seen)
+    diary = Diary(run, stage.name)
+    with polite_interrupt() as interrupted:
+        while seen < stage.total_images and not interrupted():
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            diary.add(stage.step(seen), stage.batch)
+            before, seen = seen, seen + stage.batch
+            finished = seen >= stage.total_images
+            if finished or _due(before, seen, settings.log_every_images):
+                diary.write(seen)
+            if preview and (finished or _due(before, seen, settings.preview_every_images)):
+                row = {"stage": stage.name, "images_seen": seen, "seconds": round(time.time(), 3)}
+                run.append_metrics(row | dict(preview(seen)))
+                diary.since = time.monotonic()
+            if not finished and _due(before, seen, settings.checkpoint_every_images):
+                save_stage(stage, run, seen)
+            if progress:
+                progress(min(seen, stage.total_images), stage.total_images, f"train {stage.name}")
+        if seen:
+            save_stage(stage, run, seen)
+        return StageResult(seen, seen >= stage.total_images, interrupted())

@@ -1,0 +1,96 @@
+"""``semgan sample``: random images with their masks.
+
+    OUT/images/<seed>.png   (more than 3 channels: <seed>_0000.png, <seed>_0001.png, ...)
+    OUT/masks/<seed>.png    8-bit class indices
+    OUT/grid.png            images above their masks in colour, to look at
+    OUT/samples.json        what was asked
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from semgan import artifacts
+from semgan.report.colours import as_rgb, colourise
+from semgan.result_folder import ResultFolder
+
+MARKER = "samples.json"
+GRID_MOST = 64  # pairs shown in the grid
+
+
+def sample(
+    model: Path | str | Any,
+    out: Path | str,
+    *,
+    seeds: Sequence[int] | None = None,
+    count: int = 16,
+    seed: int = 0,
+    truncation: float = 1.0,
+    grid: bool = True,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Draw pairs from a model; pair i depends on its seed alone. Returns what samples.json holds.
+
+    seeds: the seeds to draw; None: ``count`` of them from ``seed`` on
+    truncation: 1 the model's own distribution; towards 0 ever closer to the mean image
+
+    Raises ValueError for a method that cannot draw images, FileExistsError where ``out`` has other content.
+    """
+    chosen = list(range(seed, seed + count)) if seeds is None else [int(each) for each in seeds]
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        raise ValueError(f"Sampling takes one or more different seeds of 0 or more; got {chosen[:8]}.")
+    if not isinstance(model, (Path, str)):
+        drawer = model
+    else:
+        import semgan
+
+        drawer = semgan.load(Path(model), device=device)
+    if not hasattr(drawer, "sample"):
+        raise ValueError("This model segments but cannot draw images; sampling takes a model of method semgan.")
+    source = str(model) if isinstance(model, (Path, str)) else None
+    request = {"format": 1, "model": source, "seeds": chosen, "truncation": truncation}
+    folder = ResultFolder(Path(out), MARKER, request)
+    folder.begin(overwrite=overwrite or folder.is_finished())
+    pairs = drawer.sample(chosen, truncation=truncation)
+    for name in ("images", "masks"):
+        (folder.partial / name).mkdir(exist_ok=True)
+    for number, picture, label_map in zip(pairs.seeds, pairs.images, pairs.label_maps, strict=True):
+        _save_image(folder.partial / "images", number, picture)
+        Image.fromarray(label_map).save(folder.partial / "masks" / f"{number:06d}.png")
+    if grid:
+        classes = len(drawer.labels.names)
+        picture = sample_grid(pairs.images[:GRID_MOST], pairs.label_maps[:GRID_MOST], classes)
+        Image.fromarray(picture).save(folder.partial / "grid.png")
+    folder.finish()
+    return artifacts.read_json(Path(out) / MARKER)
+
+
+def _save_image(folder: Path, number: int, picture: np.ndarray) -> None:
+    if picture.ndim == 2 or picture.shape[-1] == 3:
+        Image.fromarray(picture).save(folder / f"{number:06d}.png")
+        return
+    for channel in range(picture.shape[-1]):
+        Image.fromarray(picture[..., channel]).save(folder / f"{number:06d}_{channel:04d}.png")
+
+
+def sample_grid(images: np.ndarray, label_maps: np.ndarray, classes: int) -> np.ndarray:
+    """Pairs in a near-square grid, each image above its coloured mask: RGB uint8.
+
+    images: uint8 ``[n, height, width]`` or ``[n, height, width, channels]``; label_maps ``[n, height, width]``
+    """
+    pairs = [
+        np.concatenate([as_rgb(image), colourise(label_map, classes)])
+        for image, label_map in zip(images, label_maps, strict=True)
+    ]
+    columns = math.ceil(math.sqrt(2 * len(pairs)))
+    blank = np.zeros_like(pairs[0])
+    pairs += [blank] * (-len(pairs) % columns)
+    rows = [np.concatenate(pairs[start : start + columns], 1) for start in range(0, len(pairs), columns)]
+    return np.concatenate(rows)

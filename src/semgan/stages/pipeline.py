@@ -1,0 +1,248 @@
+"""The paper's method from data to model folder: joint GAN, encoder, and the number of inversion steps by validation."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semgan import artifacts
+from semgan.job import TrainingJob
+from semgan.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
+from semgan.metrics.validation import score_cases
+from semgan.models.discriminators import ImageCritic
+from semgan.models.lpips_weights import build_perceptual
+from semgan.models.whitening import Whitening, fit_whitening
+from semgan.objectives.segmentation import probabilities
+from semgan.runtime.loop import StageResult, checkpoint_path, read_stage_checkpoint, run_stage
+from semgan.stages.semantic_gan import SemanticGan, model_files
+from semgan.stages.stage1_gan import GanStage, build_image_critic
+from semgan.stages.stage2_encoder import EncoderStage, build_encoder
+
+logger = logging.getLogger("semgan")
+
+GRID_SEEDS = range(32)
+STATISTICS_SAMPLES = 512
+CANDIDATE_STEPS = (0, 10, 25, 50, 100, 200, 400)
+
+
+def train_semantic_gan(job: TrainingJob) -> StageResult:
+    """Stages 1 and 2, then the choice of the number of steps; each goes on from its checkpoint. Writes the model."""
+    gan = GanStage(
+        job.settings,
+        job.labels,
+        labelled=job.labelled_stream("labelled", moved=job.settings.gan.pair_augment == "real"),
+        real_images=job.image_stream("images", with_labelled=job.settings.gan.labelled_in_image_critic),
+        device=job.device,
+    )
+    if job.init_from is not None and not checkpoint_path(job.run, "gan").is_file():
+        warm_start(gan, job)
+    result = _run_gan(gan, job)
+    if job.stage == "gan" or (job.stage == "all" and not result.finished) or result.interrupted:
+        return result
+    return _run_encoder(gan, job, result.images_seen)
+
+
+def warm_start(gan: GanStage, job: TrainingJob) -> None:
+    """Start stage 1 from the networks of another run."""
+    assert job.init_from is not None
+    path = artifacts.RunFolder(job.init_from).checkpoints / "gan.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"--init-from: {path} does not exist; name a run whose stage 'gan' has a checkpoint.")
+    seen, state = read_stage_checkpoint(path, "gan")
+    try:
+        gan.load_networks(state)
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--init-from: {path} has other networks than these settings ask for ({reason}).") from None
+    logger.info("Started from the networks of %s after %d images.", job.init_from, seen)
+
+
+def _run_gan(gan: GanStage, job: TrainingJob) -> StageResult:
+    if job.stage == "encoder":
+        path = checkpoint_path(job.run, "gan")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: stage 'encoder' needs a generator; run --stage gan first.")
+        seen, state = read_stage_checkpoint(path, "gan")
+        gan.load_state(state)
+        return StageResult(seen, True)
+    monitor = GanMonitor(gan, job)
+    result = run_stage(
+        gan, job.run, job.settings.run, deadline=job.deadline, preview=monitor.preview, progress=job.progress
+    )
+    perceptual, _ = build_perceptual(job.settings.perceptual, gan.image_critic, job.settings.preprocessing.channels)
+    _save(job, gan, fit_whitening(gan.average), None, perceptual, None, {"images_seen_gan": result.images_seen})
+    return result
+
+
+def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResult:
+    generator, critic = gan.average.eval(), copy.deepcopy(gan.image_critic).requires_grad_(False).eval()
+    whitening = fit_whitening(generator)
+    perceptual, description = build_perceptual(job.settings.perceptual, critic, job.settings.preprocessing.channels)
+    logger.info("Perceptual distance: %s", description)
+    _forget_encoder_of_another_generator(job, gan_images)
+    stage = EncoderStage(
+        job.settings,
+        generator=generator,
+        whitening=whitening,
+        perceptual=perceptual,
+        encoder=build_encoder(job.settings, generator),
+        labelled=job.labelled_stream("labelled"),
+        unlabelled=job.image_stream("images", with_labelled=False),
+        device=job.device,
+        validation=lambda: _encoder_scores(stage, job),
+    )
+    result = run_stage(
+        stage,
+        job.run,
+        job.settings.run,
+        deadline=job.deadline,
+        preview=lambda seen: _encoder_preview(stage, job, seen),
+        progress=job.progress,
+    )
+    model = SemanticGan(job.settings, generator, whitening, stage.encoder.eval(), perceptual, device=job.device)
+    chosen, scores = choose_steps(model, job) if result.finished else (None, {})
+    facts = {"images_seen_gan": gan_images, "images_seen_encoder": result.images_seen, "perceptual_distance": description}
+    _save(job, gan, whitening, stage.encoder, perceptual, chosen, facts, scores)
+    return result
+
+
+def _forget_encoder_of_another_generator(job: TrainingJob, gan_images: int) -> None:
+    """An encoder belongs to the generator it was trained with; after more of stage 1 it starts anew."""
+    note, checkpoint = job.run.checkpoints / "encoder_of.json", checkpoint_path(job.run, "encoder")
+    if checkpoint.is_file() and artifacts.read_json(note)["gan_images_seen"] != gan_images:
+        logger.warning("The generator was trained further since the encoder: the encoder starts anew.")
+        checkpoint.unlink()
+    artifacts.write_json(note, {"gan_images_seen": gan_images})
+
+
+def _encoder_scores(stage: EncoderStage, job: TrainingJob) -> dict[str, float]:
+    if not len(job.validation):
+        return {}
+    score = job.validate(lambda image: probabilities(stage.predict(image).logits))
+    return {f"validation/{job.settings.metric}": score}
+
+
+def _encoder_preview(stage: EncoderStage, job: TrainingJob, images_seen: int) -> dict[str, float]:
+    """Validation score, and a grid of reconstructions of training images (never of test images)."""
+    numbers = stage.preview(images_seen)
+    if job.draw is not None:
+        rows = (job.unlabelled if len(job.unlabelled) else job.labelled).rows[: len(GRID_SEEDS)]
+        image = torch.from_numpy(np.asarray(job.images[rows])).float() / 127.5 - 1
+        joint = stage.predict(image)
+        draw_pairs(job, joint.image, joint.logits, "encoder", images_seen)
+    return numbers
+
+
+def draw_pairs(job: TrainingJob, image: Tensor, logits: Tensor, stage: str, images_seen: int) -> None:
+    """A grid of image + mask pairs into the run's samples/."""
+    assert job.draw is not None
+    pixels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
+    label_maps = probabilities(logits.float()).argmax(1).byte().cpu().numpy()
+    job.draw(pixels, label_maps, job.labels.classes, job.run.samples / f"{stage}-{images_seen:09d}.png")
+
+
+def choose_steps(model: SemanticGan, job: TrainingJob) -> tuple[int | None, dict[str, float]]:
+    """The number of inversion steps with the best validation score, and the score at every candidate.
+
+    Fewer steps win ties. Without a validation list nothing is chosen and the recipe's number holds.
+    """
+    if not len(job.validation):
+        return None, {}
+    limit = job.settings.inversion.steps
+    candidates = tuple(sorted({step for step in CANDIDATE_STEPS if step <= limit} | {limit}))
+    assert job.validation.label_maps is not None
+    count = job.settings.run.validation_cases
+    images = np.asarray(job.images[job.validation.rows[:count]])
+    truths = job.validation.label_maps[:count]
+    found = model.segment_batch(torch.from_numpy(images).float() / 127.5 - 1, steps=limit, snapshot_steps=candidates)
+    scores: dict[str, float] = {}
+    for step in candidates:
+        snapshot = found.snapshots[step]
+        scores[f"steps_{step}"] = score_cases(
+            _replay(snapshot), images, truths, job.settings.metric, classes=job.labels.classes, batch=len(images)
+        )
+    job.run.append_metrics(
+        {"stage": "inversion", "images_seen": len(images), "seconds": 0.0}
+        | {f"validation/{job.settings.metric}/{name}": score for name, score in scores.items()}
+    )
+    chosen = max(candidates, key=lambda step: (round(scores[f"steps_{step}"], 4), -step))
+    logger.info("Inversion steps chosen on validation: %d (%s)", chosen, scores)
+    return chosen, scores
+
+
+def _replay(snapshot: Tensor) -> Any:
+    return lambda image: snapshot[: len(image)]
+
+
+def _save(
+    job: TrainingJob,
+    gan: GanStage,
+    whitening: Whitening,
+    encoder: nn.Module | None,
+    perceptual: nn.Module,
+    chosen_steps: int | None,
+    facts: dict[str, Any],
+    scores: dict[str, float] | None = None,
+) -> None:
+    data = {
+        "labelled images": len(job.labelled),
+        "unlabelled images": len(job.unlabelled),
+        "validation images": len(job.validation),
+    }
+    description, weights, card = model_files(
+        job.settings,
+        generator=gan.average,
+        whitening=whitening,
+        encoder=encoder,  # type: ignore[arg-type]
+        perceptual=perceptual,
+        chosen_steps=chosen_steps,
+        data=data,
+        training=facts,
+        scores=scores,
+    )
+    artifacts.save_model(job.run.model, description | {"training": facts | data}, weights, card)
+
+
+class GanMonitor:
+    """What stage 1 is watched by: sample grids, label statistics, and a Frechet distance that compares over time.
+
+    The features are those of an untrained critic with fixed random weights: unlike the trained critic's they do not
+    change during training. FID would need the Inception weights.
+    """
+
+    def __init__(self, gan: GanStage, job: TrainingJob):
+        self.gan, self.job = gan, job
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.critic: ImageCritic = build_image_critic(job.settings).to(job.device).eval().requires_grad_(False)
+        self.real: FeatureStatistics | None = None
+
+    def preview(self, images_seen: int) -> dict[str, float]:
+        joint = self.gan.sample(range(STATISTICS_SAMPLES))
+        if self.job.draw is not None:
+            count = len(GRID_SEEDS)
+            draw_pairs(self.job, joint.image[:count], joint.logits[:count], "gan", images_seen)
+        return self.label_shares(joint.logits) | {"frechet_distance_random_features": self.distance(joint.image)}
+
+    def distance(self, image: Tensor) -> float:
+        if self.real is None:
+            stream = self.job.image_stream("frechet", with_labelled=True)
+            batches = [stream.batch(first, 64).image.to(self.job.device) for first in range(0, STATISTICS_SAMPLES, 64)]
+            self.real = feature_statistics(batches, self.critic.features)
+        return frechet_distance(self.real, feature_statistics(image.split(64), self.critic.features))
+
+    def label_shares(self, logits: Tensor) -> dict[str, float]:
+        """Share of the pixels of each class, in samples and in the labelled set."""
+        found = probabilities(logits).argmax(1)
+        assert self.job.labelled.label_maps is not None
+        shares: dict[str, float] = {}
+        for index, name in enumerate(self.job.labels.names):
+            shares[f"labels/{name}_share_samples"] = float((found == index).float().mean())
+            shares[f"labels/{name}_share_labelled"] = float((self.job.labelled.label_maps == index).mean())
+        return shares

@@ -1,0 +1,249 @@
+"""A trained semantic GAN: generator, encoder and inversion as one model that segments and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semgan import artifacts, config, seeding
+from semgan.config import Preprocessing, Settings
+from semgan.data.transforms import preprocess, to_unit
+from semgan.data.whole_images import Input, SegmentedImage, segment_images, to_pixels
+from semgan.model_card import model_card
+from semgan.models.encoder import Encoder
+from semgan.models.generator import Generator
+from semgan.models.lpips_weights import build_perceptual
+from semgan.models.perceptual import LPIPS, DiscriminatorDistance
+from semgan.models.whitening import Whitening
+from semgan.objectives.segmentation import probabilities
+from semgan.runtime.device import choose_device
+from semgan.runtime.modes import freeze
+from semgan.stages.stage1_gan import build_generator, build_image_critic
+from semgan.stages.stage3_inversion import invert
+from semgan.types import JointImage, LabelSpace, Segmentation
+
+_WHITENING = "whitening."  # prefix of the whitening's tensors in generator.safetensors
+_SAMPLE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Drawn pairs, row i from ``seeds[i]``.
+
+    images:     uint8 ``[n, size_px, size_px]`` (grey) or ``[n, size_px, size_px, channels]``
+    label_maps: uint8 ``[n, size_px, size_px]`` class indices
+    """
+
+    seeds: tuple[int, ...]
+    images: np.ndarray
+    label_maps: np.ndarray
+
+
+class SemanticGan:
+    """The three stages' product (`semgan.types.Segmenter`), frozen and on one device.
+
+    rules:        preprocessing rules by modality; None: ``settings.preprocessing`` as "default"
+    chosen_steps: inversion steps picked on validation; None: ``settings.inversion.steps``
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        generator: Generator,
+        whitening: Whitening,
+        encoder: Encoder | None,
+        perceptual: LPIPS | DiscriminatorDistance,
+        *,
+        device: torch.device | str = "cpu",
+        rules: Mapping[str, Preprocessing] | None = None,
+        chosen_steps: int | None = None,
+    ) -> None:
+        self.settings = settings
+        self.labels = LabelSpace(tuple(settings.classes))
+        self.device = torch.device(device)
+        self.rules = dict(rules or {"default": settings.preprocessing})
+        self.steps = settings.inversion.steps if chosen_steps is None else chosen_steps
+        self.generator, self.whitening = self._placed(generator), self._placed(whitening)
+        self.encoder = None if encoder is None else self._placed(encoder)
+        self.perceptual = self._placed(perceptual)
+
+    def _placed(self, module: Any) -> Any:
+        return module.to(self.device)
+
+    @classmethod
+    def load(cls, folder: Path | str, *, device: str = "auto") -> SemanticGan:
+        """The model of a run folder or model folder.
+
+        Raises FileNotFoundError where there is none, ValueError for damaged files.
+        """
+        folder = artifacts.find_model(Path(folder))
+        description, weights = artifacts.read_model(folder)
+        settings = config.override(Settings(), description["settings"], f"{folder}/config.json")
+        rules = {name: Preprocessing(**rule) for name, rule in description["preprocessing"].items()}
+        generator, whitening, encoder = _networks(settings, weights, folder)
+        model = cls(
+            settings,
+            generator,
+            whitening,
+            encoder,
+            _perceptual(settings, weights, folder),
+            device=choose_device(device),
+            rules=rules,
+            chosen_steps=description.get("inversion", {}).get("chosen_steps"),
+        )
+        for module in (model.generator, model.whitening, model.encoder, model.perceptual):
+            if module is not None:
+                freeze(module)
+        return model
+
+    # ------------------------------------------------------------ segmenting
+
+    def preprocess(self, image: np.ndarray, modality: str = "default") -> Tensor:
+        """One decoded image of any size -> ``[channels, size_px, size_px]`` in [-1, 1], by the rule of its modality."""
+        if modality not in self.rules:
+            raise ValueError(f"No preprocessing for modality '{modality}'; the model has {', '.join(self.rules)}.")
+        return to_unit(torch.from_numpy(preprocess(image, self.rules[modality])))
+
+    def segment_batch(
+        self, image: Tensor, *, steps: int | None = None, snapshot_steps: tuple[int, ...] = ()
+    ) -> Segmentation:
+        """Segment ``[batch, channels, size_px, size_px]`` in [-1, 1] by inversion; steps 0 is the encoder alone."""
+        rule = self.settings.preprocessing
+        expected = (rule.channels, rule.size_px, rule.size_px)
+        if tuple(image.shape[1:]) != expected:
+            wanted = ", ".join(map(str, expected))
+            raise ValueError(f"The model takes images [batch, {wanted}]; got {tuple(image.shape)}.")
+        return invert(
+            self.generator,
+            self.encoder,
+            self.whitening,
+            self.perceptual,
+            image,
+            self.settings.inversion,
+            steps=self.steps if steps is None else steps,
+            snapshot_steps=snapshot_steps,
+        )
+
+    def segment(
+        self,
+        images: Iterable[np.ndarray | Path | str | Input],
+        *,
+        steps: int | None = None,
+        snapshot_steps: tuple[int, ...] = (),
+        modality: str | None = None,
+    ) -> list[SegmentedImage]:
+        """Decoded images or files -> answers at each image's own size, in order."""
+        return list(segment_images(self, images, steps=steps, snapshot_steps=snapshot_steps, modality=modality))
+
+    # ------------------------------------------------------------ sampling
+
+    @torch.no_grad()
+    def generate(self, seeds: Sequence[int], *, truncation: float = 1.0) -> JointImage:
+        """Random pairs, row i a function of ``seeds[i]`` alone; truncation < 1 pulls w towards its mean."""
+        z = seeding.normal(0, "sample/z", seeds, (self.generator.w_dim,)).to(self.device)
+        noise = seeding.normal(0, "sample/noise", seeds, (self.generator.noise_size,)).to(self.device)
+        w = self.whitening.mean + truncation * (self.generator.mapping(z) - self.whitening.mean)
+        return self.generator.synthesis(self.generator.broadcast(w), noise)
+
+    def sample(self, seeds: Sequence[int], *, truncation: float = 1.0) -> Samples:
+        """Random images with their label maps as uint8 arrays."""
+        images, label_maps = [], []
+        for start in range(0, len(seeds), _SAMPLE_BATCH):
+            joint = self.generate(seeds[start : start + _SAMPLE_BATCH], truncation=truncation)
+            images += [to_pixels(image) for image in joint.image]
+            label_maps.append(probabilities(joint.logits).argmax(1).byte().cpu().numpy())
+        if not images:
+            raise ValueError("sample needs at least one seed; got none.")
+        return Samples(tuple(int(seed) for seed in seeds), np.stack(images), np.concatenate(label_maps))
+
+
+def model_files(
+    settings: Settings,
+    *,
+    generator: Generator,
+    whitening: Whitening,
+    encoder: Encoder | None,
+    perceptual: LPIPS | DiscriminatorDistance,
+    chosen_steps: int | None = None,
+    rules: Mapping[str, Preprocessing] | None = None,
+    data: Mapping[str, object] | None = None,
+    training: Mapping[str, object] | None = None,
+    scores: Mapping[str, float] | None = None,
+) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]], str]:
+    """Description, weights and card of a model folder: ``artifacts.save_model(folder, *model_files(...))``.
+
+    The distance that training used is written down, so that the model never meets another one where it is loaded.
+    data, training, scores: facts for the card, see `model_card`.
+    """
+    weights = {"generator": generator.state_dict() | {_WHITENING + k: v for k, v in whitening.state_dict().items()}}
+    if encoder is not None:
+        weights["encoder"] = encoder.state_dict()
+    distance = "lpips"
+    if isinstance(perceptual, DiscriminatorDistance):
+        distance = "discriminator"
+        weights["image_critic"] = perceptual.critic.state_dict()
+    saved = config.override(settings, {"perceptual": {"distance": distance}})
+    named_rules = rules or {"default": settings.preprocessing}
+    description = {
+        "method": settings.method,
+        "settings": saved.model_dump(mode="json"),
+        "classes": list(settings.classes),
+        "preprocessing": {name: rule.model_dump(mode="json") for name, rule in named_rules.items()},
+        "inversion": {"chosen_steps": chosen_steps},
+        "scores": dict(scores or {}),
+    }
+    card = model_card(saved, data=data, training=training, scores=scores)
+    return description, weights, card
+
+
+def _networks(
+    settings: Settings, weights: Mapping[str, dict[str, Tensor]], folder: Path
+) -> tuple[Generator, Whitening, Encoder | None]:
+    state = _weights_of(weights, "generator", folder)
+    rule = settings.preprocessing
+    generator = build_generator(settings, LabelSpace(tuple(settings.classes)))
+    whitening = Whitening(generator.w_dim)
+    _fill(generator, {k: v for k, v in state.items() if not k.startswith(_WHITENING)}, folder / "generator.safetensors")
+    ours = {k.removeprefix(_WHITENING): v for k, v in state.items() if k.startswith(_WHITENING)}
+    _fill(whitening, ours, folder / "generator.safetensors")
+    encoder = None
+    if "encoder" in weights:
+        encoder = Encoder(
+            settings.encoder,
+            size_px=rule.size_px,
+            image_channels=rule.channels,
+            layers=generator.layers,
+            w_dim=generator.w_dim,
+        )
+        _fill(encoder, weights["encoder"], folder / "encoder.safetensors")
+    return generator.to(memory_format=torch.channels_last), whitening, encoder  # type: ignore[call-overload]
+
+
+def _perceptual(
+    settings: Settings, weights: Mapping[str, dict[str, Tensor]], folder: Path
+) -> LPIPS | DiscriminatorDistance:
+    if settings.perceptual.distance == "discriminator":
+        critic = build_image_critic(settings)
+        _fill(critic, _weights_of(weights, "image_critic", folder), folder / "image_critic.safetensors")
+        return DiscriminatorDistance(critic.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    return build_perceptual(settings.perceptual, None, settings.preprocessing.channels)[0]
+
+
+def _weights_of(weights: Mapping[str, dict[str, Tensor]], name: str, folder: Path) -> dict[str, Tensor]:
+    if name not in weights:
+        raise FileNotFoundError(f"{folder}/{name}.safetensors is missing; copy the whole model folder again.")
+    return weights[name]
+
+
+def _fill(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path} does not fit config.json beside it ({reason}); copy both again.") from None

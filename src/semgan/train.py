@@ -1,0 +1,265 @@
+"""The verb train: resolve the settings, open the data, let the method train, write the report."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semgan import config, methods, recipes
+from semgan.artifacts import RunFolder, _temporary
+from semgan.config import Settings
+from semgan.data.folder import Dataset
+from semgan.runtime.loop import Progress
+
+logger = logging.getLogger("semgan")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a call of `train` did. ``finished`` is False where time ran out or it was interrupted."""
+
+    run: str
+    method: str
+    finished: bool
+    interrupted: bool
+    images_seen: int
+    seconds: float
+    report: str | None
+    advice: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The resolved settings and what the training would take on this machine, measured on a few steps."""
+
+    settings: dict[str, Any]
+    labelled: int
+    unlabelled: int
+    validation: int
+    expected_minutes: dict[str, float]
+    memory_mb: float
+
+
+def resolve_settings(
+    dataset: Dataset,
+    recipe: str | Path,
+    *,
+    method: str | None = None,
+    labels: int | None = None,
+    split_seed: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    changes: list[str] | None = None,
+) -> Settings:
+    """Recipe, then the method's changes, then the dataset's facts, then the command line; later ones win.
+
+    Raises ValueError naming the key for settings that do not exist or do not fit.
+    """
+    settings = recipes.load(recipe)
+    name = method or settings.method
+    settings = config.override(settings, methods.get(name).changes | {"method": name}, f"method {name}")
+    facts = {
+        "classes": list(dataset.labels.names),
+        "metric": dataset.metric,
+        "preprocessing": {"channels": dataset.channels},
+    }
+    settings = config.override(settings, facts, str(dataset.path))
+    named = {"labels": labels, "split_seed": split_seed, "seed": seed, "device": device}
+    given = {key: value for key, value in named.items() if value is not None}
+    settings = config.override(settings, given, "the command line")
+    return config.override(settings, config.parse_assignments(changes or []), "--set")
+
+
+def train(
+    dataset: Path | str,
+    out: Path | str,
+    *,
+    recipe: str | Path,
+    method: str | None = None,
+    labels: int | None = None,
+    split_seed: int | None = None,
+    seed: int | None = None,
+    stage: str = "all",
+    init_from: Path | str | None = None,
+    max_minutes: float | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    changes: list[str] | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> TrainResult | DryRun:
+    """Train a method on a dataset folder into a run folder; the same call goes on with an unfinished run.
+
+    ``resume`` insists that the run exists already. Raises ValueError, FileNotFoundError or FileExistsError with the
+    cure for bad input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
+    """
+    opened = Dataset.open(Path(dataset))
+    settings = resolve_settings(
+        opened,
+        recipe,
+        method=method,
+        labels=labels,
+        split_seed=split_seed,
+        seed=seed,
+        device=device,
+        changes=changes,
+    )
+    run = RunFolder(Path(out))
+    if resume and not run.config.is_file():
+        raise FileNotFoundError(f"--resume: {run.path} is not a run; leave --resume out to start one.")
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    if dry_run:
+        return _rehearse(opened, settings, run, progress)
+    _create_run(run, settings, opened)
+    started = time.monotonic()
+    with log_into(run.log):
+        logger.info("Training %s, recipe %s, on %s", settings.method, settings.recipe, opened.path.name)
+        job = _job(opened, settings, run, stage, init_from, deadline, progress)
+        result = methods.get(settings.method).train(job)
+        advice = _report(run)
+        logger.info("%s after %d images.", "Finished" if result.finished else "Stopped", result.images_seen)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return TrainResult(
+        str(run.path),
+        settings.method,
+        result.finished,
+        result.interrupted,
+        result.images_seen,
+        time.monotonic() - started,
+        str(run.report) if run.report.is_file() else None,
+        advice,
+    )
+
+
+def _create_run(run: RunFolder, settings: Settings, dataset: Dataset) -> None:
+    run.create(settings, f"{dataset.name} {dataset.fingerprint[:16]}")
+
+
+def _job(
+    dataset: Dataset,
+    settings: Settings,
+    run: RunFolder,
+    stage: str,
+    init_from: Path | str | None,
+    deadline: float | None,
+    progress: Progress | None,
+) -> Any:
+    from semgan.job import TrainingJob, load_pixels
+    from semgan.runtime.device import choose_device, prepare_cpu
+
+    if stage not in ("gan", "encoder", "all"):
+        raise ValueError(f"Unknown stage '{stage}'; expected gan, encoder or all.")
+    prepare_cpu(settings.threads)
+    cache, pixels = load_pixels(dataset, settings, progress)
+    return TrainingJob(
+        settings=settings,
+        labels=dataset.labels,
+        run=run,
+        device=choose_device(settings.device),
+        images=cache.images,
+        **pixels,
+        stage=stage,  # type: ignore[arg-type]
+        init_from=None if init_from is None else Path(init_from),
+        deadline=deadline,
+        progress=progress,
+        draw=draw_grid,
+    )
+
+
+def draw_grid(images: np.ndarray, label_maps: np.ndarray, classes: int, path: Path) -> None:
+    """Image + mask pairs as one PNG, written atomically."""
+    from PIL import Image
+
+    from semgan.sample import sample_grid
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    Image.fromarray(sample_grid(images, label_maps, classes)).save(temporary, format="PNG")
+    temporary.replace(path)
+
+
+def _report(run: RunFolder) -> list[str]:
+    from semgan.report.run_report import run_findings, write_run_report
+
+    if not run.metrics.is_file():
+        return []
+    write_run_report(run.path)
+    advice = [finding.text for finding in run_findings(run.path)]
+    for line in advice:
+        logger.info("%s", line)
+    return advice
+
+
+@contextlib.contextmanager
+def log_into(path: Path) -> Iterator[None]:
+    """Log lines of the package into a file as well, while the block runs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    logger.addHandler(handler)
+    before = logger.level
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    except Exception as error:
+        logger.error("%s", error)
+        raise
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+# ---------------------------------------------------------------- dry run
+
+REHEARSED_STEPS = 3
+
+
+def _rehearse(dataset: Dataset, settings: Settings, run: RunFolder, progress: Progress | None) -> DryRun:
+    """Time a few steps of every stage in a temporary run; nothing is kept."""
+    import tempfile
+
+    from semgan.runtime.device import choose_device
+
+    scale = {}
+    lengths = {"gan": settings.gan, "encoder": settings.encoder, "baseline": settings.baseline}
+    uses = ("gan", "encoder") if not methods.get(settings.method).rival else ("baseline",)
+    short = {name: {"images": lengths[name].batch * REHEARSED_STEPS} for name in uses}
+    quiet = {"run": {"log_every_images": 1, "preview_every_images": 10**9}, "inversion": {"steps": 0}}
+    with tempfile.TemporaryDirectory(prefix="semgan-dry-run-") as folder:
+        trial = RunFolder(Path(folder) / "run")
+        shortened = config.override(settings, short | quiet, "the dry run")
+        _create_run(trial, shortened, dataset)
+        job = _job(dataset, shortened, trial, "all", None, None, None)
+        methods.get(settings.method).train(job)
+        from semgan.artifacts import read_metrics
+
+        for row in read_metrics(trial.metrics):
+            if row.get("images_per_second"):
+                scale[row["stage"]] = max(scale.get(row["stage"], 0.0), row["images_per_second"])
+        memory = _peak_memory_mb(choose_device(settings.device))
+    minutes = {name: lengths[name].images / scale[name] / 60 for name in uses if name in scale}
+    counts = {"labelled": len(job.labelled), "unlabelled": len(job.unlabelled), "validation": len(job.validation)}
+    return DryRun(settings.model_dump(mode="json"), **counts, expected_minutes=minutes, memory_mb=memory)
+
+
+def _peak_memory_mb(device: Any) -> float:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def as_dictionary(result: TrainResult | DryRun) -> dict[str, Any]:
+    """For ``--json``."""
+    return asdict(result)

@@ -1,0 +1,111 @@
+"""The words everybody speaks: images, label maps, batches, segmentations.
+
+Shapes are named once, here:
+
+- image:      ``[batch, channels, height, width]`` float in [-1, 1] (uint8 at the edges: files and caches)
+- label map:  ``[batch, height, width]`` int64 class indices; ``IGNORE`` (255) marks pixels that take part in nothing
+- logits:     ``[batch, label_channels, height, width]``; ``label_channels`` is 1 for two classes, else the class count
+- w:          ``[batch, w_dim]``; w_plus: ``[batch, layers, w_dim]`` with ``layers = 2 log2(size_px) - 2``
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # torch takes seconds to import; the command line must answer at once
+    import numpy as np
+    from torch import Tensor
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes of a task; ``names[0]`` is the background."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.names) < IGNORE:
+            raise ValueError(
+                f"A label space has 2 to {IGNORE - 1} classes, background included; got {len(self.names)}: {self.names}."
+            )
+
+    @property
+    def classes(self) -> int:
+        return len(self.names)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the logits: one for two classes, else one per class."""
+        return 1 if self.classes == 2 else self.classes
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of a dataset folder; ``label`` is None where no mask exists or none may be opened."""
+
+    stem: str
+    image: Path
+    label: Path | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training batch. ``index`` is the global number of each image in its stream (int64 ``[batch]``)."""
+
+    index: Tensor
+    image: Tensor
+    label_map: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class JointImage:
+    """What the generator returns: image in about [-1, 1] and label logits of the same size."""
+
+    image: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The answer for a batch, at the network's resolution.
+
+    probabilities: ``[batch, classes, height, width]`` float32, sums to 1 over classes (two classes: both given)
+    confidence:    ``[batch]`` in [0, 1], mean over pixels of the winning class' probability
+    reconstruction: ``[batch, channels, height, width]`` in [-1, 1]; None for methods that do not reconstruct
+    w_plus:        ``[batch, layers, w_dim]``; None for methods without a latent code
+    trace:         loss name -> ``[steps + 1, batch]``; empty for methods without optimisation
+    snapshots:     step -> probabilities at that step, for the steps asked for
+    """
+
+    probabilities: Tensor
+    confidence: Tensor
+    steps: int = 0
+    reconstruction: Tensor | None = None
+    w_plus: Tensor | None = None
+    trace: dict[str, Tensor] = field(default_factory=dict)
+    snapshots: dict[int, Tensor] = field(default_factory=dict)
+    reconstructions: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def label_map(self) -> Tensor:
+        """``[batch, height, width]`` int64, the most probable class."""
+        return self.probabilities.argmax(1)
+
+
+class Segmenter(Protocol):
+    """A trained model of any method, as ``semgan.load`` returns it."""
+
+    labels: LabelSpace
+
+    def segment_batch(self, image: Tensor, *, steps: int | None = None, snapshot_steps: tuple[int, ...] = ()) -> Segmentation:
+        """Segment preprocessed images ``[batch, channels, size_px, size_px]`` in [-1, 1]."""
+        ...
+
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        """One decoded image ``[height, width]`` or ``[height, width, channels]`` -> ``[channels, size_px, size_px]`` in [-1, 1]."""
+        ...

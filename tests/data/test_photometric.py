@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from semgan.data.photometric import PhotometricRanges, photometric
+
+OFF = {"noise": 0.0, "brightness": 0.0, "contrast": (1.0, 1.0), "gamma": (1.0, 1.0), "blur_px": (1e-3, 1e-3)}
+
+
+def pictures(count: int = 6, channels: int = 1) -> torch.Tensor:
+    random = torch.Generator().manual_seed(1)
+    return torch.rand(count, channels, 16, 16, generator=random) * 1.6 - 0.8
+
+
+def changed(image, index, probability=0.7, **ranges):
+    strengths = PhotometricRanges(**(OFF | ranges)) if ranges else PhotometricRanges()
+    return photometric(image, seed=3, stream="test", index=index, probability=probability, ranges=strengths)
+
+
+def test_what_happens_to_an_image_depends_on_its_index_alone():
+    image = pictures(channels=3)
+    together = changed(image, range(10, 16))
+    for i in range(6):
+        alone = changed(image[i : i + 1], [10 + i])
+        assert torch.allclose(alone[0], together[i], atol=1e-6)
+    assert not torch.allclose(changed(image, range(20, 26)), together)
+
+
+def test_probability_zero_returns_the_image_itself():
+    image = pictures()
+    assert photometric(image, seed=0, stream="a", index=range(6), probability=0.0) is image
+
+
+def test_results_stay_in_range_and_inputs_stay_untouched():
+    image = pictures()
+    before = image.clone()
+    result = changed(image, range(6), 1.0)
+    assert torch.equal(image, before)
+    assert result.shape == image.shape and result.min() >= -1 and result.max() <= 1 and result.isfinite().all()
+
+
+def test_images_that_are_not_hit_pass_unchanged():
+    image = pictures(64)
+    result = changed(image, range(64), 0.05)
+    same = (result - image).abs().amax((1, 2, 3)) < 1e-6
+    assert 0.6 < same.float().mean() < 0.95  # 0.95^5 = 0.77 of the images
+
+
+def test_gamma_keeps_black_and_white_and_the_order_of_grey_values():
+    image = torch.linspace(-1, 1, 256).view(1, 1, 16, 16).repeat(8, 1, 1, 1)
+    result = changed(image, range(8), 1.0, gamma=(0.5, 2.0)).flatten(1)
+    assert torch.allclose(result[:, 0], torch.tensor(-1.0)) and torch.allclose(result[:, -1], torch.tensor(1.0))
+    assert (result.diff(dim=1) >= 0).all() and result[:, 128].std() > 0.1
+
+
+def test_contrast_scales_about_the_mean_and_brightness_shifts():
+    image = pictures(8) * 0.4
+    ratio = changed(image, range(8), 1.0, contrast=(0.65, 1.5)).std((1, 2, 3)) / image.std((1, 2, 3))
+    assert ratio.min() >= 0.65 - 1e-4 and ratio.max() <= 1.5 + 1e-4 and ratio.std() > 0.1
+    shift = changed(image, range(8), 1.0, brightness=0.4) - image
+    assert shift.std((1, 2, 3)).max() < 1e-5 and shift.abs().max() <= 0.4 + 1e-5 and shift.mean((1, 2, 3)).std() > 0.1
+
+
+def test_blur_keeps_the_mean_of_a_plane_and_lowers_its_variation():
+    image = pictures(4, channels=2)
+    result = changed(image, range(4), 1.0, blur_px=(0.4, 1.0))
+    assert (result.std((2, 3)) < image.std((2, 3))).all()
+    flat = torch.full((1, 2, 16, 16), 0.3)
+    assert torch.allclose(changed(flat, [0], 1.0, blur_px=(0.4, 1.0)), flat, atol=1e-6)
+
+
+def test_noise_differs_between_channels_and_has_the_drawn_strength():
+    image = torch.zeros(8, 2, 16, 16)
+    noise = changed(image, range(8), 1.0, noise=0.15)
+    assert not torch.allclose(noise[:, 0], noise[:, 1])
+    assert noise.std((1, 2, 3)).max() < 0.17 and noise.std((1, 2, 3)).max() > 0.08
+
+
+def test_grey_values_are_never_inverted():
+    image = torch.linspace(-0.9, 0.9, 256).view(1, 1, 16, 16).repeat(64, 1, 1, 1)
+    result = changed(image, range(64), 1.0)
+    assert (result[:, :, 12:].mean((1, 2, 3)) > result[:, :, :4].mean((1, 2, 3))).all()
+
+
+def test_an_index_is_needed_for_every_image():
+    with pytest.raises(ValueError, match="one index per image"):
+        photometric(pictures(), seed=0, stream="a", index=range(5), probability=0.5)

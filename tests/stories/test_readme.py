@@ -1,0 +1,105 @@
+"""What the README tells people to type, typed: on a few phantoms, with the recipe `debug`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semgan.data.phantoms import write_phantom_dataset
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Every line of every sh block, without comments, as words."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.fixture(scope="module")
+def people_folder(tmp_path_factory) -> Path:
+    """A working folder with ``mine/``: images, labels, unlabelled, new, new_labels, as the README supposes."""
+    folder = tmp_path_factory.mktemp("readme")
+    mine = folder / "mine"
+    write_phantom_dataset(mine, "chests", size_px=48, labelled=12, validation=0, unlabelled=16, test=2, seed=3)
+    (mine / "manifest.csv").unlink()
+    (mine / "test" / "standard" / "images").rename(mine / "new")
+    (mine / "test" / "standard" / "labels").rename(mine / "new_labels")
+    shutil.rmtree(mine / "test")
+    first = min((mine / "new").iterdir())
+    for folder_name in ("new", "new_labels"):
+        (mine / folder_name / first.name).rename(mine / folder_name / "first.png")
+    return folder
+
+
+def with_debug_recipe(words: list[str]) -> list[str]:
+    """The command with any real recipe replaced by `debug`: the same code, a minute instead of hours."""
+    replaced = list(words)
+    if "--recipe" in replaced:
+        replaced[replaced.index("--recipe") + 1] = "debug"
+    return replaced
+
+
+def test_readme_has_the_two_commands_and_the_five():
+    assert {"make demo", "make test", "pip install ."} <= {" ".join(words) for words in commands()}
+    verbs = [" ".join(words[1:3]) if words[1] == "data" else words[1] for words in commands() if words[0] == "semgan"]
+    assert verbs[:5] == ["data prepare", "data split", "train", "segment", "evaluate"]
+
+
+def test_make_commands_of_the_readme_are_targets_of_the_makefile():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    wanted = [words[1] for words in commands() if words[0] == "make"]
+    assert wanted and set(wanted) <= targets
+
+
+def test_recipes_and_methods_named_in_the_readme_exist():
+    from semgan import methods, recipes
+
+    named = {words[words.index("--recipe") + 1] for words in commands() if "--recipe" in words}
+    named |= set(re.findall(r"`((?:lungs|skin|faces)-64)`", README))
+    assert named and named <= set(recipes.names())
+    assert set(re.findall(r"--method ([a-z-]+)", README)) <= set(methods.METHODS)
+
+
+def test_every_semgan_command_of_the_readme_works(people_folder):
+    for words in commands():
+        if words[0] in ("make", "pip"):
+            continue
+        assert words[0] == "semgan", f"README tells people to run {words[0]}; this test does not know it."
+        program = [sys.executable, "-m", *with_debug_recipe(words)]
+        done = subprocess.run(program, cwd=people_folder, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+    assert {path.name for path in (people_folder / "masks").glob("*.png")} == {"first.png", "test_00001.png"}
+    assert (people_folder / "masks" / "scores.json").is_file()
+
+
+def test_the_python_of_the_readme_works_in_under_15_lines(people_folder):
+    (program,) = blocks("python")
+    assert len([line for line in program.splitlines() if line.strip()]) < 15
+    folder = people_folder / "python"
+    folder.mkdir()
+    (folder / "mine").symlink_to(people_folder / "mine")
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "(48, 48)" in done.stdout
+
+
+def test_links_and_pictures_of_readme_and_docs_lead_somewhere():
+    broken = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert not broken

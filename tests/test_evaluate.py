@@ -1,0 +1,269 @@
+"""`semgan evaluate` from files: which cases, which classes, which errors, and the numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semgan.evaluate import evaluate
+
+SQUARE = np.zeros((6, 8), np.uint8)
+SQUARE[1:5, 2:6] = 1  # 16 px
+SHIFTED = np.roll(SQUARE, 1, axis=1)  # 12 px in common
+EMPTY = np.zeros_like(SQUARE)
+
+
+def write(folder: Path, masks: Mapping[str, np.ndarray]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, mask in masks.items():
+        Image.fromarray(mask.astype(np.uint8)).save(folder / (name if "." in name else f"{name}.png"))
+    return folder
+
+
+def write_manifest(path: Path, rows: list[tuple[str, str]], column: str = "patient") -> Path:
+    path.write_text(f"stem,{column}\n" + "".join(f"{stem},{group}\n" for stem, group in rows))
+    return path
+
+
+@pytest.fixture
+def binary(tmp_path: Path) -> tuple[Path, Path]:
+    """a: Dice 0.75, b: 1, c: empty against empty."""
+    labels = write(tmp_path / "labels", {"a": SQUARE, "b": SQUARE, "c": EMPTY})
+    return write(tmp_path / "predictions", {"a": SHIFTED, "b": SQUARE, "c": EMPTY}), labels
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("dice", (0.75 + 1 + 1) / 3), ("jaccard", (12 / 20 + 1 + 1) / 3), ("miou", 28 / 36)]
+)
+def test_foreground_score_of_binary_masks(binary, metric, expected):
+    result = evaluate(*binary, metric=metric)
+    assert result.mean == pytest.approx(expected)
+    assert result.mean_over == ["foreground"]
+    assert (result.n, result.images, result.per) == (3, 3, "image")
+
+
+def test_masks_of_0_and_255_mean_the_same_as_0_and_1(binary, tmp_path):
+    predictions, labels = binary
+    bright = write(tmp_path / "bright", {"a": SQUARE * 255, "b": SQUARE * 255, "c": EMPTY})
+    assert evaluate(predictions, bright, metric="dice").classes == evaluate(predictions, labels, metric="dice").classes
+
+
+def test_scores_and_cases_are_written_beside_the_predictions(binary):
+    predictions, labels = binary
+    result = evaluate(predictions, labels, metric="dice")
+    assert json.loads((predictions / "scores.json").read_text()) == json.loads(json.dumps(result.to_json()))
+    with open(predictions / "cases.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 2
+    row = next(row for row in rows if row["stem"] == "a" and row["class"] == "foreground")
+    assert (row["intersection"], row["prediction"], row["truth"]) == ("12", "16", "16")
+    assert float(row["score"]) == 0.75
+
+
+def test_results_can_be_written_elsewhere_and_the_predictions_left_as_they_are(binary, tmp_path):
+    predictions, labels = binary
+    evaluate(predictions, labels, metric="dice", out=tmp_path / "scores")
+    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["cases.csv", "scores.json"]
+    assert not (predictions / "scores.json").exists()
+
+
+def test_evaluating_twice_gives_the_same_files(binary):
+    predictions, labels = binary
+    files = []
+    for _ in range(2):
+        evaluate(predictions, labels, metric="dice")
+        files.append([(predictions / name).read_bytes() for name in ("scores.json", "cases.csv")])
+    assert files[0] == files[1]
+
+
+def test_missing_predictions_are_all_named_and_nothing_is_written(binary, tmp_path):
+    predictions, labels = binary
+    (predictions / "a.png").unlink()
+    (predictions / "c.png").unlink()
+    with pytest.raises(ValueError, match=r"no prediction for 2 of 3 labelled cases: a, c"):
+        evaluate(predictions, labels, metric="dice")
+    assert not (predictions / "scores.json").exists()
+
+
+def test_missing_predictions_named_like_dataset_images_get_a_hint(tmp_path):
+    labels = write(tmp_path / "labels", {"a": SQUARE})
+    with pytest.raises(ValueError, match="STEM_0000"):
+        evaluate(write(tmp_path / "p", {"a_0000": SQUARE}), labels, metric="dice")
+
+
+def test_further_predictions_and_other_files_are_reported_or_left_alone(binary):
+    predictions, labels = binary
+    write(predictions, {"z": SQUARE})
+    (predictions / "segmentation.csv").write_text("stem,steps\n")
+    (predictions / "overlays").mkdir()
+    (predictions / "._a.png").write_bytes(b"not a mask")
+    result = evaluate(predictions, labels, metric="dice")
+    assert result.extra_predictions == ["z"]
+    assert result.images == 3
+
+
+def test_only_the_cases_asked_for_are_scored(binary):
+    predictions, labels = binary
+    (predictions / "c.png").unlink()
+    result = evaluate(predictions, labels, metric="dice", stems=["a"])
+    assert result.mean == 0.75 and result.extra_predictions == ["b"]
+    with pytest.raises(ValueError, match="no mask for 1 of the cases asked for: nobody"):
+        evaluate(predictions, labels, metric="dice", stems=["a", "nobody"])
+
+
+def test_sizes_must_be_equal_and_every_odd_file_is_named(binary):
+    predictions, labels = binary
+    write(predictions, {"a": SQUARE[:4], "b": SQUARE[:, :4]})
+    with pytest.raises(ValueError, match=r"a\.png is 8 x 4 px.*8 x 6 px.*b\.png is 4 x 6 px"):
+        evaluate(predictions, labels, metric="dice")
+
+
+def test_patients_pool_the_pixels_of_their_images(binary, tmp_path):
+    manifest = write_manifest(tmp_path / "m.csv", [("a", "ann"), ("b", "bob"), ("c", "ann"), ("unused", "eve")])
+    write(binary[0], {"c": SQUARE})  # 16 false pixels for ann
+    result = evaluate(*binary, metric="dice", manifest=manifest, per="patient")
+    assert result.groups["ann"]["foreground"] == pytest.approx(2 * 12 / (32 + 16))
+    assert result.mean == pytest.approx((0.5 + 1) / 2)
+    assert (result.n, result.images) == (2, 3)
+    with open(binary[0] / "cases.csv", newline="") as file:
+        assert {row["stem"]: row["group"] for row in csv.DictReader(file)} == {"a": "ann", "b": "bob", "c": "ann"}
+
+
+def test_patient_may_be_called_group_in_the_manifest(binary, tmp_path):
+    manifest = write_manifest(tmp_path / "m.csv", [("a", "1"), ("b", "1"), ("c", "1")], column="group")
+    assert evaluate(*binary, metric="dice", manifest=manifest, per="patient").n == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "column", "per", "message"),
+    [
+        ([("a", "1")], "patient", "patient", "no patient for 2 labelled cases: b, c"),
+        ([("a", "1")], "patient", "hospital", "needs the columns stem and hospital; it has stem, patient"),
+        ([("a", "1"), ("a", "2")], "patient", "patient", "puts 'a' into two groups"),
+    ],
+)
+def test_manifests_that_do_not_fit_are_refused(binary, tmp_path, rows, column, per, message):
+    manifest = write_manifest(tmp_path / "m.csv", rows, column)
+    with pytest.raises(ValueError, match=message):
+        evaluate(*binary, metric="dice", manifest=manifest, per=per)
+
+
+def test_scores_per_patient_need_a_manifest(binary):
+    with pytest.raises(ValueError, match="need a manifest"):
+        evaluate(*binary, metric="dice", per="patient")
+
+
+def test_unknown_metric_and_missing_folders_are_refused(binary, tmp_path):
+    with pytest.raises(ValueError, match="Unknown metric 'f1'"):
+        evaluate(*binary, metric="f1")
+    with pytest.raises(FileNotFoundError, match="not a folder"):
+        evaluate(tmp_path / "nowhere", binary[1], metric="dice")
+    (tmp_path / "void").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no masks"):
+        evaluate(binary[0], tmp_path / "void", metric="dice")
+
+
+def test_two_masks_of_one_stem_are_refused(binary):
+    write(binary[1], {"a.bmp": SQUARE})
+    with pytest.raises(ValueError, match=r"two masks for 'a': a\.bmp and a\.png"):
+        evaluate(*binary, metric="dice")
+
+
+def test_a_damaged_mask_is_named(binary):
+    (binary[1] / "b.png").write_bytes((binary[1] / "b.png").read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"labels/b\.png"):
+        evaluate(*binary, metric="dice")
+
+
+# ---------------------------------------------------------------- classes
+
+STRIPES = np.repeat(np.array([0, 1, 2, 3], np.uint8), 2)[None].repeat(4, 0)
+SWAPPED = np.array([0, 2, 1, 3], np.uint8)[STRIPES]
+
+
+def test_class_names_come_from_the_dataset_and_its_ignore_value_is_left_out(tmp_path):
+    truth = STRIPES.copy()
+    truth[0] = 255
+    labels = write(tmp_path / "data" / "labelsTs", {"a": truth})
+    names = {"background": 0, "ear": 1, "eye": 2, "nose": 3, "ignore": 255}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": names}))
+    prediction = STRIPES.copy()
+    prediction[0] = 3  # wrong, but ignored
+    result = evaluate(write(tmp_path / "p", {"a": prediction}), labels, metric="miou")
+    assert result.classes == {"background": 1, "ear": 1, "eye": 1, "nose": 1}
+
+
+def test_class_names_come_from_classes_json_beside_the_masks(tmp_path):
+    labels = write(tmp_path / "data" / "masks", {"a": STRIPES})
+    (tmp_path / "data" / "classes.json").write_text(json.dumps({"classes": {"0": "sky", "1": "a", "2": "b", "3": "c"}}))
+    result = evaluate(write(tmp_path / "p", {"a": SWAPPED}), labels, metric="jaccard")
+    assert result.classes == {"sky": 1, "a": 0, "b": 0, "c": 1}
+    assert result.mean == pytest.approx(1 / 3)
+
+
+def test_without_names_the_indices_that_occur_are_the_classes(tmp_path):
+    labels = write(tmp_path / "labels", {"a": np.array([[0, 2, 4]])})
+    result = evaluate(write(tmp_path / "p", {"a": np.array([[0, 2, 2]])}), labels, metric="miou")
+    assert result.mean_over == ["class 2", "class 4"]
+    assert result.mean == pytest.approx((0.5 + 0) / 2)
+    assert "No class names" in result.warnings[0]
+
+
+def test_classes_found_nowhere_are_told(tmp_path):
+    labels = write(tmp_path / "labels", {"a": STRIPES % 2})
+    names = ["background", "left", "right"]
+    result = evaluate(write(tmp_path / "p", {"a": STRIPES % 2}), labels, metric="miou", classes=names)
+    assert result.classes["right"] == 1
+    assert any("right" in warning for warning in result.warnings)
+
+
+def test_predictions_and_labels_are_mapped_to_the_test_sets_classes(tmp_path):
+    labels = write(tmp_path / "labels", {"a": np.array([[10, 20, 30, 99]])})
+    predictions = write(tmp_path / "p", {"a": np.array([[0, 1, 3, 2]])})
+    result = evaluate(
+        predictions,
+        labels,
+        metric="miou",
+        classes=["background", "hair", "mouth"],
+        mapping={10: 0, 20: 1, 30: 2, 99: 255},
+        map_predictions=[0, 1, 0, 2],
+        mean_over=["mouth"],
+    )
+    assert result.classes == {"background": 1, "hair": 1, "mouth": 1}
+    assert result.mean_over == ["mouth"]
+
+
+@pytest.mark.parametrize(
+    ("label", "prediction", "options", "message"),
+    [
+        ([[0, 5]], [[0, 1]], {"classes": ["b", "f"]}, r"labels/a\.png has values 5 outside the classes 0 to 1 \(b, f"),
+        ([[0, 1]], [[0, 7]], {"classes": ["b", "f", "g"]}, r"p/a\.png has values 7 outside the classes 0 to 2"),
+        ([[1, 255]], [[0, 1]], {}, "255"),
+        ([[0, 3]], [[0, 1]], {"mapping": {0: 0}}, r"values 3, which the mapping of the labels does not name"),
+        ([[0, 1]], [[0, 1]], {"map_predictions": [0, 255]}, r"p/a\.png has values 255 outside"),
+        ([[0, 1]], [[0, 1]], {"mean_over": ["nose"]}, "needs names out of: background, foreground"),
+        ([[0, 1]], [[0, 1]], {"classes": ["same", "same"]}, "different class names"),
+        ([[0, 200, 255]], [[0, 1, 1]], {}, "no class indices"),
+    ],
+)
+def test_values_and_names_that_mean_nothing_are_refused(tmp_path, label, prediction, options, message):
+    labels, predictions = write(tmp_path / "labels", {"a": np.array(label)}), write(
+        tmp_path / "p", {"a": np.array(prediction)}
+    )
+    with pytest.raises(ValueError, match=message):
+        evaluate(predictions, labels, metric="dice", **options)
+    assert not (predictions / "scores.json").exists()
+
+
+def test_1_in_one_mask_and_255_in_another_is_a_question_not_a_guess(tmp_path):
+    labels = write(tmp_path / "labels", {"a": SQUARE, "b": SQUARE * 255})
+    predictions = write(tmp_path / "p", {"a": SQUARE, "b": SQUARE})
+    with pytest.raises(ValueError, match=r"use 1 \(a\.png\), some 255 \(b\.png\)"):
+        evaluate(predictions, labels, metric="dice")
+    assert evaluate(predictions, labels, metric="dice", ignore=[255]).mean == pytest.approx((1 + 1) / 2)

@@ -1,0 +1,70 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semgan.sample import sample, sample_grid
+from semgan.types import LabelSpace
+
+
+class Drawer:
+    labels = LabelSpace(("background", "left", "right"))
+
+    def __init__(self, channels=1):
+        self.channels = channels
+
+    def sample(self, seeds, *, truncation=1.0):
+        images = np.stack([np.full((16, 16, self.channels), 10 * seed, np.uint8) for seed in seeds])
+        label_maps = np.stack([np.full((16, 16), seed % 3, np.uint8) for seed in seeds])
+        return SimpleNamespace(
+            seeds=tuple(seeds), images=images[..., 0] if self.channels == 1 else images, label_maps=label_maps
+        )
+
+
+def test_pairs_are_named_by_their_seed(tmp_path):
+    sample(Drawer(), tmp_path / "out", seed=3, count=2)
+    assert sorted(path.name for path in (tmp_path / "out" / "images").iterdir()) == ["000003.png", "000004.png"]
+    assert (np.array(Image.open(tmp_path / "out" / "images" / "000004.png")) == 40).all()
+    mask = Image.open(tmp_path / "out" / "masks" / "000004.png")
+    assert mask.mode == "L" and (np.array(mask) == 1).all()
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["seeds"] == [3, 4]
+
+
+@pytest.mark.parametrize(("channels", "files"), [(3, ["000001.png"]), (2, ["000001_0000.png", "000001_0001.png"])])
+def test_colour_and_many_channels_are_written(tmp_path, channels, files):
+    sample(Drawer(channels), tmp_path / "out", seeds=[1])
+    assert sorted(path.name for path in (tmp_path / "out" / "images").iterdir()) == files
+
+
+def test_grid_shows_every_pair():
+    pairs = Drawer().sample(range(1, 8))
+    grid = sample_grid(pairs.images, pairs.label_maps, 3)
+    assert grid.shape == (2 * 32, 4 * 16, 3)
+    assert [int(grid[0, 16 * column, 0]) for column in range(4)] == [10, 20, 30, 40]
+    assert len(np.unique(grid[16:32].reshape(-1, 3), axis=0)) == 3  # three classes, three colours
+
+
+def test_other_content_is_never_touched(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="other files"):
+        sample(Drawer(), tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
+
+
+def test_the_same_request_may_be_repeated_another_may_not(tmp_path):
+    sample(Drawer(), tmp_path / "out", count=2)
+    sample(Drawer(), tmp_path / "out", count=2)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        sample(Drawer(), tmp_path / "out", count=3)
+
+
+def test_methods_without_a_generator_and_bad_seeds_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="cannot draw"):
+        sample(SimpleNamespace(labels=Drawer.labels), tmp_path / "out")
+    for seeds in ([], [1, 1], [-1]):
+        with pytest.raises(ValueError, match="different seeds"):
+            sample(Drawer(), tmp_path / "out", seeds=seeds)
+    assert not (tmp_path / "out").exists()

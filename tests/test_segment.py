@@ -1,0 +1,308 @@
+"""The verb works for every method, so a method of two lines serves here: bright pixels are foreground."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import semgan
+from semgan import artifacts
+from semgan.config import Preprocessing
+from semgan.data.transforms import preprocess, to_unit
+from semgan.data.whole_images import find_inputs, segment_images, to_own_size
+from semgan.segment import read_rows, segment
+from semgan.types import LabelSpace, Segmentation
+
+
+class Bright:
+    labels = LabelSpace(("background", "bright"))
+
+    def __init__(self, channels=1, stop_after=None):
+        self.rule = Preprocessing(size_px=32, channels=channels)
+        self.batches, self.stop_after = [], stop_after
+
+    def preprocess(self, image, modality="default"):
+        if modality != "default":
+            raise ValueError(f"No preprocessing for modality '{modality}'.")
+        return to_unit(torch.from_numpy(preprocess(image, self.rule)))
+
+    def segment_batch(self, image, *, steps=None, snapshot_steps=()):
+        if self.stop_after is not None and len(self.batches) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.batches.append(len(image))
+        foreground = torch.sigmoid(20 * image.mean(1, keepdim=True))
+        found = torch.cat([1 - foreground, foreground], 1)
+        confidence = found.amax(1).mean((1, 2))
+        return Segmentation(found, confidence, steps=steps or 0, trace={"loss": torch.zeros(1, len(image))})
+
+
+def picture(height=40, width=60):
+    """Left half dark, right half bright."""
+    pixels = np.full((height, width), 20, np.uint8)
+    pixels[:, width // 2 :] = 230
+    return pixels
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(5):
+        Image.fromarray(picture(40 + 8 * number)).save(folder / f"case{number}.png")
+    return folder
+
+
+@pytest.fixture
+def model_folder(tmp_path, monkeypatch):
+    """A model folder whose loader gives a `Bright`, collected in ``loaded``."""
+    folder = tmp_path / "model"
+    artifacts.save_model(folder, {"method": "bright"}, {}, "card")
+    loaded = []
+
+    def load(path, device="auto"):
+        loaded.append(Bright(stop_after=load.stop_after))
+        return loaded[-1]
+
+    load.stop_after = None
+    monkeypatch.setattr(semgan, "load", load, raising=False)
+    return folder, load, loaded
+
+
+def test_masks_have_the_images_own_size_and_class_indices(images, tmp_path):
+    out = tmp_path / "out"
+    rows = segment(Bright(), images, out)
+    for number in range(5):
+        mask = Image.open(out / f"case{number}.png")
+        expected = (picture(40 + 8 * number) > 128).astype(np.uint8)
+        assert mask.mode == "L" and (np.array(mask) == expected).all()
+    assert rows == read_rows(out / "segmentation.csv")
+    assert [row["stem"] for row in rows] == [f"case{number}" for number in range(5)]
+    assert set(rows[0]) == {"stem", "steps", "confidence", "loss", "seconds"}
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == []
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_probabilities_and_overlays_come_when_asked_for(images, tmp_path):
+    out = tmp_path / "out"
+    segment(Bright(), images, out, save_probabilities=True, overlay=True)
+    saved = np.load(out / "probabilities" / "case1.npz")["probabilities"]
+    assert saved.dtype == np.float16 and saved.shape == (2, 48, 60)
+    assert np.array_equal(saved.argmax(0), np.array(Image.open(out / "case1.png")))
+    overlay = np.array(Image.open(out / "overlays" / "case1.png"))
+    assert overlay.shape == (48, 60, 3) and (overlay[:, :20] == 20).all() and (overlay[:, 40:] != 230).any()
+
+
+def test_one_file_is_segmented_alone(images, tmp_path):
+    rows = segment(Bright(), images / "case3.png", tmp_path / "out")
+    assert [row["stem"] for row in rows] == ["case3"]
+
+
+def test_results_do_not_depend_on_the_batch(images, tmp_path):
+    model = Bright()
+    segment(model, images, tmp_path / "a", batch=2)
+    segment(Bright(), images, tmp_path / "b")
+    assert model.batches == [2, 2, 1]
+    for path in (tmp_path / "a").glob("*.png"):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_sixteen_bit_and_float_images_can_be_laid_over(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(picture().astype(np.uint16) * 16).save(folder / "deep.png")
+    segment(Bright(), folder, tmp_path / "out", overlay=True)
+    overlay = np.array(Image.open(tmp_path / "out" / "overlays" / "deep.png"))
+    assert (overlay[:, 0] == 0).all()
+
+
+# ---------------------------------------------------------------- input
+
+
+def test_all_unreadable_images_are_named_before_any_work(images, tmp_path):
+    (images / "broken.png").write_bytes(b"not a picture")
+    whole = (images / "case0.png").read_bytes()
+    (images / "cut.png").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(images / "fine.jpg")
+    model = Bright()
+    with pytest.raises(ValueError, match=r"(?s)2 of 8 images.*broken\.png.*cut\.png") as error:
+        segment(model, images, tmp_path / "out")
+    assert "case0" not in str(error.value) and "fine" not in str(error.value)
+    assert model.batches == [] and not list(tmp_path.glob("out*"))
+
+
+def test_images_with_other_channels_are_named_before_any_work(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(picture()).save(folder / "grey.png")
+    with pytest.raises(ValueError, match=r"grey\.png.*1 channels.*expects 4"):
+        segment(Bright(channels=4), folder, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_other_files_are_left_out_with_a_warning(images, tmp_path, caplog):
+    (images / "notes.txt").write_text("hello")
+    (images / "table.csv").write_text("a,b")
+    (images / ".hidden").write_text("")
+    with caplog.at_level(logging.WARNING):
+        assert len(segment(Bright(), images, tmp_path / "out")) == 5
+    assert "2 files" in caplog.text and "notes.txt" in caplog.text and ".hidden" not in caplog.text
+
+
+def test_folder_without_images_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        segment(Bright(), tmp_path / "empty", tmp_path / "out")
+
+
+def test_two_images_of_one_stem_are_refused(images, tmp_path):
+    Image.fromarray(picture()).save(images / "case1.jpg")
+    with pytest.raises(ValueError, match=r"case1\.(jpg|png) and case1\.(jpg|png).*rename"):
+        segment(Bright(), images, tmp_path / "out")
+
+
+def test_unknown_modality_is_one_clear_error(images, tmp_path):
+    with pytest.raises(ValueError, match=r"^No preprocessing for modality 'mri'"):
+        segment(Bright(), images, tmp_path / "out", modality="mri")
+
+
+def touch(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        Image.fromarray(picture()).save(folder / name)
+    return folder
+
+
+def test_dataset_names_lose_their_channel_number(tmp_path):
+    inputs, _ = find_inputs(touch(tmp_path / "a", "x_0000.png", "y_0000.png"), channels=1)
+    assert [item.stem for item in inputs] == ["x", "y"]
+
+
+def test_numbered_frames_keep_their_names(tmp_path):
+    inputs, _ = find_inputs(touch(tmp_path / "a", "f_0000.png", "f_0001.png"), channels=1)
+    assert [item.stem for item in inputs] == ["f_0000", "f_0001"]
+
+
+def test_channel_files_become_one_image(tmp_path):
+    folder = touch(tmp_path / "a", "x_0000.png", "x_0001.png", "y_0000.png", "y_0001.png")
+    inputs, _ = find_inputs(folder, channels=2)
+    assert [item.stem for item in inputs] == ["x", "y"] and inputs[0].read().shape == (40, 60, 2)
+    alone, _ = find_inputs(folder / "x_0000.png", channels=2)
+    assert alone[0].stem == "x" and alone[0].read().shape == (40, 60, 2)
+    assert len(segment(Bright(channels=2), folder, tmp_path / "out")) == 2
+
+
+# ---------------------------------------------------------------- output
+
+
+def test_folder_with_other_content_is_never_touched(images, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("three years of work")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="other files"):
+            segment(Bright(), images, out, overwrite=overwrite)
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_other_results_are_replaced_only_when_told(images, tmp_path, model_folder):
+    folder, _, loaded = model_folder
+    out = tmp_path / "out"
+    segment(folder, images, out, steps=1)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        segment(folder, images, out, steps=2)
+    assert read_rows(out / "segmentation.csv")[0]["steps"] == 1
+    segment(folder, images, out, steps=2, overwrite=True)
+    assert read_rows(out / "segmentation.csv")[0]["steps"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "model", "out"]
+
+
+def test_the_same_command_again_does_nothing(images, tmp_path, model_folder):
+    folder, _, loaded = model_folder
+    first = segment(folder, images, tmp_path / "out")
+    assert segment(folder, images, tmp_path / "out") == first
+    assert loaded[1].batches == []
+
+
+def test_interrupted_run_goes_on_where_it_stopped(images, tmp_path, model_folder):
+    folder, load, loaded = model_folder
+    load.stop_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        segment(folder, images, tmp_path / "out", batch=2, threads=1)
+    assert not (tmp_path / "out").exists()
+    with open(tmp_path / "out.partial" / "rows.jsonl", "a") as rows:
+        rows.write('{"stem": "case9", "st')  # the line a kill cut off
+    load.stop_after = None
+    rows = segment(folder, images, tmp_path / "out", batch=2, threads=1)
+    assert sum(loaded[1].batches) < 5 and sum(loaded[0].batches) + sum(loaded[1].batches) >= 5
+    assert [row["stem"] for row in rows] == [f"case{number}" for number in range(5)]
+    segment(folder, images, tmp_path / "whole")
+    for path in (tmp_path / "whole").glob("*.png"):
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+    assert not (tmp_path / "out" / "rows.jsonl").exists()
+
+
+def test_interrupted_work_on_other_images_is_not_mixed_in(images, tmp_path, model_folder):
+    folder, load, loaded = model_folder
+    load.stop_after = 1
+    with pytest.raises(KeyboardInterrupt):
+        segment(folder, images, tmp_path / "out", batch=2, threads=1)
+    load.stop_after = None
+    Image.fromarray(255 - picture(40)).save(images / "case0.png")
+    segment(folder, images, tmp_path / "out", batch=2, threads=1)
+    assert sum(loaded[1].batches) == 5
+    assert np.array(Image.open(tmp_path / "out" / "case0.png"))[0, 0] == 1
+
+
+def test_result_says_what_was_asked(images, tmp_path, model_folder):
+    folder, _, _ = model_folder
+    segment(folder, images, tmp_path / "out", steps=7)
+    asked = json.loads((tmp_path / "out" / "segmentation.json").read_text())
+    assert asked["options"]["steps"] == 7 and asked["count"] == 5 and asked["model"]
+
+
+def test_progress_ends_at_the_total(images, tmp_path):
+    seen = []
+    segment(Bright(), images, tmp_path / "out", progress=lambda done, total, what: seen.append((what, done, total)))
+    assert ("check images", 5, 5) in seen and seen[-1] == ("segment", 5, 5)
+
+
+# ---------------------------------------------------------------- own size
+
+
+def test_probabilities_keep_their_sum_and_place_at_any_size():
+    probabilities = torch.zeros(2, 32, 32)
+    probabilities[1, :, 16:] = 1
+    probabilities[0] = 1 - probabilities[1]
+    for size in ((100, 70), (10, 12), (32, 32)):
+        own = to_own_size(probabilities, size)
+        assert own.shape == (2, *size)
+        torch.testing.assert_close(own.sum(0), torch.ones(size))
+        label = own.argmax(0)
+        assert (label[:, : size[1] // 2] == 0).all() and (label[:, size[1] // 2 :] == 1).all()
+
+
+def test_decoding_runs_at_most_two_batches_ahead(images):
+    read = []
+
+    def endless():
+        while True:
+            read.append(1)
+            yield picture()
+
+    answers = segment_images(Bright(), endless(), batch=3, threads=1)
+    next(answers)
+    assert len(read) <= 6
+    answers.close()
+
+
+def test_a_refused_request_leaves_nothing_behind(images, tmp_path):
+    class Refusing(Bright):
+        def segment_batch(self, image, *, steps=None, snapshot_steps=()):
+            raise ValueError("A U-Net is not optimised at test time.")
+
+    with pytest.raises(ValueError, match="not optimised"):
+        segment(Refusing(), images, tmp_path / "out", steps=5)
+    assert not list(tmp_path.glob("out*"))
