@@ -1,5 +1,6 @@
 """The verb works for every method, so a method of two lines serves here: bright pixels are foreground."""
 
+import errno
 import json
 import logging
 
@@ -306,3 +307,21 @@ def test_a_refused_request_leaves_nothing_behind(images, tmp_path):
     with pytest.raises(ValueError, match="not optimised"):
         segment(Refusing(), images, tmp_path / "out", steps=5)
     assert not list(tmp_path.glob("out*"))
+
+
+def test_full_disk_keeps_what_was_done_and_shows_no_half_result(images, tmp_path, model_folder, monkeypatch):
+    folder, _, loaded = model_folder
+    original = Image.Image.save
+
+    def save(picture, path, *rest, **options):
+        if "case3" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return original(picture, path, *rest, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        segment(folder, images, tmp_path / "out", threads=1)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(Image.Image, "save", original)
+    assert len(segment(folder, images, tmp_path / "out", threads=1)) == 5
+    assert sum(loaded[1].batches) < 5

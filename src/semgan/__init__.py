@@ -1,18 +1,22 @@
 """semgan: segmentation with generative models, from few labels, many unlabelled images, and images unlike all of them.
 
-    import semgan
+    from semgan.data.prepare.folder import prepare_folder
+    from semgan.train import train
 
-    semgan.prepare("images", "masks", "dataset", unlabelled="more_images")
-    semgan.train("dataset", "run", recipe="lungs-64")
+    prepare_folder("images", "masks", "dataset", unlabelled="more_images")
+    train("dataset", "run", recipe="lungs-64")
     model = semgan.load("run")
     masks = [answer.label_map for answer in model.segment(["new.png"])]
+
+The verbs live in the modules of the same name (`semgan.train.train`, `semgan.segment.segment`,
+`semgan.evaluate.evaluate`): a function `semgan.train` would be hidden by its module on the second access.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before torch loads its threads: threads that wait by spinning, or that share a core while the other idles, slow
 # training up to 30-fold on machines with other work (docs/architecture.md, facts measured). A user's choice wins.
@@ -22,27 +26,17 @@ if "OMP_NUM_THREADS" not in os.environ:  # one-thread processes would all be bou
     os.environ.setdefault("OMP_PROC_BIND", "true")
 
 if TYPE_CHECKING:
-    from semgan.data.prepare.folder import prepare_folder as prepare
-    from semgan.evaluate import evaluate
-    from semgan.methods import load
-    from semgan.segment import segment
-    from semgan.train import train
+    from semgan.types import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "load", "prepare", "segment", "train"]
-
-_HOMES = {
-    "evaluate": ("semgan.evaluate", "evaluate"),
-    "load": ("semgan.methods", "load"),
-    "prepare": ("semgan.data.prepare.folder", "prepare_folder"),
-    "segment": ("semgan.segment", "segment"),
-    "train": ("semgan.train", "train"),
-}
+__all__ = ["load"]
 
 
-def __getattr__(name: str) -> Any:
-    """Verbs are imported when they are first used: ``semgan --help`` need not load torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'semgan' has no attribute '{name}'")
-    module, attribute = _HOMES[name]
-    return getattr(importlib.import_module(module), attribute)
+def load(path: Path | str, *, device: str = "auto") -> Segmenter:
+    """A trained model of any method, from RUN or RUN/model: ``.segment(images)``, for generators ``.sample(seeds)``.
+
+    Raises FileNotFoundError where there is no model, ValueError where its files are damaged or of another version.
+    """
+    from semgan import methods  # torch takes seconds; `semgan --help` must not wait for it
+
+    return methods.load(path, device=device)

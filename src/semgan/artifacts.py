@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,11 @@ MODEL_FORMAT = 1
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+
+def _is_temporary(path: Path) -> bool:
+    """Whether a file or folder is one that a writer left behind when it was killed."""
+    return path.name.startswith(".") and re.search(r"\.(tmp|old)-\d+$", path.name) is not None
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -95,6 +101,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 # ---------------------------------------------------------------- checkpoints
 
 
+def _escaped(key: Any) -> str:
+    """A key as part of a tensor's name: slashes divide levels."""
+    return str(key).replace("~", "~0").replace("/", "~1")
+
+
 def _flatten(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     import torch
 
@@ -102,7 +113,9 @@ def _flatten(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = state
         return {"__tensor__": name}
     if isinstance(state, Mapping):
-        return {"__items__": [[key, _flatten(value, f"{name}/{key}", tensors)] for key, value in state.items()]}
+        return {
+            "__items__": [[key, _flatten(value, f"{name}/{_escaped(key)}", tensors)] for key, value in state.items()]
+        }
     if isinstance(state, list | tuple):
         return {"__list__": [_flatten(value, f"{name}/{i}", tensors) for i, value in enumerate(state)]}
     if state is None or isinstance(state, bool | int | float | str):
@@ -186,20 +199,33 @@ class RunFolder:
 
         Raises FileExistsError for a folder with other content, ValueError for a run with other settings.
         """
-        text = config.dump(settings)
+        exists = self.check(settings)
+        if not exists:
+            # The settings come first: a folder that a kill leaves half-made is then known as a run and completed.
+            write_text_atomic(self.config, config.dump(settings))
+        self._complete(dataset, settings.seed)
+        return exists
+
+    def check(self, settings: config.Settings) -> bool:
+        """Whether a run with these settings exists; raises as `create` and changes nothing."""
         if self.config.is_file():
-            self._check_same_settings(text)
+            self._check_same_settings(config.dump(settings))
             return True
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and not all(_is_temporary(path) for path in self.path.iterdir()):
             raise FileExistsError(
                 f"{self.path} exists and is not a semgan run; give another folder with -o, or empty this one."
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        return False
+
+    def _complete(self, dataset: str, seed: int) -> None:
+        """Make what a run has from its start, and remove what a kill left half-written."""
         for folder in (self.samples, self.checkpoints):
             folder.mkdir(exist_ok=True)
-        self.record_environment(dataset, settings.seed)
-        write_text_atomic(self.config, text)
-        return False
+        for path in [*self.path.glob(".*"), *self.samples.glob(".*"), *self.checkpoints.glob(".*")]:
+            if _is_temporary(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not self.environment.is_file():
+            self.record_environment(dataset, seed)
 
     def _check_same_settings(self, text: str) -> None:
         # Fields added by later versions take their defaults, so compare resolved values rather than text.
@@ -232,9 +258,7 @@ class RunFolder:
         if not self.metrics.is_file():
             return
         kept = [
-            line
-            for line in read_metrics(self.metrics)
-            if line["stage"] != stage or line["images_seen"] <= images_seen
+            line for line in read_metrics(self.metrics) if line["stage"] != stage or line["images_seen"] <= images_seen
         ]
         write_text_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -279,7 +303,12 @@ def save_model(
         old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
         if folder.exists():
             os.replace(folder, old)
-        os.replace(temporary, folder)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -292,7 +321,9 @@ def find_model(path: Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     if (path / "config.yaml").is_file():
-        raise FileNotFoundError(f"{path} is a run without a model yet; let `semgan train ... -o {path}` finish a stage.")
+        raise FileNotFoundError(
+            f"{path} is a run without a model yet; let `semgan train ... -o {path}` finish a stage."
+        )
     raise FileNotFoundError(f"No model at {path}: expected a run folder or a model folder with config.json.")
 
 

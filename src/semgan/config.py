@@ -26,132 +26,170 @@ class Frozen(BaseModel):
 class Preprocessing(Frozen):
     """Decoded image -> network input; the one definition for training, segmentation and everything later."""
 
-    size_px: int = Field(64, ge=16, le=512, description="side of the square the image is squashed to; a power of two")
-    channels: int = Field(1, ge=1, description="1 grey, 3 RGB, else N")
-    equalise_histogram: bool = Field(False, description="chest X-ray [S]: global histogram equalisation, per channel")
-    gamma: float = Field(1.0, gt=0, description="applied to values in [0, 1]; chest X-ray 0.5")
+    size_px: int = Field(
+        default=64, ge=16, le=512, description="side of the square the image is squashed to; a power of two"
+    )
+    channels: int = Field(default=1, ge=1, description="1 grey, 3 RGB, else N")
+    equalise_histogram: bool = Field(
+        default=False, description="chest X-ray [S]: global histogram equalisation, per channel"
+    )
+    gamma: float = Field(default=1.0, gt=0, description="applied to values in [0, 1]; chest X-ray 0.5")
 
 
 class DataSettings(Frozen):
-    mirror: bool = Field(True, description="horizontal flips for unlabelled and labelled images [S]")
-    affine_scale: float = Field(0.1, description="labelled images: scale 1 +- this [S]")
-    affine_translate: float = Field(0.15, description="labelled images: shift, share of the side [S]")
-    affine_rotate_deg: float = Field(15.0, description="labelled images: rotation +- this [S]")
+    mirror: bool = Field(default=True, description="horizontal flips for unlabelled and labelled images [S]")
+    affine_scale: float = Field(default=0.1, description="labelled images: scale 1 +- this [S]")
+    affine_translate: float = Field(default=0.15, description="labelled images: shift, share of the side [S]")
+    affine_rotate_deg: float = Field(default=15.0, description="labelled images: rotation +- this [S]")
 
 
 class GeneratorSettings(Frozen):
-    w_dim: int = Field(512, description="size of z and w [S]")
-    mapping_layers: int = Field(8, ge=1, description="StyleGAN2")
-    mapping_lr_multiplier: float = Field(0.01, description="StyleGAN2")
+    w_dim: int = Field(default=512, description="size of z and w [S]")
+    mapping_layers: int = Field(default=8, ge=1, description="StyleGAN2")
+    mapping_lr_multiplier: float = Field(default=0.01, description="StyleGAN2")
     widths: tuple[int, ...] | None = Field(
-        None, description="channels at 4, 8, 16, ... px; None: StyleGAN2's table times width_multiplier"
+        default=None, description="channels at 4, 8, 16, ... px; None: StyleGAN2's table times width_multiplier"
     )
-    width_multiplier: float = Field(2.0, gt=0, description="authors' channel multiplier: 512 to 64 px, 256 at 128, 128 at 256")
+    width_multiplier: float = Field(
+        default=2.0, gt=0, description="authors' channel multiplier: 512 to 64 px, 256 at 128, 128 at 256"
+    )
 
 
 class CriticSettings(Frozen):
-    widths: tuple[int, ...] | None = Field(None, description="image critic's channels at 4, 8, ... px; None: as generator")
-    pair_base_width: int = Field(64, description="pair critic's first width; doubles twice [C]")
-    pair_scales: int = Field(3, ge=1, description="pair critic's scales [S]")
-    pair_layers: int = Field(3, ge=1, description="strided layers per scale [C]")
+    widths: tuple[int, ...] | None = Field(
+        default=None, description="image critic's channels at 4, 8, ... px; None: as generator"
+    )
+    pair_base_width: int = Field(default=64, description="pair critic's first width; doubles twice [C]")
+    pair_scales: int = Field(default=3, ge=1, description="pair critic's scales [S]")
+    pair_layers: int = Field(default=3, ge=1, description="strided layers per scale [C]")
 
 
 class GanSettings(Frozen):
     """Stage 1 [S sec. 2]."""
 
-    images: int = Field(3_200_000, description="training length in images seen (100k steps of 32 [S])")
-    batch: int = Field(32, ge=2)
+    images: int = Field(default=3_200_000, description="training length in images seen (100k steps of 32 [S])")
+    batch: int = Field(default=32, ge=2)
     learning_rate: float = 0.002
     beta1: float = 0.0
     beta2: float = 0.99
-    r1_gamma: float = Field(10.0, description="image critic, lazy")
-    pair_r1_gamma: float = Field(10.0, description="pair critic, lazy")
-    r1_every: int = Field(16, ge=1, description="steps between R1 penalties; the weight is scaled by it")
+    r1_gamma: float = Field(default=10.0, description="image critic, lazy")
+    pair_r1_gamma: float = Field(default=10.0, description="pair critic, lazy")
+    r1_every: int = Field(default=16, ge=1, description="steps between R1 penalties; the weight is scaled by it")
     path_length_weight: float = 2.0
-    path_length_every: int = Field(4, ge=1)
-    path_length_batch_share: float = Field(0.5, gt=0, le=1, description="StyleGAN2: half a batch is enough")
-    style_mixing: float = Field(0.9, ge=0, le=1, description="probability [S]")
-    feature_matching: float = Field(2.0, description="weight of the pair critic's feature matching loss [C]")
+    path_length_every: int = Field(default=4, ge=1)
+    path_length_batch_share: float = Field(default=0.5, gt=0, le=1, description="StyleGAN2: half a batch is enough")
+    style_mixing: float = Field(default=0.9, ge=0, le=1, description="probability [S]")
+    feature_matching: float = Field(default=2.0, description="weight of the pair critic's feature matching loss [C]")
     feature_matching_of: Literal["pairs", "means"] = Field(
-        "pairs", description="pairs: image by image [C]; means: of the batch (Departure, see objectives)"
+        default="pairs", description="pairs: image by image [C]; means: of the batch (Departure, see objectives)"
     )
-    labelled_in_image_critic: bool = Field(True, description="labelled images join the unlabelled ones as real images")
-    ema_half_life_images: float = Field(10_000, description="half-life of the averaged generator, images [ADA]")
-    augment: Literal["none", "fixed", "adaptive"] = Field("none", description="what the critics see; adaptive: [ADA]")
-    augment_probability: float = Field(0.0, ge=0, le=1, description="start (adaptive) or constant (fixed)")
+    labelled_in_image_critic: bool = Field(
+        default=True, description="labelled images join the unlabelled ones as real images"
+    )
+    ema_half_life_images: float = Field(default=10_000, description="half-life of the averaged generator, images [ADA]")
+    augment: Literal["none", "fixed", "adaptive"] = Field(
+        default="none", description="what the critics see; adaptive: [ADA]"
+    )
+    augment_probability: float = Field(default=0.0, ge=0, le=1, description="start (adaptive) or constant (fixed)")
     pair_augment: Literal["real", "both"] = Field(
-        "real",
+        default="real",
         description="affine changes of the pair critic's input: of real pairs only [S], or of generated ones too, with "
         "brightness and contrast (Departure: so the critic cannot tell them by the pose)",
     )
-    augment_target: float = Field(0.6, description="adaptive: aim for mean sign of the critic's real scores [ADA]")
-    augment_speed_images: float = Field(100_000, gt=0, description="adaptive: images for the probability to go from 0 to 1")
+    augment_target: float = Field(
+        default=0.6, description="adaptive: aim for mean sign of the critic's real scores [ADA]"
+    )
+    augment_speed_images: float = Field(
+        default=100_000, gt=0, description="adaptive: images for the probability to go from 0 to 1"
+    )
     precision: Precision = "bfloat16"
 
 
 class PerceptualSettings(Frozen):
     distance: Literal["auto", "lpips", "discriminator"] = Field(
-        "auto", description="auto: LPIPS where weights are at hand, else features of the trained image critic (logged)"
+        default="auto",
+        description="auto: LPIPS where weights are at hand, else features of the trained image critic (logged)",
     )
     network: Literal["vgg16", "alexnet", "squeezenet"] = "vgg16"
-    trunk_weights: Path | None = Field(None, description="published ImageNet weights of the trunk, a file")
-    head_weights: Path | None = Field(None, description="published linear heads, a file")
-    download: bool = Field(True, description="fetch missing weights (with checksum) where there is a network")
+    trunk_weights: Path | None = Field(default=None, description="published ImageNet weights of the trunk, a file")
+    head_weights: Path | None = Field(default=None, description="published linear heads, a file")
+    download: bool = Field(default=True, description="fetch missing weights (with checksum) where there is a network")
 
 
 class EncoderSettings(Frozen):
     """Stage 2 [S sec. 2]."""
 
-    trunk: Literal["resnet50", "narrow"] = Field("resnet50", description="narrow: a small residual trunk for 16 to 64 px")
-    lateral_width: int = Field(512, description="FPN width [S]")
-    images: int = Field(960_000, description="60k steps of 16 [S]")
-    batch: int = Field(16, ge=2)
+    trunk: Literal["resnet50", "narrow"] = Field(
+        default="resnet50", description="narrow: a small residual trunk for 16 to 64 px"
+    )
+    lateral_width: int = Field(default=512, description="FPN width [S]")
+    images: int = Field(default=960_000, description="60k steps of 16 [S]")
+    batch: int = Field(default=16, ge=2)
     learning_rate: float = 0.001
-    constant_share: float = Field(0.5, ge=0, le=1, description="share of training before the cosine decay [S]")
+    constant_share: float = Field(default=0.5, ge=0, le=1, description="share of training before the cosine decay [S]")
     clip_norm: float = 2.0
-    lambda_pixel: float = Field(0.1, description="lambda_1, weight of the squared pixel distance [S]")
-    supervised_weight: float = Field(1.0, description="weight of cross-entropy + Dice on labelled images")
+    lambda_pixel: float = Field(default=0.1, description="lambda_1, weight of the squared pixel distance [S]")
+    supervised_weight: float = Field(default=1.0, description="weight of cross-entropy + Dice on labelled images")
     perceptual_weight: float = 1.0
-    generated_weight: float = Field(0.0, description="weight of the squared whitened-w error on generated images (Departure)")
-    photometric_augment: float = Field(0.0, ge=0, le=1, description="probability of changing gain, gamma, noise of the encoder's input, target unchanged (Departure)")
+    generated_weight: float = Field(
+        default=0.0, description="weight of the squared whitened-w error on generated images (Departure)"
+    )
+    photometric_augment: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability of changing gain, gamma, noise of the encoder's input, target unchanged (Departure)",
+    )
     precision: Precision = "bfloat16"
 
 
 class InversionSettings(Frozen):
     """Stage 3 [S sec. 3, M eq. 7 and 8]."""
 
-    steps: int = Field(200, ge=0, description="optimisation steps; 0 = encoder only")
+    steps: int = Field(default=200, ge=0, description="optimisation steps; 0 = encoder only")
     learning_rate: float = 0.1
-    space: Literal["w_plus", "whitened"] = Field("w_plus", description="whitened: per-w PCA of the mapping network (Departure)")
-    lambda_encoder: float = Field(0.1, description="lambda_2, weight of ||w - E(G(w))||^2 [S]")
-    lambda_pixel: float = Field(0.001, description="lambda_3, weight of the squared pixel distance [S]")
-    lambda_prior: float = Field(0.0, description="weight of the mean squared whitened code, a Gaussian prior (Departure)")
-    reduction: Literal["sum", "mean"] = Field("sum", description="of the two squared norms; the text says norms, so sum [S]")
-    detach_encoder_term: bool = Field(False, description="[C] detaches E(G(w)); Eq. 7 does not")
-    optimise_noise: bool = Field(False, description="optimise the noise maps too [C]")
-    noise_regulariser: float = Field(1e5, description="weight of StyleGAN2's noise autocorrelation term, if noise is optimised")
-    ramp_up: float = Field(0.0, ge=0, le=1, description="share of steps with rising learning rate [C] 0.05")
-    ramp_down: float = Field(0.0, ge=0, le=1, description="share of steps with cosine-falling learning rate [C] 0.25")
-    batch: int = Field(64, ge=1, description="images optimised together")
+    space: Literal["w_plus", "whitened"] = Field(
+        default="w_plus", description="whitened: per-w PCA of the mapping network (Departure)"
+    )
+    lambda_encoder: float = Field(default=0.1, description="lambda_2, weight of ||w - E(G(w))||^2 [S]")
+    lambda_pixel: float = Field(default=0.001, description="lambda_3, weight of the squared pixel distance [S]")
+    lambda_prior: float = Field(
+        default=0.0, description="weight of the mean squared whitened code, a Gaussian prior (Departure)"
+    )
+    reduction: Literal["sum", "mean"] = Field(
+        default="sum", description="of the two squared norms; the text says norms, so sum [S]"
+    )
+    detach_encoder_term: bool = Field(default=False, description="[C] detaches E(G(w)); Eq. 7 does not")
+    optimise_noise: bool = Field(default=False, description="optimise the noise maps too [C]")
+    noise_regulariser: float = Field(
+        default=1e5, description="weight of StyleGAN2's noise autocorrelation term, if noise is optimised"
+    )
+    ramp_up: float = Field(default=0.0, ge=0, le=1, description="share of steps with rising learning rate [C] 0.05")
+    ramp_down: float = Field(
+        default=0.0, ge=0, le=1, description="share of steps with cosine-falling learning rate [C] 0.25"
+    )
+    batch: int = Field(default=64, ge=1, description="images optimised together")
     precision: Precision = "bfloat16"
 
 
 class BaselineSettings(Frozen):
     """Supervised and semi-supervised rivals [S sec. 5]."""
 
-    widths: tuple[int, ...] = Field((32, 64, 128, 256), description="U-Net channels by level")
-    images: int = Field(160_000, description="10k steps of 16 [S]")
-    batch: int = Field(16, ge=2)
+    widths: tuple[int, ...] = Field(default=(32, 64, 128, 256), description="U-Net channels by level")
+    images: int = Field(default=160_000, description="10k steps of 16 [S]")
+    batch: int = Field(default=16, ge=2)
     learning_rate: float = 0.00025
-    intensity_augment: bool = Field(False, description="gamma, contrast, brightness, noise, blur (unet-strong)")
+    intensity_augment: bool = Field(default=False, description="gamma, contrast, brightness, noise, blur (unet-strong)")
     precision: Precision = "bfloat16"
 
 
 class RunSettings(Frozen):
-    log_every_images: int = Field(640, description="images between lines of metrics.jsonl")
-    checkpoint_every_images: int = Field(16_000, description="images between checkpoints: the most that a kill can lose")
-    preview_every_images: int = Field(16_000, description="images between sample grids and validation scores")
-    validation_cases: int = Field(75, description="validation images scored at a preview, at most")
+    log_every_images: int = Field(default=640, description="images between lines of metrics.jsonl")
+    checkpoint_every_images: int = Field(
+        default=16_000, description="images between checkpoints: the most that a kill can lose"
+    )
+    preview_every_images: int = Field(default=16_000, description="images between sample grids and validation scores")
+    validation_cases: int = Field(default=75, description="validation images scored at a preview, at most")
 
 
 class Settings(Frozen):
@@ -160,22 +198,24 @@ class Settings(Frozen):
     recipe: str = "default"
     method: str = "semgan"
     seed: int = 0
-    labels: int | None = Field(None, description="size of the labelled list; None: every labelled training case")
+    labels: int | None = Field(
+        default=None, description="size of the labelled list; None: every labelled training case"
+    )
     split_seed: int = 0
-    classes: tuple[str, ...] = Field(("background", "foreground"), description="set from the dataset")
+    classes: tuple[str, ...] = Field(default=("background", "foreground"), description="set from the dataset")
     metric: Literal["dice", "jaccard", "miou"] = "dice"
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    threads: int | None = Field(None, description="CPU threads of torch; None: torch decides")
-    preprocessing: Preprocessing = Preprocessing()  # type: ignore[call-arg]
-    data: DataSettings = DataSettings()  # type: ignore[call-arg]
-    generator: GeneratorSettings = GeneratorSettings()  # type: ignore[call-arg]
-    critics: CriticSettings = CriticSettings()  # type: ignore[call-arg]
-    gan: GanSettings = GanSettings()  # type: ignore[call-arg]
-    perceptual: PerceptualSettings = PerceptualSettings()  # type: ignore[call-arg]
-    encoder: EncoderSettings = EncoderSettings()  # type: ignore[call-arg]
-    inversion: InversionSettings = InversionSettings()  # type: ignore[call-arg]
-    baseline: BaselineSettings = BaselineSettings()  # type: ignore[call-arg]
-    run: RunSettings = RunSettings()  # type: ignore[call-arg]
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
+    threads: int | None = Field(default=None, description="CPU threads of torch; None: torch decides")
+    preprocessing: Preprocessing = Preprocessing()
+    data: DataSettings = DataSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    critics: CriticSettings = CriticSettings()
+    gan: GanSettings = GanSettings()
+    perceptual: PerceptualSettings = PerceptualSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    inversion: InversionSettings = InversionSettings()
+    baseline: BaselineSettings = BaselineSettings()
+    run: RunSettings = RunSettings()
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -191,9 +231,9 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 def _check_keys(changes: dict[str, Any], source: str, prefix: str = "") -> None:
     known = _known_keys(Settings)
     for key, value in changes.items():
-        name = prefix + key
+        name = f"{prefix}{key}"
         if name not in known:
-            leaf_matches = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+            leaf_matches = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
             guesses = leaf_matches or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f" Did you mean '{guesses[0]}'?" if guesses else " `semgan train --dry-run` lists all keys."
             raise ValueError(f"Unknown setting '{name}' in {source}.{hint}")
@@ -234,7 +274,12 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         here = changes
         for table in tables:
             here = here.setdefault(table, {})
-        here[leaf] = yaml.safe_load(value)
+            if not isinstance(here, dict):
+                raise ValueError(f"--set {text}: '{table}' was set to the value {here!r} before; it cannot hold '{leaf}'.")
+        try:
+            here[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"--set {text}: the value {value!r} cannot be read; is a bracket or quote missing?") from None
     return changes
 
 

@@ -46,9 +46,8 @@ def sample(
     chosen = list(range(seed, seed + count)) if seeds is None else [int(each) for each in seeds]
     if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
         raise ValueError(f"Sampling takes one or more different seeds of 0 or more; got {chosen[:8]}.")
-    if not isinstance(model, (Path, str)):
-        drawer = model
-    else:
+    drawer: Any = model
+    if isinstance(model, (Path, str)):
         import semgan
 
         drawer = semgan.load(Path(model), device=device)

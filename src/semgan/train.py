@@ -101,6 +101,8 @@ def train(
     ``resume`` insists that the run exists already. Raises ValueError, FileNotFoundError or FileExistsError with the
     cure for bad input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
     """
+    if stage not in ("gan", "encoder", "all"):
+        raise ValueError(f"Unknown stage '{stage}'; expected gan, encoder or all.")
     opened = Dataset.open(Path(dataset))
     settings = resolve_settings(
         opened,
@@ -118,11 +120,12 @@ def train(
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     if dry_run:
         return _rehearse(opened, settings, run, progress)
-    _create_run(run, settings, opened)
     started = time.monotonic()
+    run.check(settings)
+    job = _job(opened, settings, run, stage, init_from, deadline, progress)
+    _create_run(run, settings, opened)  # only now: bad data leaves no run behind
     with log_into(run.log):
         logger.info("Training %s, recipe %s, on %s", settings.method, settings.recipe, opened.path.name)
-        job = _job(opened, settings, run, stage, init_from, deadline, progress)
         result = methods.get(settings.method).train(job)
         advice = _report(run)
         logger.info("%s after %d images.", "Finished" if result.finished else "Stopped", result.images_seen)
@@ -156,8 +159,6 @@ def _job(
     from semgan.job import TrainingJob, load_pixels
     from semgan.runtime.device import choose_device, prepare_cpu
 
-    if stage not in ("gan", "encoder", "all"):
-        raise ValueError(f"Unknown stage '{stage}'; expected gan, encoder or all.")
     prepare_cpu(settings.threads)
     cache, pixels = load_pixels(dataset, settings, progress)
     return TrainingJob(

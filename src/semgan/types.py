@@ -30,7 +30,7 @@ class LabelSpace:
     def __post_init__(self) -> None:
         if not 2 <= len(self.names) < IGNORE:
             raise ValueError(
-                f"A label space has 2 to {IGNORE - 1} classes, background included; got {len(self.names)}: {self.names}."
+                f"A label space has 2 to {IGNORE - 1} classes with background; got {len(self.names)}: {self.names}."
             )
 
     @property
@@ -102,10 +102,12 @@ class Segmenter(Protocol):
 
     labels: LabelSpace
 
-    def segment_batch(self, image: Tensor, *, steps: int | None = None, snapshot_steps: tuple[int, ...] = ()) -> Segmentation:
+    def segment_batch(
+        self, image: Tensor, *, steps: int | None = None, snapshot_steps: tuple[int, ...] = ()
+    ) -> Segmentation:
         """Segment preprocessed images ``[batch, channels, size_px, size_px]`` in [-1, 1]."""
         ...
 
     def preprocess(self, image: np.ndarray) -> Tensor:
-        """One decoded image ``[height, width]`` or ``[height, width, channels]`` -> ``[channels, size_px, size_px]`` in [-1, 1]."""
+        """Decoded image ``[height, width]`` or ``[height, width, channels]`` -> ``[channels, size_px, size_px]``."""
         ...

@@ -22,6 +22,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
     "types": 1, "config": 1, "artifacts": 1, "seeding": 1, "model_card": 1,
     "data": 2, "models": 2, "objectives": 2, "metrics": 2, "runtime": 2,
+    "job": 2.5,
     "stages": 3, "baselines": 3,
     "methods": 3.5,
     "cli": 5, "__main__": 6, "__init__": 5.5,

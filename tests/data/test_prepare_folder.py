@@ -167,8 +167,18 @@ def test_every_problem_is_told_in_one_message(tmp_path):
     (extra / "extra_1.png").write_bytes(whole[: len(whole) // 2])
     save(tmp_path / "images", "case_3", picture(3), suffix=".bmp")
     message = refusal(tmp_path, unlabelled=extra, test_labels=tmp_path / "labels", manifest=tmp_path / "absent.csv")
-    for part in ("images/case_0.png", "labels/case_1.png is 10x5 px", "case_2.png has no mask", "lonely.png has no image",
-                 "report.docx", "volume.nii.gz is a volume", "extra_1.png", "case_3.bmp", "--test-images", "absent.csv"):  # fmt: skip
+    for part in (
+        "images/case_0.png",
+        "labels/case_1.png is 10x5 px",
+        "case_2.png has no mask",
+        "lonely.png has no image",
+        "report.docx",
+        "volume.nii.gz is a volume",
+        "extra_1.png",
+        "case_3.bmp",
+        "--test-images",
+        "absent.csv",
+    ):
         assert part in message, part
 
 
@@ -200,8 +210,9 @@ def test_a_stem_in_two_folders_is_refused(tmp_path):
 
 
 def test_masks_beside_the_images_are_not_taken_for_images(tmp_path):
-    write_pairs(tmp_path / "images")
-    report = prepare_folder(tmp_path / "images", tmp_path / "images/labels", tmp_path / "out", workers=1)
+    write_pairs(tmp_path)
+    (tmp_path / "labels").rename(tmp_path / "images/masks")
+    report = prepare_folder(tmp_path / "images", tmp_path / "images/masks", tmp_path / "out", workers=1)
     assert report.labelled == 4
 
 

@@ -52,6 +52,7 @@ def test_counts_are_short(value: int, text: str) -> None:
 
 
 def test_matplotlib_and_torch_are_loaded_only_when_something_is_drawn() -> None:
-    code = "import sys, semgan.demo, semgan.report.run_report; print([m for m in ('matplotlib','torch','jinja2') if m in sys.modules])"
+    code = "import sys, semgan.demo, semgan.report.run_report\n"
+    code += "print([name for name in ('matplotlib', 'torch', 'jinja2') if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

@@ -21,7 +21,16 @@ from semgan.cli import main
 from semgan.data.phantoms import write_phantom_dataset
 from semgan.data.prepare.folder import prepare_folder
 
-TINY = ("--set", "gan.images=64", "--set", "encoder.images=32", "--set", "inversion.steps=2")
+TINY = (
+    "--set",
+    "perceptual.distance=discriminator",
+    "--set",
+    "gan.images=64",
+    "--set",
+    "encoder.images=32",
+    "--set",
+    "inversion.steps=2",
+)
 
 
 @dataclass(frozen=True)
@@ -375,6 +384,6 @@ def test_a_really_full_disk_while_training_keeps_the_message_short(work, dataset
     small = work.path / "small"
     small.mkdir()
     words = [word if word != "run" else "small/run" for word in train_words()]
-    done = in_a_small_disk(small, 300, *words)
+    done = in_a_small_disk(small, 60, *words)
     assert done.returncode == 2 and "space" in done.stderr and "Traceback" not in done.stderr
     assert ".tmp" not in done.stdout.partition("LEFT")[2]

@@ -89,12 +89,12 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _progress(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per stage: images seen, seconds and the last validation scores."""
+    """Per stage: images seen and the last validation scores."""
     stages: dict[str, dict[str, Any]] = {}
     for row in rows:
         stage = stages.setdefault(str(row.get("stage")), {})
         for name, value in row.items():
-            if name in ("images_seen", "seconds") or name.startswith("validation/"):
+            if name == "images_seen" or name.startswith("validation/"):
                 stage[name] = value
     return stages
 

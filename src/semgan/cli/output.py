@@ -208,9 +208,15 @@ def duration(seconds: float) -> str:
 def show(title: str, rows: Mapping[str, Any]) -> None:
     """A result for people: aligned names and values on stdout (on stderr with ``--json``)."""
     print(title)
-    width = max((len(str(name)) for name in rows), default=0)
+    lines: list[tuple[str, str]] = []
     for name, value in rows.items():
-        print(f"  {name!s:<{width}}  {_short(value)}")
+        if isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values()):
+            lines += [(f"{name} {key}", _short(item)) for key, item in value.items()]
+        else:
+            lines.append((str(name), _short(value)))
+    width = max((len(name) for name, _ in lines), default=0)
+    for name, text in lines:
+        print(f"  {name:<{width}}  {text}".rstrip())
 
 
 def _short(value: Any) -> str:

@@ -127,7 +127,7 @@ class Dataset:
     def labelled(self, labels: int | None, split_seed: int) -> list[Case]:
         """The labelled training cases: a list of splits.json, or with None every case of the pool."""
         if labels is None:
-            return self._with_masks(self._pool())
+            return self._with_masks(self.pool())
         name = f"labelled_{labels}_seed{split_seed}"
         if name not in self.splits:
             known = ", ".join(key for key in self.splits if LABELLED_NAME.fullmatch(key)) or "no labelled lists"
@@ -140,7 +140,7 @@ class Dataset:
     def unlabelled(self, labels: int | None, split_seed: int) -> list[Case]:
         """Pool cases outside the labelled list, and imagesUn. No case names a mask, so that none is ever opened."""
         taken = {case.stem for case in self.labelled(labels, split_seed)}
-        pool = [stem for stem in self._pool() if stem not in taken]
+        pool = [stem for stem in self.pool() if stem not in taken]
         extra = self.splits.get("unlabelled_extra", {}).get("stems", self.files["imagesUn"])
         return [self._bare(stem, "imagesTr") for stem in pool] + [self._bare(stem, "imagesUn") for stem in extra]
 
@@ -158,7 +158,8 @@ class Dataset:
         """Every image of the folder, without masks."""
         return [self._bare(stem, folder) for folder, files in self.files.items() for stem in files]
 
-    def _pool(self) -> list[str]:
+    def pool(self) -> list[str]:
+        """Stems of the training pool, labelled or not: as listed, else imagesTr; never validation or test."""
         held_out = {*self.splits.get("validation", []), *self.splits.get("test", [])}
         return [stem for stem in self.splits.get("pool", self.files["imagesTr"]) if stem not in held_out]
 

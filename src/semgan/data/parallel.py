@@ -7,7 +7,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from typing import Any, TypeVar
 
 import semgan
@@ -62,6 +62,10 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], workers:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
+    except BrokenExecutor:
+        raise ValueError(
+            "A worker process was killed, most likely for want of memory; use fewer workers (1 if need be)."
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -95,7 +95,7 @@ def problems_of_splits(dataset: Dataset) -> list[tuple[str, str]]:
     unknown = [stem for stem in extra if stem not in dataset.files["imagesUn"]]
     problems += _listed("error", "'unlabelled_extra' names images that imagesUn lacks", unknown)
     problems += _overlaps(dataset)
-    pool = set(lists.get("pool", dataset.files["imagesTr"]))
+    pool = set(dataset.pool())
     for name in labelled_names(lists):
         outside = [stem for stem in lists[name] if stem not in pool]
         problems += _listed("error", f"'{name}' names cases outside the pool", outside)
@@ -108,7 +108,7 @@ def _overlaps(dataset: Dataset) -> list[tuple[str, str]]:
     """Leakage: the same case, or the same group (patient), in two of training, validation and test."""
     lists, problems = dataset.splits, []
     test = [*lists.get("test", []), *dataset.files["imagesTs"]]
-    validation, pool = lists.get("validation", []), lists.get("pool", [])
+    validation, pool = lists.get("validation", []), lists.get("pool") or dataset.pool()
     parts = {"pool": pool, "validation": validation, "test": test}
     pairs = (("pool", "validation"), ("pool", "test"), ("validation", "test"))
     for first, second in pairs:

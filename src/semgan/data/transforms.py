@@ -57,7 +57,8 @@ def _luma(planes: np.ndarray) -> np.ndarray:
     """Grey of an RGB image, in its own type; equal channels are returned as they are."""
     if np.array_equal(planes[0], planes[1]) and np.array_equal(planes[0], planes[2]):
         return planes[0]
-    grey = np.tensordot(np.asarray(GREY_WEIGHTS, np.float64), planes.astype(np.float64), axes=1)
+    grey = sum((weight * plane.astype(np.float64) for weight, plane in zip(GREY_WEIGHTS, planes, strict=True)), 0.0)
+    assert isinstance(grey, np.ndarray)
     return np.rint(grey).astype(planes.dtype) if planes.dtype.kind in "ui" else grey.astype(planes.dtype)
 
 

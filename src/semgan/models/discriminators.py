@@ -112,7 +112,7 @@ class PatchCritic(nn.Module):
 class PairCritic(nn.Module):
     """Does this label map belong to this image? Patch critics at full, half, quarter ... resolution [S sec. 2].
 
-    forward: image ``[batch, C, R, R]`` and signed labels ``[batch, L, R, R]`` in [-1, 1] -> one `PatchScores` per scale.
+    forward: image ``[batch, C, R, R]`` and labels ``[batch, L, R, R]`` in [-1, 1] -> one `PatchScores` per scale.
     """
 
     def __init__(self, *, image_channels: int, label_channels: int, base_width: int, scales: int, layers: int):

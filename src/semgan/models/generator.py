@@ -27,7 +27,9 @@ def resolve_widths(widths: tuple[int, ...] | None, width_multiplier: float, size
     if widths is None:
         return tuple(default_width(4 * 2**level, width_multiplier) for level in range(levels))
     if len(widths) != levels:
-        raise ValueError(f"At {size_px} px, widths needs {levels} numbers (4, 8, ... {size_px} px); got {list(widths)}.")
+        raise ValueError(
+            f"At {size_px} px, widths needs {levels} numbers (4, 8, ... {size_px} px); got {list(widths)}."
+        )
     return widths
 
 
@@ -81,9 +83,7 @@ class Generator(nn.Module):
     def noise_maps(self, noise: Tensor) -> list[Tensor]:
         """Rows of noise values -> one ``[batch or 1, 1, side, side]`` map per convolution."""
         pieces = noise.split([side**2 for side in self.noise_sides], dim=1)
-        return [
-            piece.reshape(-1, 1, side, side) for piece, side in zip(pieces, self.noise_sides, strict=True)
-        ]
+        return [piece.reshape(-1, 1, side, side) for piece, side in zip(pieces, self.noise_sides, strict=True)]
 
     def synthesis(self, w_plus: Tensor, noise: Tensor | None = None) -> JointImage:
         """w_plus ``[batch, layers, w_dim]`` -> image ``[batch, image_channels, R, R]`` and logits, both float32."""

@@ -97,7 +97,7 @@ class _Spread(torch.autograd.Function):
 
 
 def downsample(x: Tensor) -> Tensor:
-    """Halve the side of ``[batch, channels, h, w]`` with the [1, 3, 3, 1] filter; differentiates any number of times."""
+    """Halve the side of ``[batch, channels, h, w]`` with the [1, 3, 3, 1] filter; differentiable twice."""
     return _Halve.apply(x)  # type: ignore[return-value]
 
 

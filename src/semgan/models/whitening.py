@@ -39,7 +39,7 @@ class Whitening(nn.Module):
 
 @torch.no_grad()
 def fit_whitening(generator: Generator, *, samples: int = 20_000, seed: int = 0, floor: float = 1e-3) -> Whitening:
-    """Whitening of the mapping network's output; axes weaker than ``floor`` times the strongest count as that strong."""
+    """Whitening of the mapping network's output; axes weaker than ``floor`` times the strongest are raised to it."""
     device = generator.constant.device
     z = seeding.normal(seed, "whitening", range(samples), (generator.w_dim,)).to(device)
     w = torch.cat([generator.mapping(part) for part in z.split(4096)]).double()

@@ -1,4 +1,4 @@
-"""Adversarial losses and regularisers of stage 1 (method sec. 3). Networks come as arguments; all results are scalars."""
+"""Adversarial losses and regularisers of stage 1 (method sec. 3). Networks come as arguments; results are scalars."""
 
 from __future__ import annotations
 

@@ -54,9 +54,7 @@ def warp(x: Tensor, matrices: Tensor) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def change_intensity(
-    image: Tensor, draws: Tensor, probability: Tensor | float, limits: AugmentationRange
-) -> Tensor:
+def change_intensity(image: Tensor, draws: Tensor, probability: Tensor | float, limits: AugmentationRange) -> Tensor:
     """Brightness and contrast, and saturation for three channels, from draws ``[batch, DRAWS]``."""
     shift = _signed(draws[:, 8], draws[:, 9], probability) * limits.brightness
     factor = torch.exp(_signed(draws[:, 10], draws[:, 11], probability) * limits.contrast)

@@ -23,7 +23,9 @@ def load(name: str | Path) -> Settings:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; --recipe takes a name ({', '.join(names())}) or a YAML file.")
+            raise FileNotFoundError(
+                f"{path} does not exist; --recipe takes a name ({', '.join(names())}) or a YAML file."
+            )
         changes = read_overrides(path)
         base = changes.get("recipe")
         start = load(base) if base in names() else Settings()

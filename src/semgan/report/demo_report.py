@@ -63,8 +63,9 @@ def _lead(record: Record) -> str:
     unlabelled, labelled = record.counts.get("unlabelled", 0), record.counts.get("labelled", 0)
     return (
         f"A generator learns images together with their masks, from {unlabelled:,} images without and only {labelled} "
-        "with a mask. A new image is segmented by finding the code whose generated image reproduces it, and reading off "
-        f"the generated mask. Tested on {domain_title(record.domains[0])} images and on domains that no training saw: {shifted}."
+        "with a mask. A new image is segmented by finding the code whose generated image reproduces it, and reading "
+        f"off the generated mask. Tested on {domain_title(record.domains[0])} images and on domains that no training "
+        f"saw: {shifted}."
     )
 
 

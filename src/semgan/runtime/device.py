@@ -18,7 +18,9 @@ def choose_device(name: str = "auto") -> torch.device:
     except RuntimeError:
         raise ValueError(f"Unknown device '{name}'; use auto, cpu, cuda or cuda:N.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"Device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found. Use --device cpu.")
+        raise ValueError(
+            f"Device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found. Use --device cpu."
+        )
     return device
 
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semgan import artifacts
 from semgan.job import TrainingJob
 from semgan.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
 from semgan.metrics.validation import score_cases
 from semgan.models.discriminators import ImageCritic
+from semgan.models.encoder import Encoder
 from semgan.models.lpips_weights import build_perceptual
+from semgan.models.perceptual import LPIPS, DiscriminatorDistance
 from semgan.models.whitening import Whitening, fit_whitening
 from semgan.objectives.segmentation import probabilities
 from semgan.runtime.loop import StageResult, checkpoint_path, read_stage_checkpoint, run_stage
@@ -74,15 +76,26 @@ def _run_gan(gan: GanStage, job: TrainingJob) -> StageResult:
     result = run_stage(
         gan, job.run, job.settings.run, deadline=job.deadline, preview=monitor.preview, progress=job.progress
     )
-    perceptual, _ = build_perceptual(job.settings.perceptual, gan.image_critic, job.settings.preprocessing.channels)
+    perceptual, _ = _perceptual_distance(job, gan.image_critic)
     _save(job, gan, fit_whitening(gan.average), None, perceptual, None, {"images_seen_gan": result.images_seen})
     return result
+
+
+def _perceptual_distance(job: TrainingJob, critic: ImageCritic) -> tuple[LPIPS | DiscriminatorDistance, str]:
+    """The run's distance and its name. What ``auto`` became the first time holds for the whole run, so that a resumed
+    run does not change it because the network is there, or is not, this time."""
+    settings = job.settings.perceptual
+    saved = job.run.model / "config.json"
+    if settings.distance == "auto" and saved.is_file():
+        earlier = artifacts.read_json(saved)["settings"]["perceptual"]["distance"]
+        settings = settings.model_copy(update={"distance": earlier})
+    return build_perceptual(settings, critic, job.settings.preprocessing.channels)
 
 
 def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResult:
     generator, critic = gan.average.eval(), copy.deepcopy(gan.image_critic).requires_grad_(False).eval()
     whitening = fit_whitening(generator)
-    perceptual, description = build_perceptual(job.settings.perceptual, critic, job.settings.preprocessing.channels)
+    perceptual, description = _perceptual_distance(job, critic)
     logger.info("Perceptual distance: %s", description)
     _forget_encoder_of_another_generator(job, gan_images)
     stage = EncoderStage(
@@ -106,7 +119,11 @@ def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResul
     )
     model = SemanticGan(job.settings, generator, whitening, stage.encoder.eval(), perceptual, device=job.device)
     chosen, scores = choose_steps(model, job) if result.finished else (None, {})
-    facts = {"images_seen_gan": gan_images, "images_seen_encoder": result.images_seen, "perceptual_distance": description}
+    facts = {
+        "images_seen_gan": gan_images,
+        "images_seen_encoder": result.images_seen,
+        "perceptual_distance": description,
+    }
     _save(job, gan, whitening, stage.encoder, perceptual, chosen, facts, scores)
     return result
 
@@ -184,8 +201,8 @@ def _save(
     job: TrainingJob,
     gan: GanStage,
     whitening: Whitening,
-    encoder: nn.Module | None,
-    perceptual: nn.Module,
+    encoder: Encoder | None,
+    perceptual: LPIPS | DiscriminatorDistance,
     chosen_steps: int | None,
     facts: dict[str, Any],
     scores: dict[str, float] | None = None,
@@ -199,7 +216,7 @@ def _save(
         job.settings,
         generator=gan.average,
         whitening=whitening,
-        encoder=encoder,  # type: ignore[arg-type]
+        encoder=encoder,
         perceptual=perceptual,
         chosen_steps=chosen_steps,
         data=data,

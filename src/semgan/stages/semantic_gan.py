@@ -84,7 +84,8 @@ class SemanticGan:
         """
         folder = artifacts.find_model(Path(folder))
         description, weights = artifacts.read_model(folder)
-        settings = config.override(Settings(), description["settings"], f"{folder}/config.json")
+        defaults = Settings()  # type: ignore[call-arg]
+        settings = config.override(defaults, description["settings"], f"{folder}/config.json")
         rules = {name: Preprocessing(**rule) for name, rule in description["preprocessing"].items()}
         generator, whitening, encoder = _networks(settings, weights, folder)
         model = cls(

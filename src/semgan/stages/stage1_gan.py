@@ -7,7 +7,6 @@ for all three halves the number of generator passes and changes no expectation.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,11 +48,43 @@ def build_pair_critic(settings: Settings, labels: LabelSpace) -> PairCritic:
     )
 
 
+def _placed(network: Any, device: torch.device) -> Any:
+    """On the device, in the memory layout in which convolutions are fastest."""
+    return network.to(device=device, memory_format=torch.channels_last)
+
+
 def _adam(weights: Any, settings: GanSettings, every: int | None) -> torch.optim.Adam:
     """Adam with StyleGAN2's correction for a penalty that is applied every ``every`` steps."""
     share = 1.0 if every is None else every / (every + 1)
     betas = (float(settings.beta1**share) if settings.beta1 else 0.0, float(settings.beta2**share))
     return torch.optim.Adam(weights, lr=settings.learning_rate * share, betas=betas, eps=1e-8, fused=True)
+
+
+def _match_memory_formats(optimiser: torch.optim.Optimizer) -> None:
+    """Lay the moments out as their weights are: fused Adam walks through memory, and files hold plain order."""
+    for weight, moments in optimiser.state.items():
+        for name, value in moments.items():
+            if value.shape == weight.shape:
+                moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+def _same_shapes(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return {name: value.shape for name, value in first.items()} == {name: value.shape for name, value in second.items()}
+
+
+def _without_other_labels(
+    own: Mapping[str, Tensor], other: Mapping[str, Tensor], image_channels: int
+) -> dict[str, Tensor]:
+    """A generator's state with ``own`` label outputs where ``other`` is for another number of classes."""
+    state = dict(other)
+    for name in state.keys() & own.keys():
+        if state[name].shape == own[name].shape:
+            continue
+        if name.endswith(".label_weight"):
+            state[name] = own[name]
+        elif name.startswith("heads.") and name.count(".") == 2 and name.endswith(".bias"):
+            state[name] = torch.cat([state[name][:image_channels], own[name][image_channels:]])
+    return state
 
 
 class GanStage:
@@ -74,9 +105,9 @@ class GanStage:
         self.labelled, self.real_images = labelled, real_images
         self.total_images, self.batch = settings.gan.images, settings.gan.batch
         torch.manual_seed(settings.seed)
-        self.generator = build_generator(settings, labels).to(device, memory_format=torch.channels_last)
-        self.image_critic = build_image_critic(settings).to(device, memory_format=torch.channels_last)
-        self.pair_critic = build_pair_critic(settings, labels).to(device, memory_format=torch.channels_last)
+        self.generator = _placed(build_generator(settings, labels), device)
+        self.image_critic = _placed(build_image_critic(settings), device)
+        self.pair_critic = _placed(build_pair_critic(settings, labels), device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
         with_path_length = self.gan.path_length_weight > 0
         self.generator_adam = _adam(
@@ -108,8 +139,10 @@ class GanStage:
         return losses
 
     def update_image_critic(self, real: Tensor, fake: Tensor, index: range) -> dict[str, Tensor]:
-        scores = self.image_critic(self._seen_by_image_critic(torch.cat([real, fake]), index, "critic"))
-        real_score, fake_score = scores.split(len(real))
+        seen = self._seen_by_image_critic(torch.cat([real, fake]), index, "critic")
+        features = self.image_critic.features(seen)[-1]
+        # Scored apart: the minibatch deviation must never be taken over real and generated images together.
+        real_score, fake_score = (self.image_critic.score_features(part) for part in features.split(len(real)))
         loss = adversarial.logistic_critic_loss(real_score, fake_score)
         self._update(self.image_adam, loss)
         if self.gan.augment == "adaptive":
@@ -145,9 +178,7 @@ class GanStage:
         image_loss = adversarial.logistic_generator_loss(
             self.image_critic(self._seen_by_image_critic(fake.image, index, "generator"))
         )
-        fake_scores = self._judge_pair(
-            fake.image.detach(), signed_probabilities(fake.logits), index, "generator"
-        )
+        fake_scores = self._judge_pair(fake.image.detach(), signed_probabilities(fake.logits), index, "generator")
         label_loss = adversarial.hinge_generator_loss([s.score for s in fake_scores])
         loss = image_loss + label_loss
         losses = {"loss/generator_image": image_loss.detach(), "loss/generator_label": label_loss.detach()}
@@ -177,7 +208,9 @@ class GanStage:
         return {"r1/image": penalty.detach()}
 
     def regularise_pair_critic(self, pair: Batch, index: range) -> dict[str, Tensor]:
-        image, label = (x.detach().requires_grad_() for x in self._seen_by_pair_critic(*self._real_pair(pair), index, "r1"))
+        image, label = (
+            x.detach().requires_grad_() for x in self._seen_by_pair_critic(*self._real_pair(pair), index, "r1")
+        )
         scores = torch.stack([s.score.mean((1, 2, 3)) for s in self.pair_critic(image, label)]).mean(0)
         penalty = adversarial.r1_penalty(scores, [image, label])
         self._update(self.pair_adam, penalty * (self.gan.pair_r1_gamma / 2 * self.gan.r1_every))
@@ -291,18 +324,23 @@ class GanStage:
     def load_state(self, state: Mapping[str, Any]) -> None:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                _match_memory_formats(part)
         self.mean_path_length = state["mean_path_length"].to(self.device)
         self.probability = state["probability"].to(self.device)
 
     def load_networks(self, state: Mapping[str, Any]) -> None:
-        """Warm start: networks of another run's stage 1; optimisers start afresh. The pair critic starts anew too where
-        the classes differ."""
-        for name in ("generator", "average", "image_critic", "pair_critic"):
-            part = self._parts()[name]
-            assert isinstance(part, nn.Module)
-            own = part.state_dict()
-            fitting = {key: value for key, value in state[name].items() if own[key].shape == value.shape}
-            part.load_state_dict(own | fitting)
+        """Warm start: networks of another run's stage 1; optimisers start afresh.
+
+        Where the number of classes differs, the label outputs and the pair critic start anew. Raises RuntimeError for
+        any other difference.
+        """
+        self.image_critic.load_state_dict(state["image_critic"])
+        for name in ("generator", "average"):
+            part = getattr(self, name)
+            part.load_state_dict(_without_other_labels(part.state_dict(), state[name], part.image_channels))
+        if _same_shapes(self.pair_critic.state_dict(), state["pair_critic"]):
+            self.pair_critic.load_state_dict(state["pair_critic"])
 
     @torch.no_grad()
     def sample(self, seeds: range) -> JointImage:
@@ -313,8 +351,3 @@ class GanStage:
             for start in range(0, len(z), self.batch):
                 parts.append(self.average(z[start : start + self.batch]))
         return JointImage(torch.cat([p.image for p in parts]), torch.cat([p.logits for p in parts]))
-
-
-def image_batches(total: int, batch: int) -> int:
-    """Steps that a stage of ``total`` images takes."""
-    return math.ceil(total / batch)

@@ -1,0 +1,86 @@
+"""Score a trained model on a folder of images with masks, at several optimisation steps, into a scores.csv.
+
+    python results/score_model.py RUN --images DIR --labels DIR --test-set hannover --task lungs --out results/lungs-64
+
+Images are segmented once, with the masks kept at every step asked for; scores are at the images' own size. The step
+that was chosen on validation (model/config.json) is marked ``chosen``. Models without optimisation have step 0 only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import semgan
+from semgan import artifacts, results
+from semgan.data.readers import read_label
+from semgan.data.whole_images import find_inputs, segment_images
+from semgan.metrics import overlap
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--labels", type=Path, required=True, help="masks STEM.png of class indices")
+    parser.add_argument("--only", help="FILE.json:LIST, the stems to score; default: all images")
+    parser.add_argument("--test-set", required=True)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--steps", default="0,25,50,100,200")
+    parser.add_argument("--out", type=Path, required=True, help="folder of scores.csv")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    description, _ = artifacts.read_model(args.run)
+    settings = description["settings"]
+    chosen = (description.get("inversion") or {}).get("chosen_steps") or 0
+    optimises = "inversion" in description
+    steps = sorted({int(step) for step in args.steps.split(",")} | {chosen}) if optimises else [0]
+    model = semgan.load(args.run)
+    inputs, _ = find_inputs(args.images, settings["preprocessing"]["channels"])
+    if args.only:
+        file, _, name = args.only.partition(":")
+        wanted = set(json.loads(Path(file).read_text())[name])
+        inputs = [item for item in inputs if item.stem in wanted]
+    counts: dict[int, list[overlap.Counts]] = {step: [] for step in steps}
+    answers = segment_images(model, inputs, steps=max(steps) if optimises else None, snapshot_steps=tuple(steps))
+    for item, answer in zip(inputs, answers, strict=True):
+        truth = read_label(args.labels / f"{item.stem}.png")
+        for step in steps:
+            counts[step].append(overlap.count(answer.snapshots[step], truth, len(description["classes"])))
+    commit = artifacts.read_json(artifacts.RunFolder(args.run).environment)["commit"]
+    rows = []
+    for step in steps:
+        scores = overlap.class_scores(overlap.concatenate(counts[step]), settings["metric"])
+        named = dict(zip(description["classes"], scores, strict=True))
+        named.pop(description["classes"][0])
+        named[results.MEAN] = overlap.mean_score(scores)
+        for name, value in named.items():
+            rows.append(
+                results.ScoreRow(
+                    task=args.task,
+                    metric=settings["metric"],
+                    resolution=settings["preprocessing"]["size_px"],
+                    labels=settings["labels"] or 0,
+                    split_seed=settings["split_seed"],
+                    seed=settings["seed"],
+                    method=settings["method"],
+                    test_set=args.test_set,
+                    class_name=name,
+                    steps=step,
+                    chosen=int(step == chosen),
+                    n=len(inputs),
+                    value=round(float(value), 5),
+                    commit=commit,
+                )
+            )
+            if name == results.MEAN:
+                print(f"{settings['method']} {args.test_set} steps {step}: {value:.4f}")
+    results.append_rows(args.out / "scores.csv", rows, replace=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Face parts in 8 classes at 64 px, sized for two CPU cores.
+
+Command:  semgan train DATASET -o RUN --recipe faces-64 --labels 30 --split-seed 0
+Cost:     about an hour on 2 cores, 2 GB of memory
+Score:    none published yet
+Source:   as lungs-64, without preprocessing (method section 6)
+"""
+
+from semgan.config import Settings, override
+from semgan.recipes.lungs_64 import SMALL_NETWORKS
+
+
+def recipe() -> Settings:
+    task = {"metric": "miou", "preprocessing": {"size_px": 64, "channels": 3}}
+    return override(override(Settings(), SMALL_NETWORKS, "faces-64"), task, "faces-64")

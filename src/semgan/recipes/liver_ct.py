@@ -1,0 +1,20 @@
+"""Liver on CT slices at 256 px, as the paper has it (one 16 GB GPU or more).
+
+Command:  semgan train DATASET -o RUN --recipe liver-ct --labels 20 --method semgan-paper
+Cost:     days on one GPU; not run by us yet (docs/gpu_queue.md)
+Source:   supplement sections 2 and 3; method sections 3 to 6. For MRI: --set inversion.lambda_pixel=1e-5
+"""
+
+from semgan.config import Settings, override
+
+
+def recipe() -> Settings:
+    return override(
+        Settings(),
+        {
+            "metric": "dice",
+            "preprocessing": {"size_px": 256, "channels": 1},
+            "inversion": {"lambda_pixel": 0.001, "steps": 400},
+        },
+        "liver-ct",
+    )

@@ -1,0 +1,48 @@
+import os
+import signal
+
+import pytest
+
+from semgan.data.parallel import FEW, available_workers, each
+
+
+def _double(number):
+    return 2 * number
+
+
+def _fail_at_90(number):
+    if number == 90:
+        raise ValueError("number 90 is bad")
+    return number
+
+
+def _die_at_70(number):
+    if number == 70:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order_with_progress(workers):
+    steps = []
+    numbers = list(range(2 * FEW))
+    doubled = list(each(_double, numbers, workers=workers, progress=lambda *step: steps.append(step), what="numbers"))
+    assert doubled == [2 * number for number in numbers]
+    assert steps == [(done, len(numbers), "numbers") for done in range(1, len(numbers) + 1)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_first_error_is_raised(workers):
+    with pytest.raises(ValueError, match="number 90"):
+        list(each(_fail_at_90, range(2 * FEW), workers=workers))
+
+
+def test_a_killed_worker_is_explained():
+    with pytest.raises(ValueError, match="killed.*memory"):
+        list(each(_die_at_70, range(2 * FEW), workers=2))
+
+
+def test_workers_are_at_least_one():
+    assert available_workers(3) == 3 and available_workers() >= 1
+    with pytest.raises(ValueError, match="1 or more"):
+        available_workers(0)
