@@ -4,7 +4,7 @@
     python benchmarks/speed.py --rounds 9     # more rounds on a noisy machine
 
 Everything is measured in turn within one run, round after round, because machines are shared: the table gives medians,
-and the share is the median of each round's own ratio. Operations are counted by torch's FlopCounterMode (convolutions
+and the share is the median of each round's own ratio. Operations are counted by torch's own formulas (convolutions
 and matrix products, forward and backward).
 """
 
@@ -20,7 +20,8 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 import semgan  # noqa: F401  # before torch: sets how its threads wait
 from semgan import recipes
@@ -66,10 +67,26 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+class OperationCounter(TorchDispatchMode):
+    """Adds up torch's formulas for convolutions and matrix products. (Its own FlopCounterMode also follows modules,
+    and fails on gradients of inputs.)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def counted(work: Callable[[], object]) -> float:
-    with FlopCounterMode(display=False) as counter:
+    with OperationCounter() as counter:
         work()
-    return float(counter.get_total_flops())
+    return float(counter.total)
 
 
 def convolution_case(device: torch.device) -> Case:

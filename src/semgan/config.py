@@ -197,11 +197,11 @@ class Settings(Frozen):
 
     recipe: str = "default"
     method: str = "semgan"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, description="of everything random in training")
     labels: int | None = Field(
         default=None, description="size of the labelled list; None: every labelled training case"
     )
-    split_seed: int = 0
+    split_seed: int = Field(default=0, ge=0, description="which labelled list of that size")
     classes: tuple[str, ...] = Field(default=("background", "foreground"), description="set from the dataset")
     metric: Literal["dice", "jaccard", "miou"] = "dice"
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
@@ -275,11 +275,11 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         for table in tables:
             here = here.setdefault(table, {})
             if not isinstance(here, dict):
-                raise ValueError(f"--set {text}: '{table}' was set to the value {here!r} before; it cannot hold '{leaf}'.")
+                raise ValueError(f"--set {text}: '{table}' was set to {here!r} before; it cannot hold '{leaf}'.")
         try:
             here[leaf] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise ValueError(f"--set {text}: the value {value!r} cannot be read; is a bracket or quote missing?") from None
+            raise ValueError(f"--set {text}: the value cannot be read; is a bracket or a quote missing?") from None
     return changes
 
 

@@ -32,12 +32,15 @@ Progress = Callable[[int, int, str], Any]
 
 WHOLE = "whole demo, seconds"
 WEIGHTS = Path(__file__).parent / "weights"
+OURS = {"gan": "train semgan: generator", "encoder": "train semgan: encoder"}
+RIVAL = "train U-Net"
 TITLES = {"semgan": "semgan", "unet": "U-Net"}
 # Shares of the time that is left once the pictures are there: the rest is segmenting, scoring and drawing.
 TRAINING_SHARE = 0.76
 ENCODER_SHARE = 0.25  # of our training; the generator takes the rest, and the U-Net as long as both together
 REPORT_SECONDS = 12.0
 FEWEST_IMAGES = 4
+KEPT = 6  # images per domain whose reconstructions are kept, for the report and the sheet
 
 
 @dataclass(frozen=True)
@@ -232,14 +235,16 @@ class _Story:
         self.save()
 
     def train_ours(self) -> None:
-        for stage, name in (("gan", "train semgan: generator"), ("encoder", "train semgan: encoder")):
-            self._train("semgan", stage, name, self.record.budget[stage])
-        self._add_method("semgan-live", self.out / "runs" / "semgan", "live")
+        for stage, chapter in OURS.items():
+            self._train("semgan", stage, chapter, self.record.budget[stage])
+        self._add_method("semgan-live", self._ours_seconds())
 
     def train_rival(self) -> None:
-        ours = sum(self._run_seconds("semgan", stage) for stage in ("gan", "encoder"))
-        self._train("unet", "all", "train U-Net", ours or sum(self.record.budget.values()))
-        self._add_method("unet-live", self.out / "runs" / "unet", "live")
+        self._train("unet", "all", RIVAL, self._ours_seconds())
+        self._add_method("unet-live", self.record.chapters[RIVAL])
+
+    def _ours_seconds(self) -> float:
+        return sum(self.record.chapters[chapter] for chapter in OURS.values())
 
     def _run_seconds(self, run: str, stage: str | None = None) -> float:
         seconds = read_history(self.out / "runs" / run / "metrics.jsonl").seconds
@@ -266,12 +271,14 @@ class _Story:
                 progress=self.report,
             )
 
-    def _add_method(self, name: str, folder: Path, weights: str) -> None:
+    def _add_method(self, name: str, seconds: float | None = None) -> None:
+        """Enter a method into the comparison; ``seconds`` of training where this demo did it."""
         if name in self.record.methods:
             return
-        kind = name.removesuffix(f"-{weights}")
+        kind, _, weights = name.rpartition("-")
         steps = list(self.plan.steps) if kind == "semgan" else [0]
-        self.record.methods[name] = Method(TITLES[kind], weights, _training_text(folder, weights), steps, steps[-1])
+        trained = _training_text(self._model_folder(name), seconds)
+        self.record.methods[name] = Method(TITLES[kind], weights, trained, steps, steps[-1])
         self.save()
 
     def segment(self) -> None:
@@ -291,9 +298,9 @@ class _Story:
             return
         folder = self._model_folder("semgan-shipped")
         if (folder / "config.json").is_file():
-            self._add_method("semgan-shipped", folder, "shipped")
+            self._add_method("semgan-shipped")
             if (self._model_folder("unet-shipped") / "config.json").is_file():
-                self._add_method("unet-shipped", self._model_folder("unet-shipped"), "shipped")
+                self._add_method("unet-shipped")
             note = (
                 "Methods marked 'live' were trained by this demo in the time stated; 'shipped' weights come with the "
                 "package, trained longer before by the same recipe."
@@ -324,9 +331,7 @@ class _Story:
             self.report(done, len(domains), what)
             inputs = demo_files.read_inputs(self.out, domain)
             pictures = inputs.image[: self.record.images_per_domain]
-            demo_files.write_answers(
-                self.out, name, domain, segment_pictures(segmenter, pictures, method.steps, self.plan.shown)
-            )
+            demo_files.write_answers(self.out, name, domain, segment_pictures(segmenter, pictures, method.steps, KEPT))
         self.report(len(domains), len(domains), what)
         method.segment_seconds = round(time.monotonic() - began, 2)
 
@@ -363,12 +368,12 @@ class _Story:
             self._progress(whole, whole, WHOLE)
 
 
-def _training_text(folder: Path, weights: str) -> str:
-    """How long a method was trained, from the log of its run or the one shipped beside its weights."""
+def _training_text(folder: Path, seconds: float | None) -> str:
+    """How long and on how many images a method was trained, from the log of its run or the one beside its weights."""
     from semgan.report.run_report import duration
 
     history = read_history(folder / "metrics.jsonl")
-    if not history.seconds:
-        return "longer, by the same recipe" if weights == "shipped" else "unknown"
-    parts = [f"{history.images[stage]:,} images" for stage in history.seconds]
-    return f"{duration(sum(history.seconds.values()))} ({' + '.join(parts)})"
+    if seconds is None and not history.seconds:
+        return "longer, by the same recipe"
+    images = " + ".join(f"{count:,}" for count in history.images.values()) or "0"
+    return f"{duration(sum(history.seconds.values()) if seconds is None else seconds)}, {images} images"

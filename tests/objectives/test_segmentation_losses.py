@@ -81,11 +81,28 @@ def test_dice_loss_is_zero_for_a_perfect_answer_and_for_a_class_that_is_rightly_
     assert dice_loss(logits, label_map).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_losses_of_a_batch_are_the_means_over_its_images():
+def test_cross_entropy_of_a_batch_is_the_mean_over_its_images():
     logits, label_map = random_case(4, 4)
-    for loss in (cross_entropy, dice_loss):
-        singles = torch.stack([loss(logits[i : i + 1], label_map[i : i + 1]) for i in range(3)])
-        assert torch.allclose(loss(logits, label_map), singles.mean(), atol=1e-6)
+    singles = torch.stack([cross_entropy(logits[i : i + 1], label_map[i : i + 1]) for i in range(3)])
+    assert torch.allclose(cross_entropy(logits, label_map), singles.mean(), atol=1e-6)
+
+
+def test_dice_loss_of_a_batch_is_that_of_its_images_side_by_side():
+    logits, label_map = random_case(4, 4)
+    wide_logits = torch.cat(list(logits), dim=2)[None]
+    wide_map = torch.cat(list(label_map), dim=1)[None]
+    assert torch.allclose(dice_loss(logits, label_map), dice_loss(wide_logits, wide_map), atol=1e-6)
+
+
+def test_dice_loss_leaves_classes_that_the_batch_does_not_show_to_the_cross_entropy():
+    logits, label_map = random_case(4, 4)
+    label_map = label_map.where(label_map != 2, 0)
+    changed = logits.clone()
+    changed[:, 2] -= 50  # class 2 becomes impossible
+    others = changed.clone()
+    others[:, 2] = -1000
+    assert torch.allclose(dice_loss(changed, label_map), dice_loss(others, label_map), atol=1e-6)
+    assert dice_loss(logits, torch.zeros_like(label_map)).item() == 0
 
 
 def test_a_label_map_of_another_size_is_refused():

@@ -157,6 +157,19 @@ def test_absent_shipped_weights_are_said_and_present_ones_are_told_apart(
     assert "'shipped' weights come with the package" in read_page(out / "report.html").text
 
 
+def test_a_slow_machine_takes_fewer_test_images(told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "demo"
+    shutil.copytree(told[0], out)
+    record = demo_files.read_record(out)
+    record.minutes, record.images_per_domain = 0.01, 0
+    record.chapters = {name: s for name, s in record.chapters.items() if not name.startswith("segment")}
+    demo_files.write_record(out, record)
+    monkeypatch.setattr(story, "FEWEST_IMAGES", 2)
+    demo(out, plan=TINY, device="cpu")
+    assert {row.n for row in read_rows(out / "scores.csv")} == {2}
+    assert "2 images per domain" in read_page(out / "report.html").text
+
+
 def test_an_interrupted_demo_goes_on_with_the_time_it_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import semgan.train
 
@@ -240,4 +253,4 @@ def test_a_real_browser_shows_the_report(told, tmp_path: Path, width: int) -> No
     pixels = np.asarray(Image.open(picture).convert("RGB"), int)
     assert pixels.shape[1] >= 300
     colourful = (pixels.max(2) - pixels.min(2)) > 60
-    assert colourful.mean() > 0.005  # the plots and masks, not an empty page
+    assert colourful.mean() > 0.001  # the plots and masks, not an empty page

@@ -1,11 +1,11 @@
-"""U-Net baselines: supervised on the labelled images alone [S sec. 5], with the network of a library (MONAI's BasicUNet).
+"""U-Net baselines: supervised on the labelled images alone [S sec. 5]; the network is MONAI's BasicUNet.
 
 ``unet``: cross-entropy + Dice, flips and affine maps of the labelled stream, Adam at a constant learning rate, the
 weights with the best validation score are kept. ``unet-strong``: the same, and each image's gamma, contrast,
 brightness, noise and blur are changed at random (``baseline.intensity_augment``), the rival to beat out of domain.
 
 Departure: the paper does not name its U-Net. This one has two 3x3 convolutions per level and batch normalisation: of
-MONAI's networks it reached the highest Dice on the lungs' validation list (64 px, 35 labels) per second of CPU.
+MONAI's networks it was among the best on the lungs' validation list (64 px, 35 labels, equal CPU time, one seed).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semgan.types import IGNORE
 
-DICE_SMOOTHING_PX = 1.0  # an absent class that is not predicted scores a Dice of 1, and the gradient stays finite
+DICE_SMOOTHING_PX = 1.0  # keeps the gradient finite for classes of a few pixels
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -38,19 +38,22 @@ def cross_entropy(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Te
 
 
 def dice_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Tensor:
-    """1 - soft Dice, mean over images and foreground classes, a scalar in [0, 1].
+    """1 - soft Dice, mean over the foreground classes that the batch shows, a scalar in [0, 1]; 0 where it shows none.
 
-    Per image rather than per batch, so that the loss is the mean over any partition of the batch; the background is
-    left out as in the scores. Own lines because MONAI's DiceLoss has no ignored pixels.
+    Pixels are pooled over the batch, as nnU-Net's batch Dice does, and absent classes are left to the cross-entropy:
+    per image, a class that is often absent (ears under hair) would cost nearly 1 for a few soft pixels, and is then
+    never predicted at all. Own lines because MONAI's DiceLoss has no ignored pixels.
     """
     _check(logits, label_map)
     counted = (label_map != ignore).unsqueeze(1)
     predicted = probabilities(logits)[:, 1:] * counted
     classes = torch.arange(1, predicted.shape[1] + 1, device=logits.device)[None, :, None, None]
     truth = ((label_map.unsqueeze(1) == classes) & counted).float()
-    overlap = (predicted * truth).sum((2, 3))
-    sizes = predicted.sum((2, 3)) + truth.sum((2, 3))
-    return 1 - ((2 * overlap + DICE_SMOOTHING_PX) / (sizes + DICE_SMOOTHING_PX)).mean()
+    overlap = (predicted * truth).sum((0, 2, 3))
+    truth_px, predicted_px = truth.sum((0, 2, 3)), predicted.sum((0, 2, 3))
+    loss = 1 - (2 * overlap + DICE_SMOOTHING_PX) / (truth_px + predicted_px + DICE_SMOOTHING_PX)
+    shown = (truth_px > 0).float()
+    return (loss * shown).sum() / shown.sum().clamp_min(1)
 
 
 def supervised_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ SMALL_NETWORKS = {
         "lambda_pixel": 0.1,
         "lambda_prior": 0.001,
     },
-    "baseline": {"images": 24_000, "learning_rate": 0.001},
+    "baseline": {"widths": [16, 32, 64, 128], "images": 40_000, "learning_rate": 0.0005},
     "run": {"checkpoint_every_images": 3_200, "preview_every_images": 3_200},
 }
 

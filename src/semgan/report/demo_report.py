@@ -27,7 +27,7 @@ from semgan.report.demo_files import (
 from semgan.report.health import findings
 from semgan.report.history import read_history
 from semgan.report.run_report import curve_sections, duration, sample_grids
-from semgan.report.sheet import COLOURS, domain_title, metric_title, shown_images, write_sheet
+from semgan.report.sheet import COLOURS, domain_title, kept_images, metric_title, write_sheet
 from semgan.results import ScoreRow
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _picture_blocks(out: Path, record: Record) -> Iterable[html.Block]:
     for place, domain in enumerate(record.domains):
         answers = {name: read_answers(out, name, domain) for name in record.methods}
         lines: list[tuple[str, tuple[html.Cell, ...]]] = []
-        for i in range(shown_images(out, record, domain)):
+        for i in range(min(record.plan.get("shown", 1), kept_images(out, record, domain))):
             lines += _image_lines(out, record, domain, i, answers, optimised, plain)
         caption = f"{domain_title(domain)}{' (the training domain)' if place == 0 else ''}"
         yield html.PictureTable(tuple(header), tuple(lines), caption)
@@ -270,7 +270,8 @@ def _training_sections(out: Path) -> list[html.Section]:
                     path.read_bytes(),
                     "Generated images and masks",
                     f"Drawn by the live generator after {images:,} images.",
-                    True,
+                    pixelated=True,
+                    wide=False,
                 )
             )
         for section in curve_sections(history):

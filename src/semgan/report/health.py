@@ -172,7 +172,7 @@ def check_labels(history: History, stage: str) -> list[Finding]:
         text = f"missing in the samples' masks: {', '.join(missing)}."
         found.append(_finding("wrong", stage, text, "The label branch has not learnt this (yet)."))
     if off:
-        text = f"the samples' masks and the labelled set hold different shares of {', '.join(off)}."
+        text = f"classes out of proportion in the samples' masks, next to the labelled set: {', '.join(off)}."
         found.append(_finding("watch", stage, text))
     if ratios and not found:
         text = "the samples' masks hold every class in about the labelled set's proportions."

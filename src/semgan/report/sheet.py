@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semgan.report import plotting
-from semgan.report.colours import METHODS, class_colours, colourise
+from semgan.report.colours import METHODS, colourise, hex_colour
 from semgan.report.curves import write_bytes_atomic
-from semgan.report.demo_files import Answers, Inputs, Record, find_score, read_answers, read_inputs, score_rows
+from semgan.report.demo_files import Answers, Record, find_score, read_answers, read_inputs, score_rows
 from semgan.results import ScoreRow
 
 if TYPE_CHECKING:
@@ -54,21 +54,21 @@ def write_sheet(out: Path, record: Record) -> Path:
 def sheet_columns(out: Path, record: Record) -> list[Column]:
     """Input and truth, then each method's picks: mask, and the reconstruction where there is one."""
     inputs = {domain: read_inputs(out, domain) for domain in record.domains}
-    best = {domain: typical_image(out, record, domain, inputs[domain]) for domain in record.domains}
+    shown = typical_image(out, record)
     classes = len(record.classes)
     columns = [
-        Column("", "image", tuple(inputs[d].image[best[d]] for d in record.domains)),
-        Column("", "true mask", tuple(colourise(inputs[d].truth[best[d]], classes) for d in record.domains)),
+        Column("", "image", tuple(inputs[d].image[shown] for d in record.domains)),
+        Column("", "true mask", tuple(colourise(inputs[d].truth[shown], classes) for d in record.domains)),
     ]
     for name, method in record.methods.items():
         answers = {domain: read_answers(out, name, domain) for domain in record.domains}
         masks, recons = [], []
         for domain in record.domains:
             place = answers[domain].steps.index(method.chosen_steps)
-            masks.append(colourise(answers[domain].masks[place, best[domain]], classes))
+            masks.append(colourise(answers[domain].masks[place, shown], classes))
             pictures = answers[domain].reconstructions
             if pictures is not None:
-                recons.append(pictures[place, best[domain]])
+                recons.append(pictures[place, shown])
         group = f"{method.title}\n({method.weights})"
         if recons:
             columns.append(Column(group, "image found", tuple(recons)))
@@ -76,18 +76,22 @@ def sheet_columns(out: Path, record: Record) -> list[Column]:
     return columns
 
 
-def typical_image(out: Path, record: Record, domain: str, inputs: Inputs) -> int:
-    """The shown image whose agreement with the truth, over all methods, is nearest to the median: not the best one."""
-    shown = shown_images(out, record, domain)
-    agreement = np.zeros(len(inputs.truth))
-    for name, method in record.methods.items():
-        answers = read_answers(out, name, domain)
-        masks = answers.masks[answers.steps.index(method.chosen_steps)]
-        agreement += (masks == inputs.truth).mean((1, 2))
-    return int(np.argsort(np.abs(agreement - np.median(agreement))[:shown], kind="stable")[0])
+def typical_image(out: Path, record: Record) -> int:
+    """The image whose agreement with the truth, over all methods and domains, is nearest to the median: not the best.
+
+    The same number for every domain, since phantoms of one number have one shape in all domains.
+    """
+    agreement = np.zeros(record.images_per_domain)
+    for domain in record.domains:
+        truth = read_inputs(out, domain).truth[: record.images_per_domain]
+        for name, method in record.methods.items():
+            answers = read_answers(out, name, domain)
+            agreement += (answers.masks[answers.steps.index(method.chosen_steps)] == truth).mean((1, 2))
+    distance = np.abs(agreement - np.median(agreement))
+    return int(np.argmin(distance[: min(kept_images(out, record, domain) for domain in record.domains)]))
 
 
-def shown_images(out: Path, record: Record, domain: str) -> int:
+def kept_images(out: Path, record: Record, domain: str) -> int:
     """How many images of a domain have reconstructions."""
     counts = [_shown(read_answers(out, name, domain)) for name in record.methods]
     return min([count for count in counts if count is not None] or [record.images_per_domain])
@@ -168,9 +172,10 @@ def _paint_bars(
             highest = max(highest, value)
             y = row + 0.5 + (place - (len(methods) - 1) / 2) * thick
             axes.barh(y, value, 0.9 * thick, color=COLOURS.get(name, plotting.FAINT))
-            axes.text(value + 0.01, y, f"{value:.2f}".lstrip("0"), va="center", fontsize=8, color=plotting.INK)
+            offset = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(f"{value:.2f}", (value, y), **offset, fontsize=8, color=plotting.INK)
     axes.set_ylim(len(record.domains), 0)
-    axes.set_xlim(0, max(1.12 * highest, 0.1))
+    axes.set_xlim(0, max(1.17 * highest, 0.1))
     axes.set_yticks([])
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.grid(axis="y", visible=False)
@@ -201,11 +206,11 @@ def metric_title(metric: str) -> str:
 
 
 def _paint_classes(figure: Figure, record: Record, y: float, left: float) -> None:
+    """One line of squares and class names below the pictures."""
     width = float(figure.get_size_inches()[0])
-    colours = class_colours(len(record.classes)) / 255
     x = left
     for value, name in enumerate(record.classes):
         if value:
-            figure.text(x, y, "■", color=colours[value], fontsize=12, va="center")
-            figure.text(x + 0.17 / width, y, name, fontsize=9, va="center", color=plotting.INK)
-            x += (0.42 + 0.085 * len(name)) / width
+            figure.text(x, y, "■", color=hex_colour(value, len(record.classes)), fontsize=12, va="center")
+            figure.text(x + 0.15 / width, y, name, fontsize=9, va="center", color=plotting.INK)
+            x += (0.34 + 0.073 * len(name)) / width

@@ -140,8 +140,8 @@ def save_stage(stage: Stage, run: RunFolder, images_seen: int) -> None:
 def read_stage_checkpoint(path: Path, stage: str) -> tuple[int, dict[str, Any]]:
     """Images seen and state. Raises ValueError where the file belongs to another stage."""
     saved = load_checkpoint(path)
-    if saved["stage"] != stage:
-        raise ValueError(f"{path} is a checkpoint of stage '{saved['stage']}'; expected one of stage '{stage}'.")
+    if saved.get("stage") != stage:
+        raise ValueError(f"{path} is a checkpoint of stage '{saved.get('stage')}'; expected one of stage '{stage}'.")
     return int(saved["images_seen"]), saved["state"]
 
 

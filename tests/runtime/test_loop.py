@@ -1,0 +1,241 @@
+"""The clerk: stops at any step, goes on to the bit, keeps the last good checkpoint, writes an honest diary."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fake_stage import BATCH, TOTAL, FakeStage, train
+
+from semgan.artifacts import RunFolder, load_checkpoint, read_metrics, save_checkpoint
+from semgan.runtime import loop
+from semgan.runtime.loop import StageResult, TrainingDiverged, run_stage
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """An uninterrupted run's stage; its folder is ``whole``."""
+    stage = FakeStage()
+    assert train(tmp_path / "whole", stage) == StageResult(TOTAL, finished=True)
+    return stage
+
+
+def same(first, second):
+    return torch.equal(first.weights, second.weights) and torch.equal(first.momentum, second.momentum)
+
+
+def checkpoint(folder):
+    return folder / "checkpoints" / "gan.safetensors"
+
+
+def rows(folder):
+    """Lines of metrics.jsonl without what depends on the clock."""
+    timing = ("seconds", "images_per_second")
+    lines = read_metrics(RunFolder(folder).metrics)
+    return [{name: value for name, value in line.items() if name not in timing} for line in lines]
+
+
+def press(key):
+    return lambda: os.kill(os.getpid(), key)
+
+
+# ---------------------------------------------------------------- stopping and going on
+
+
+@pytest.mark.parametrize("stop", [0, 4, 16, 20, 60])
+def test_a_run_out_of_time_and_resumed_equals_an_uninterrupted_run(tmp_path, monkeypatch, whole, stop):
+    first = FakeStage()
+    clock = SimpleNamespace(monotonic=lambda: BATCH * first.steps, time=time.time)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "time", clock)
+        assert train(tmp_path / "a", first, deadline=stop) == StageResult(stop, finished=False)
+    assert checkpoint(tmp_path / "a").is_file() == (stop > 0)
+    second = FakeStage()
+    assert train(tmp_path / "a", second) == StageResult(TOTAL, finished=True)
+    assert same(second, whole) and second.steps == (TOTAL - stop) // BATCH
+
+
+@pytest.mark.parametrize("key", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_stopped_by_a_signal_and_resumed_equals_an_uninterrupted_run(tmp_path, whole, key):
+    before = signal.getsignal(key)
+    first = FakeStage({24: press(key)})
+    assert train(tmp_path / "a", first) == StageResult(28, finished=False, interrupted=True)
+    assert signal.getsignal(key) is before
+    assert load_checkpoint(checkpoint(tmp_path / "a"))["images_seen"] == 28
+    second = FakeStage()
+    assert train(tmp_path / "a", second).finished
+    assert same(second, whole)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_loses_only_the_work_since_the_checkpoint(tmp_path, whole):
+    def impatient():
+        press(signal.SIGINT)()
+        press(signal.SIGINT)()
+        time.sleep(1)  # Python delivers signals between two instructions
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "a", FakeStage({40: impatient}))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert load_checkpoint(checkpoint(tmp_path / "a"))["images_seen"] == 32
+    second = FakeStage()
+    train(tmp_path / "a", second)
+    assert same(second, whole) and rows(tmp_path / "a") == rows(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("moment", "images_seen"), [("between", 32), ("inside", 16)])
+def test_a_killed_run_goes_on_from_its_last_checkpoint_as_if_nothing_had_been(tmp_path, whole, moment, images_seen):
+    """kill -9 between two checkpoints, and inside the writing of one."""
+    program = [sys.executable, str(HERE / "fake_stage.py"), str(tmp_path / "a"), moment]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert load_checkpoint(checkpoint(tmp_path / "a"))["images_seen"] == images_seen
+    second = FakeStage()
+    assert train(tmp_path / "a", second).finished
+    assert same(second, whole) and rows(tmp_path / "a") == rows(tmp_path / "whole")
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path, whole):
+    lines = rows(tmp_path / "whole")
+    again = FakeStage()
+    assert train(tmp_path / "whole", again) == StageResult(TOTAL, finished=True)
+    assert again.steps == 0 and same(again, whole) and rows(tmp_path / "whole") == lines
+
+
+def test_a_stage_runs_outside_the_main_thread_too(tmp_path, whole):
+    """As in a server: signals are then the business of whoever owns the main thread."""
+    stage = FakeStage()
+    thread = threading.Thread(target=train, args=(tmp_path / "a", stage))
+    thread.start()
+    thread.join()
+    assert same(stage, whole)
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    broken = FakeStage({36: lambda: {"loss/size": torch.tensor(float("nan"))}})
+    with pytest.raises(TrainingDiverged, match=r"loss/size not finite near image 40 of stage 'gan'.*last good check"):
+        train(tmp_path / "a", broken)
+    saved = load_checkpoint(checkpoint(tmp_path / "a"))
+    assert saved["images_seen"] == 32 and torch.isfinite(saved["state"]["weights"]).all()
+    assert rows(tmp_path / "a")[-1]["images_seen"] == 32
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_numbers_are_never_saved(tmp_path, value):
+    stage = FakeStage()
+    stage.at = {44: lambda: setattr(stage, "momentum", torch.full((3,), value))}
+    stage.step = lambda seen, step=stage.step: {"loss/calm": step(seen)["index"]}  # no loss tells of it
+    with pytest.raises(TrainingDiverged, match=r"'momentum' of stage 'gan' is not finite at image 48"):
+        train(tmp_path / "a", stage)
+    assert load_checkpoint(checkpoint(tmp_path / "a"))["images_seen"] == 32
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_can_go_on(tmp_path, monkeypatch, whole):
+    times = []
+
+    def cut_short(tensors, path, metadata=None):
+        times.append(path)
+        if len(times) == 2:
+            Path(path).write_bytes(b"some bytes")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(tensors, path, metadata=metadata)
+
+    from safetensors.torch import save_file as original
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.save_file", cut_short)
+        with pytest.raises(OSError, match="space"):
+            train(tmp_path / "a", FakeStage())
+    assert load_checkpoint(checkpoint(tmp_path / "a"))["images_seen"] == 16
+    assert [path.name for path in checkpoint(tmp_path / "a").parent.iterdir()] == ["gan.safetensors"]
+    second = FakeStage()
+    train(tmp_path / "a", second)
+    assert same(second, whole)
+
+
+def test_a_checkpoint_of_another_stage_is_refused(tmp_path, whole):
+    shutil.copy(checkpoint(tmp_path / "whole"), tmp_path / "whole" / "checkpoints" / "encoder.safetensors")
+    other = FakeStage()
+    other.name = "encoder"
+    with pytest.raises(ValueError, match=r"encoder.safetensors is a checkpoint of stage 'gan'; expected .*'encoder'"):
+        train(tmp_path / "whole", other)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_in_one_line(tmp_path, whole):
+    before = checkpoint(tmp_path / "whole").read_bytes()
+    with pytest.raises(ValueError, match=r"gan.safetensors does not fit these settings \(size mismatch.*-o") as caught:
+        train(tmp_path / "whole", FakeStage(width=5))
+    assert "\n" not in str(caught.value)
+    assert checkpoint(tmp_path / "whole").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "another file"])
+def test_a_damaged_checkpoint_is_named(tmp_path, whole, damage):
+    path = checkpoint(tmp_path / "whole")
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-5])
+    else:
+        save_checkpoint(path, {"network": torch.ones(1)})
+    with pytest.raises(ValueError, match="gan.safetensors"):
+        train(tmp_path / "whole", FakeStage())
+
+
+# ---------------------------------------------------------------- the diary
+
+
+def test_lines_hold_the_means_since_the_line_before(tmp_path, whole):
+    lines = rows(tmp_path / "whole")
+    assert [line["images_seen"] for line in lines] == list(range(8, TOTAL + 1, 8))
+    assert [line["index"] for line in lines] == [first + 2 for first in range(0, TOTAL, 8)]  # steps at 0 and 4, ...
+    timed = read_metrics(RunFolder(tmp_path / "whole").metrics)
+    assert all(line["stage"] == "gan" and line["images_per_second"] > 0 for line in timed)
+
+
+def test_previews_come_when_due_and_at_the_end_and_change_nothing(tmp_path, whole):
+    shown = []
+    stage = FakeStage()
+    train(tmp_path / "a", stage, preview=lambda seen: shown.append(seen) or {"validation/dice": seen / 100})
+    assert shown == [32, 64] and same(stage, whole)
+    scores = [(line["images_seen"], line["validation/dice"]) for line in rows(tmp_path / "a") if len(line) == 3]
+    assert scores == [(32, 0.32), (64, 0.64)]
+
+
+def test_a_loss_that_comes_rarely_is_averaged_over_the_steps_that_had_it(tmp_path):
+    stage = FakeStage({4: lambda: {"r1": torch.tensor(3.0)}, 12: lambda: {"r1": torch.tensor(5.0)}})
+    train(tmp_path / "a", stage)
+    assert [line.get("r1") for line in rows(tmp_path / "a")][:3] == [3.0, 5.0, None]
+
+
+def test_progress_is_told_after_every_step(tmp_path):
+    told = []
+    train(tmp_path / "a", FakeStage(), progress=lambda *words: told.append(words))
+    assert told[0] == (BATCH, TOTAL, "train gan") and told[-1] == (TOTAL, TOTAL, "train gan")
+    assert len(told) == TOTAL // BATCH
+
+
+def test_a_length_that_is_no_multiple_of_the_batch_is_rounded_up(tmp_path):
+    stage = FakeStage()
+    stage.total_images = 30
+    told = []
+    result = train(tmp_path / "a", stage, progress=lambda done, total, what: told.append(done))
+    assert result == StageResult(32, finished=True) and told[-1] == 30
+
+
+def test_a_run_folder_without_checkpoints_folder_is_no_obstacle(tmp_path):
+    from fake_stage import SETTINGS
+
+    (tmp_path / "a").mkdir()
+    assert run_stage(FakeStage(), RunFolder(tmp_path / "a"), SETTINGS).finished
