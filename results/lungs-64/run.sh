@@ -18,7 +18,7 @@ train() { semgan train "$WORK/data" -o "$WORK/$1" --recipe lungs-64 --split-seed
 
 train 9-semgan --labels 9 --method semgan
 # Nested lists: the 35 labels hold the 9, so stage 1 goes on from the first run's networks with the new labels.
-train 35-semgan --labels 35 --method semgan --init-from "$WORK/9-semgan" --set gan.images=24000
+train 35-semgan --labels 35 --method semgan --init-from "$WORK/9-semgan" --set gan.images=12000
 for labels in 9 35; do
     for method in unet unet-strong; do
         train "$labels-$method" --labels "$labels" --method "$method"

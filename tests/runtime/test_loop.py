@@ -138,7 +138,7 @@ def test_weights_that_are_not_numbers_are_never_saved(tmp_path, value):
     stage = FakeStage()
     stage.at = {44: lambda: setattr(stage, "momentum", torch.full((3,), value))}
     stage.step = lambda seen, step=stage.step: {"loss/calm": step(seen)["index"]}  # no loss tells of it
-    with pytest.raises(TrainingDiverged, match=r"'momentum' of stage 'gan' is not finite at image 48"):
+    with pytest.raises(TrainingDiverged, match=r"'weights' of stage 'gan' is not finite at image 48"):
         train(tmp_path / "a", stage)
     assert load_checkpoint(checkpoint(tmp_path / "a"))["images_seen"] == 32
 

@@ -1,4 +1,4 @@
-"""Every stage of training at its smallest: 16 px, 40 images, batch 4; everything random is switched on."""
+"""Every stage of training at its smallest: 16 px, 24 images, batch 4; everything random is switched on."""
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ SETTINGS = override(
         "generator": {"w_dim": 8, "mapping_layers": 2, "widths": [8, 8, 8]},
         "critics": {"pair_base_width": 4, "pair_layers": 2},
         "gan": {
-            "images": 40,
+            "images": 24,
             "batch": BATCH,
             "precision": "float32",
             "r1_every": 2,
@@ -38,7 +38,7 @@ SETTINGS = override(
         "encoder": {
             "trunk": "narrow",
             "lateral_width": 8,
-            "images": 40,
+            "images": 24,
             "batch": BATCH,
             "precision": "float32",
             "generated_weight": 0.5,
@@ -46,12 +46,12 @@ SETTINGS = override(
         },
         "baseline": {
             "widths": [4, 4, 8, 8],
-            "images": 40,
+            "images": 24,
             "batch": BATCH,
             "precision": "float32",
             "intensity_augment": True,
         },
-        "run": {"log_every_images": 8, "checkpoint_every_images": 16, "preview_every_images": 1000},
+        "run": {"log_every_images": 8, "checkpoint_every_images": 8, "preview_every_images": 1000},
     },
     "the test",
 )

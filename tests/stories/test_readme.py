@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from semgan.cli import main
+from semgan.cli import app, main
 from semgan.data.phantoms import write_phantom_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -113,3 +114,24 @@ def test_links_and_pictures_of_readme_and_docs_lead_somewhere():
             if "://" not in target and not (page.parent / target).exists():
                 broken.append(f"{page.name}: {target}")
     assert not broken
+
+
+def test_verbs_and_options_named_in_the_docs_exist():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    shown = [match for line in lines for match in re.findall(r"(?:^ {4}|`)(semgan [a-z][^`|#(]*)", line)]
+    assert len(shown) > 15
+    wrong = [text for text in shown if not parses(text.split())]
+    assert not wrong
+
+
+def parses(words: list[str]) -> bool:
+    """Whether the verb exists and has all the options of a command, which may name no files or end in "..."."""
+    command = typer.main.get_command(app)
+    rest = words[1:]
+    while rest and hasattr(command, "commands"):
+        if rest[0] not in command.commands:
+            return False
+        command, rest = command.commands[rest[0]], rest[1:]
+    known = {name for item in command.params for name in item.opts} | {"--help"}
+    return {word for word in rest if re.fullmatch(r"--?[a-z-]+", word)} <= known

@@ -16,7 +16,6 @@ def recipe() -> Settings:
         "critics": {"pair_base_width": 24, "pair_layers": 2},
         "gan": {"images": 100_000, "path_length_every": 16, "ema_half_life_images": 5_000},
         "encoder": {"lateral_width": 96, "images": 32_000, "batch": 32},
-        "perceptual": {"distance": "discriminator"},
         "run": {"checkpoint_every_images": 6_400, "preview_every_images": 6_400},
     }
     return override(override(Settings(), SMALL_NETWORKS, "phantoms"), task, "phantoms")

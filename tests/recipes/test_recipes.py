@@ -1,0 +1,89 @@
+"""Every recipe loads, tells its cost, fits every method, and describes networks that can be built."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from semgan import config, recipes
+from semgan.baselines.unet import build_unet
+from semgan.config import Settings
+from semgan.methods import METHODS
+from semgan.stages.stage1_gan import build_generator, build_image_critic, build_pair_critic
+from semgan.types import LabelSpace
+
+FOLDER = Path(recipes.__file__).parent
+NAMES = recipes.names()
+
+
+def test_names_are_those_of_the_files_and_hold_what_the_interfaces_promise():
+    files = {path.stem.replace("_", "-") for path in FOLDER.glob("*.py")} - {"--init--"}
+    assert set(NAMES) == files and list(NAMES) == sorted(NAMES)
+    promised = {"debug", "lungs-64", "skin-64", "faces-64", "chest-xray", "skin", "liver-ct", "faces", "phantoms"}
+    assert promised <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_knows_its_name_and_its_header_tells_command_and_cost(name):
+    assert recipes.load(name).recipe == name
+    header = importlib.import_module(f"semgan.recipes.{name.replace('-', '_')}").__doc__ or ""
+    assert re.search(rf"^Command: .*--recipe {name}\b", header, re.MULTILINE)
+    assert re.search(r"^Cost: +\S", header, re.MULTILINE)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_resolves_on_every_recipe(name, method):
+    changes = METHODS[method].changes
+    settings = config.override(recipes.load(name), changes | {"method": method})
+    assert settings.method == method
+    for group, values in changes.items():
+        for key, value in values.items():
+            assert getattr(getattr(settings, group), key) == value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_networks_of_a_recipe_can_be_built(name):
+    settings, labels = recipes.load(name), LabelSpace(("background", "one", "two"))
+    with torch.device("meta"):
+        assert build_generator(settings, labels).size_px == settings.preprocessing.size_px
+        build_image_critic(settings)
+        build_pair_critic(settings, labels)
+        build_unet(settings.baseline.widths, settings.preprocessing.channels, labels.channels)
+
+
+def test_a_recipe_that_is_not_there_comes_with_a_suggestion():
+    with pytest.raises(ValueError, match=r"Unknown recipe 'lung-64'. Did you mean 'lungs-64'\? There are: .*debug"):
+        recipes.load("lung-64")
+
+
+def written(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_yaml_file_overrides_the_defaults_key_by_key(tmp_path):
+    found = recipes.load(written(tmp_path, "gan:\n  batch: 6\nseed: 3\n"))
+    assert found == config.override(Settings(), {"recipe": "mine", "seed": 3, "gan": {"batch": 6}})
+
+
+def test_a_yaml_file_can_start_from_a_recipe(tmp_path):
+    found = recipes.load(str(written(tmp_path, "recipe: debug\ngan:\n  batch: 6\n")))
+    assert found == config.override(recipes.load("debug"), {"gan": {"batch": 6}})
+
+
+def test_the_saved_settings_of_a_run_are_a_recipe_that_gives_the_same_settings(tmp_path):
+    settings = config.override(recipes.load("lungs-64"), {"gan": {"batch": 6}, "classes": ["a", "b", "c"]})
+    assert recipes.load(written(tmp_path, config.dump(settings))) == settings
+
+
+def test_a_yaml_file_that_is_missing_or_wrong_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.yaml does not exist; --recipe takes a name \("):
+        recipes.load(tmp_path / "nowhere.yaml")
+    with pytest.raises(ValueError, match=r"'gan.bach' in .*mine.yaml. Did you mean 'gan.batch'"):
+        recipes.load(written(tmp_path, "gan: {bach: 3}"))

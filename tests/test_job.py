@@ -1,0 +1,93 @@
+"""What every method trains from: the right images, no mask that is not its own."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from semgan import config
+from semgan.artifacts import RunFolder
+from semgan.data import loading
+from semgan.data.folder import Dataset
+from semgan.data.splits import write_splits
+from semgan.job import TrainingJob, load_pixels
+
+SETTINGS = config.override(config.Settings(), {"preprocessing": {"size_px": 16}, "classes": ["background", "lungs"]})
+
+
+@pytest.fixture
+def job(tiny_dataset, tmp_path):
+    def job(**changes):
+        settings = config.override(SETTINGS, changes)
+        dataset = Dataset.open(tiny_dataset)
+        cache, pixels = load_pixels(dataset, settings)
+        run, device = RunFolder(tmp_path / "run"), torch.device("cpu")
+        return TrainingJob(settings, dataset.labels, run, device, images=cache.images, **pixels)
+
+    return job
+
+
+def test_labelled_unlabelled_and_validation_images_are_told_apart(job):
+    found = job()
+    assert (len(found.labelled), len(found.unlabelled), len(found.validation)) == (6, 6, 3)
+    rows = [set(pixels.rows.tolist()) for pixels in (found.labelled, found.unlabelled, found.validation)]
+    assert not (rows[0] & rows[1] or rows[0] & rows[2] or rows[1] & rows[2])
+    assert found.labelled.label_maps.shape == (6, 16, 16) and found.unlabelled.label_maps is None
+
+
+def test_only_masks_of_labelled_and_validation_cases_are_opened(tiny_dataset, monkeypatch):
+    write_splits(tiny_dataset, labels=2, split_seed=5)
+    dataset = Dataset.open(tiny_dataset)
+    opened = []
+    read = loading.read_label
+    monkeypatch.setattr(loading, "read_label", lambda path: opened.append(path) or read(path))
+    _, pixels = load_pixels(dataset, config.override(SETTINGS, {"labels": 2, "split_seed": 5}))
+    expected = [case.label for case in dataset.labelled(2, 5) + dataset.validation()]
+    assert sorted(opened) == sorted(expected)
+    assert len(pixels["labelled"]) == 2 and len(pixels["unlabelled"]) == 10
+
+
+def test_streams_show_the_images_they_are_named_for(job):
+    found = job(data={"mirror": False})
+    labelled = found.labelled_stream("labelled", moved=False)
+    assert len(labelled) == 6
+    batch = labelled.batch(0, 6)
+    assert sorted(batch.label_map.sum((1, 2)).tolist()) == sorted(found.labelled.label_maps.sum((1, 2)).tolist())
+    assert len(found.image_stream("images", with_labelled=True)) == 12
+    assert len(found.image_stream("images", with_labelled=False)) == 6
+
+
+def test_labelled_pairs_are_moved_only_where_asked(job):
+    found = job(data={"mirror": False})
+    still, again, moved = (found.labelled_stream("labelled", moved=moved).batch(0, 6) for moved in (False, False, True))
+    assert torch.equal(still.image, again.image)
+    assert not torch.allclose(still.image, moved.image, atol=0.05)
+
+
+def test_without_unlabelled_images_the_labelled_ones_take_their_place(job):
+    found = job()
+    bare = TrainingJob(**{**vars(found), "unlabelled": type(found.unlabelled)(np.zeros(0, np.int64))})
+    assert len(bare.image_stream("images", with_labelled=False)) == 6
+
+
+def test_validation_scores_are_one_for_the_truth_and_use_no_more_cases_than_allowed(job):
+    found = job(run={"validation_cases": 2})
+    shown = []
+
+    def truth(image):
+        maps = torch.from_numpy(found.validation.label_maps[len(shown) : len(shown) + len(image)]).long()
+        shown.extend(image)
+        return torch.nn.functional.one_hot(maps, 2).permute(0, 3, 1, 2).float()
+
+    assert found.validate(truth) == pytest.approx(1.0)
+    assert len(shown) == 2
+
+
+def test_a_dataset_without_validation_list_says_what_that_means(tiny_dataset, monkeypatch, caplog):
+    monkeypatch.setattr(Dataset, "validation", lambda self: [])
+    with caplog.at_level(logging.WARNING, logger="semgan"):
+        _, pixels = load_pixels(Dataset.open(tiny_dataset), SETTINGS)
+    assert "no validation list" in caplog.text and len(pixels["validation"]) == 0

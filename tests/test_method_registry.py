@@ -1,0 +1,36 @@
+"""The one registry of methods: names, suggestions, and what the paper's method is made of."""
+
+import pytest
+
+from semgan import artifacts, config, methods, recipes
+
+
+def test_a_method_that_is_not_there_comes_with_a_suggestion():
+    with pytest.raises(ValueError, match=r"Unknown method 'semgan-papr'. Did you mean 'semgan-paper'\? There are: sem"):
+        methods.get("semgan-papr")
+    with pytest.raises(ValueError, match="Unknown method 'xyz'. There are"):
+        methods.get("xyz")
+
+
+def test_rivals_are_the_methods_without_our_generator():
+    assert {name for name, method in methods.METHODS.items() if not method.rival} == {"semgan", "semgan-paper"}
+
+
+def test_the_papers_method_undoes_the_departures_of_a_recipe():
+    """Method sections 3 to 5, over a recipe that departs in every one of them."""
+    settings = config.override(recipes.load("lungs-64"), methods.get("semgan-paper").changes)
+    assert (settings.gan.feature_matching_of, settings.gan.pair_augment, settings.gan.augment) == (
+        "pairs",
+        "real",
+        "none",
+    )
+    assert settings.encoder.generated_weight == settings.encoder.photometric_augment == 0
+    assert (settings.inversion.space, settings.inversion.reduction) == ("w_plus", "sum")
+    assert (settings.inversion.lambda_encoder, settings.inversion.lambda_prior) == (0.1, 0)
+    assert settings.generator == recipes.load("lungs-64").generator  # sizes stay the recipe's
+
+
+def test_a_model_of_an_unknown_method_is_refused(tmp_path):
+    artifacts.save_model(tmp_path / "model", {"method": "time-machine"}, {}, "card")
+    with pytest.raises(ValueError, match="Unknown method 'time-machine'"):
+        methods.load(tmp_path)

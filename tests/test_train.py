@@ -1,0 +1,231 @@
+"""The verb train: settings by layers, dry runs, stages one by one, interruptions, warm starts."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from semgan import train as module
+from semgan.artifacts import RunFolder, load_checkpoint, load_tensors, read_json, read_metrics
+from semgan.data.folder import Dataset
+from semgan.train import DryRun, as_dictionary, resolve_settings, train
+
+
+@pytest.fixture
+def start(tiny_dataset, quick, tmp_path):
+    """``start("run", stage="gan", changes=[...])``: train with the quick settings into a folder of the test."""
+
+    def start(name, *, changes=(), **more):
+        return train(tiny_dataset, tmp_path / name, recipe="debug", changes=[*quick, *changes], device="cpu", **more)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_dataset, quick, tmp_path_factory):
+    """A run without interruption."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert train(tiny_dataset, out, recipe="debug", changes=quick, device="cpu").finished
+    return out
+
+
+def stop_at(images, stage):
+    """Ctrl-C as soon as that many images of a stage are seen."""
+
+    def progress(done, total, what):
+        if what == f"train {stage}" and done >= images:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def same_tensors(first, second):
+    a, b = load_tensors(first)[0], load_tensors(second)[0]
+    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def content(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_later_layers_of_settings_win(tiny_dataset):
+    """Recipe, method, dataset, named options, --set."""
+    dataset = Dataset.open(tiny_dataset)
+    plain = resolve_settings(dataset, "debug")
+    assert plain.gan.augment == "adaptive" and plain.method == "semgan"
+    assert plain.classes == ("background", "lungs") and plain.preprocessing.channels == 1
+    paper = resolve_settings(dataset, "debug", method="semgan-paper", seed=3, labels=5, split_seed=2)
+    assert paper.gan.augment == "none" and (paper.seed, paper.labels, paper.split_seed) == (3, 5, 2)
+    changes = ["gan.augment=fixed", "seed=4", "metric=jaccard"]
+    final = resolve_settings(dataset, "debug", method="semgan-paper", seed=3, changes=changes)
+    assert (final.gan.augment, final.seed, final.metric) == ("fixed", 4, "jaccard")
+
+
+def test_options_that_are_not_given_leave_the_recipe_alone(tiny_dataset, tmp_path):
+    (tmp_path / "mine.yaml").write_text("recipe: debug\nseed: 7\nlabels: 3\nmethod: unet\n")
+    settings = resolve_settings(Dataset.open(tiny_dataset), tmp_path / "mine.yaml")
+    assert (settings.seed, settings.labels, settings.method) == (7, 3, "unet")
+
+
+# ---------------------------------------------------------------- dry run
+
+
+@pytest.mark.parametrize(("method", "stages"), [("semgan", {"gan", "encoder"}), ("unet", {"baseline"})])
+def test_a_dry_run_tells_settings_time_and_memory_and_writes_no_run(start, tmp_path, method, stages):
+    found = start("run", method=method, dry_run=True)
+    assert isinstance(found, DryRun)
+    assert (found.labelled, found.unlabelled, found.validation) == (6, 6, 3)
+    assert set(found.expected_minutes) == stages and all(0 < value < 60 for value in found.expected_minutes.values())
+    assert found.memory_mb > 50
+    assert found.settings["gan"]["images"] == 16 and found.settings["method"] == method
+    assert not (tmp_path / "run").exists()
+    assert as_dictionary(found)["settings"] == found.settings
+
+
+def test_the_expected_time_grows_with_the_length(start, monkeypatch):
+    speeds = [{"stage": "baseline", "images_per_second": 50.0}, {"stage": "baseline", "images_per_second": 100.0}]
+    monkeypatch.setattr("semgan.artifacts.read_metrics", lambda path: speeds)
+    found = start("run", method="unet", dry_run=True, changes=["baseline.images=60000"])
+    assert found.expected_minutes == {"baseline": pytest.approx(10.0)}
+
+
+# ---------------------------------------------------------------- errors come first, and leave nothing
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"resume": True}, FileNotFoundError, "--resume: .* is not a run; leave --resume out"),
+        ({"stage": "gann"}, ValueError, "Unknown stage 'gann'; expected gan, encoder or all"),
+        ({"labels": 4}, ValueError, "no list 'labelled_4_seed0'.*semgan data split"),
+        ({"method": "gan"}, ValueError, "Unknown method 'gan'"),
+        ({"changes": ["gan.bach=3"]}, ValueError, "gan.bach"),
+    ],
+)
+def test_bad_requests_leave_no_run_behind(start, tmp_path, options, error, words):
+    with pytest.raises(error, match=words):
+        start("run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_than_two_labelled_images_are_refused_and_leave_no_run_behind(start, tmp_path, monkeypatch):
+    labelled = Dataset.labelled
+    monkeypatch.setattr(Dataset, "labelled", lambda *request: labelled(*request)[:1])
+    with pytest.raises(ValueError, match="has 1 labelled training images; at least 2 are needed"):
+        start("run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_encoder_needs_a_generator(start):
+    with pytest.raises(FileNotFoundError, match="gan.safetensors is missing.*run --stage gan first"):
+        start("run", stage="encoder")
+
+
+# ---------------------------------------------------------------- stages and interruptions
+
+
+def test_stages_one_by_one_give_the_same_model_as_both_at_once(start, tmp_path, whole):
+    first = start("run", stage="gan")
+    assert first.finished and first.images_seen == 16
+    assert not (tmp_path / "run" / "model" / "encoder.safetensors").exists()
+    assert start("run", stage="encoder").finished
+    for name in ("generator", "encoder", "image_critic"):
+        assert same_tensors(tmp_path / f"run/model/{name}.safetensors", whole / f"model/{name}.safetensors"), name
+    described = [read_json(folder / "model" / "config.json") for folder in (tmp_path / "run", whole)]
+    assert described[0]["inversion"] == described[1]["inversion"]
+
+
+def test_an_interrupted_run_ends_with_the_model_of_an_uninterrupted_one(start, tmp_path, whole):
+    """Ctrl-C in both stages, then no time at all, then the same command again."""
+    with pytest.raises(KeyboardInterrupt):
+        start("run", progress=stop_at(12, "gan"))
+    stopped = start("run", max_minutes=0)
+    assert (stopped.finished, stopped.interrupted, stopped.images_seen) == (False, False, 8)  # the last checkpoint
+    with pytest.raises(KeyboardInterrupt):
+        start("run", progress=stop_at(12, "encoder"))
+    assert start("run", resume=True).finished
+    for name in ("generator", "encoder", "image_critic"):
+        assert same_tensors(tmp_path / f"run/model/{name}.safetensors", whole / f"model/{name}.safetensors"), name
+    seen = [(row["stage"], row["images_seen"]) for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert [images for stage, images in seen if stage == "encoder"] == [4, 8, 12, 16, 16]  # the last: validation
+
+
+def test_an_encoder_starts_anew_when_its_generator_was_trained_further(start, tmp_path, whole):
+    with pytest.raises(KeyboardInterrupt):
+        start("run", stage="gan", progress=stop_at(8, "gan"))
+    start("run", stage="gan", max_minutes=0)
+    start("run", stage="encoder")
+    early = load_checkpoint(tmp_path / "run" / "checkpoints" / "encoder.safetensors")
+    assert "anew" not in (tmp_path / "run" / "log.txt").read_text()
+    assert start("run").finished
+    assert "the encoder starts anew" in (tmp_path / "run" / "log.txt").read_text()
+    late = load_checkpoint(tmp_path / "run" / "checkpoints" / "encoder.safetensors")
+    assert early["images_seen"] == late["images_seen"] == 16
+    assert same_tensors(tmp_path / "run/model/encoder.safetensors", whole / "model/encoder.safetensors")
+
+
+def test_a_finished_run_keeps_its_whole_model_when_a_stage_is_asked_for_again(start, tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "run")
+    assert start("run", stage="gan").finished
+    assert same_tensors(tmp_path / "run/model/encoder.safetensors", whole / "model/encoder.safetensors")
+    assert read_json(tmp_path / "run/model/config.json")["inversion"]["chosen_steps"] is not None
+
+
+# ---------------------------------------------------------------- warm starts
+
+
+def test_a_warm_start_begins_with_the_networks_of_the_other_run(start, tmp_path, whole):
+    start("run", stage="gan", init_from=whole, max_minutes=0)
+    assert "Started from the networks of" in (tmp_path / "run" / "log.txt").read_text()
+    assert same_tensors(tmp_path / "run/model/image_critic.safetensors", whole / "model/image_critic.safetensors")
+
+
+def test_a_warm_start_happens_once(start, tmp_path, whole):
+    """The same command goes on from the run's own checkpoint."""
+    with pytest.raises(KeyboardInterrupt):
+        start("run", stage="gan", init_from=whole, progress=stop_at(12, "gan"))
+    start("run", stage="gan", init_from=whole)
+    start("other", stage="gan", init_from=whole)
+    assert same_tensors(tmp_path / "run/model/generator.safetensors", tmp_path / "other/model/generator.safetensors")
+    assert not same_tensors(tmp_path / "run/model/generator.safetensors", whole / "model/generator.safetensors")
+
+
+@pytest.mark.parametrize("change", ["generator.widths=[8, 8, 4]", "generator.w_dim=12"])
+def test_a_warm_start_from_other_networks_is_refused(start, whole, change):
+    with pytest.raises(ValueError, match=r"--init-from: .*gan.safetensors has other networks than these settings"):
+        start("run", init_from=whole, changes=[change])
+
+
+def test_a_warm_start_from_something_that_is_no_run_is_refused(start, tmp_path):
+    with pytest.raises(FileNotFoundError, match="--init-from: .*name a run whose stage 'gan' has a checkpoint"):
+        start("run", init_from=tmp_path)
+
+
+# ---------------------------------------------------------------- the log
+
+
+def test_the_runs_log_tells_what_was_trained_on_and_every_error(start, tmp_path, whole, monkeypatch):
+    text = (whole / "log.txt").read_text()
+    assert "Training semgan, recipe debug" in text and "Finished after 16 images" in text
+
+    def fail(job):
+        raise ValueError("the cat sat on the keyboard")
+
+    broken = module.methods.METHODS["unet"].__class__("", fail, fail, True)
+    monkeypatch.setitem(module.methods.METHODS, "unet", broken)
+    with pytest.raises(ValueError):
+        start("run", method="unet")
+    assert "ERROR the cat sat on the keyboard" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_another_run_may_not_write_into_the_folder(start, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    before = content(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"other settings \(gan.images\)"):
+        start("run", changes=["gan.images=32"])
+    assert content(tmp_path / "run") == before and RunFolder(tmp_path / "run").model.is_dir()
