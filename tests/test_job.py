@@ -15,7 +15,7 @@ from semgan.data.folder import Dataset
 from semgan.data.splits import write_splits
 from semgan.job import TrainingJob, load_pixels
 
-SETTINGS = config.override(config.Settings(), {"preprocessing": {"size_px": 16}, "classes": ["background", "lungs"]})
+SETTINGS = config.override(config.Settings(), {"preprocessing": {"size_px": 16}, "classes": ["background", "lung"]})
 
 
 @pytest.fixture

@@ -13,6 +13,14 @@ from semgan.data.folder import Dataset
 from semgan.train import DryRun, as_dictionary, resolve_settings, train
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_reports():
+    """Drawing curves takes most of so short a training; tests/contracts/test_methods.py has the reports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_report", lambda run: [])
+        yield
+
+
 @pytest.fixture
 def start(tiny_dataset, quick, tmp_path):
     """``start("run", stage="gan", changes=[...])``: train with the quick settings into a folder of the test."""
@@ -58,7 +66,7 @@ def test_later_layers_of_settings_win(tiny_dataset):
     dataset = Dataset.open(tiny_dataset)
     plain = resolve_settings(dataset, "debug")
     assert plain.gan.augment == "adaptive" and plain.method == "semgan"
-    assert plain.classes == ("background", "lungs") and plain.preprocessing.channels == 1
+    assert plain.classes == ("background", "lung") and plain.preprocessing.channels == 1
     paper = resolve_settings(dataset, "debug", method="semgan-paper", seed=3, labels=5, split_seed=2)
     assert paper.gan.augment == "none" and (paper.seed, paper.labels, paper.split_seed) == (3, 5, 2)
     changes = ["gan.augment=fixed", "seed=4", "metric=jaccard"]
@@ -174,6 +182,9 @@ def test_a_finished_run_keeps_its_whole_model_when_a_stage_is_asked_for_again(st
     assert start("run", stage="gan").finished
     assert same_tensors(tmp_path / "run/model/encoder.safetensors", whole / "model/encoder.safetensors")
     assert read_json(tmp_path / "run/model/config.json")["inversion"]["chosen_steps"] is not None
+    assert start("run").finished  # chooses the steps once more, and writes that down once
+    rows = [(row["stage"], row["images_seen"]) for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert rows == [(row["stage"], row["images_seen"]) for row in read_metrics(whole / "metrics.jsonl")]
 
 
 # ---------------------------------------------------------------- warm starts

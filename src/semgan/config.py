@@ -132,7 +132,7 @@ class EncoderSettings(Frozen):
     supervised_weight: float = Field(default=1.0, description="weight of cross-entropy + Dice on labelled images")
     perceptual_weight: float = 1.0
     generated_weight: float = Field(
-        default=0.0, description="weight of the squared whitened-w error on generated images (Departure)"
+        default=0.0, description="weight of the relative squared w error on generated images (Departure)"
     )
     photometric_augment: float = Field(
         default=0.0,

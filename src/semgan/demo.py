@@ -14,11 +14,11 @@ Every chapter that is done is passed over when the same command runs again; trai
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from semgan import artifacts
@@ -184,7 +184,7 @@ class _Story:
 
     def spent(self) -> float:
         """Seconds of the demo so far, those of earlier calls included."""
-        running = 0.0 if self._chapter_began is None else time.monotonic() - self._chapter_began
+        running = 0.0 if self._chapter_began is None else monotonic() - self._chapter_began
         return sum(self.record.chapters.values()) + running
 
     def report(self, done: int, total: int, what: str) -> None:
@@ -196,10 +196,10 @@ class _Story:
     @contextmanager
     def chapter(self, name: str, *, earlier: float = 0.0) -> Iterator[None]:
         """Time a chapter and note it as done; ``earlier``: seconds it took before an interruption."""
-        self._chapter_began = time.monotonic() - earlier
+        self._chapter_began = monotonic() - earlier
         try:
             yield
-            self.record.chapters[name] = round(time.monotonic() - self._chapter_began, 2)
+            self.record.chapters[name] = round(monotonic() - self._chapter_began, 2)
             self.save()
         finally:
             self._chapter_began = None
@@ -326,14 +326,14 @@ class _Story:
         self._choose_image_count(segmenter, method)
         domains = [VALIDATION, *self.record.domains]
         what = f"segment with {method.title} ({method.weights})"
-        began = time.monotonic()
+        began = monotonic()
         for done, domain in enumerate(domains):
             self.report(done, len(domains), what)
             inputs = demo_files.read_inputs(self.out, domain)
             pictures = inputs.image[: self.record.images_per_domain]
             demo_files.write_answers(self.out, name, domain, segment_pictures(segmenter, pictures, method.steps, KEPT))
         self.report(len(domains), len(domains), what)
-        method.segment_seconds = round(time.monotonic() - began, 2)
+        method.segment_seconds = round(monotonic() - began, 2)
 
     def _choose_image_count(self, segmenter: Any, method: Method) -> None:
         """As many images per domain as the time left allows, found by trying two steps; once for the whole demo."""
@@ -342,9 +342,9 @@ class _Story:
         pictures = demo_files.read_inputs(self.out, self.record.domains[0]).image
         optimised = sum(len(each.steps) > 1 for each in self.record.methods.values())
         segment_pictures(segmenter, pictures, [0], 0)  # the first call is slow for reasons of its own
-        began = time.monotonic()
+        began = monotonic()
         segment_pictures(segmenter, pictures, [0, 2] if len(method.steps) > 1 else [0], 0)
-        per_image = (time.monotonic() - began) / 3 * (max(method.steps) + 1) / len(pictures)
+        per_image = (monotonic() - began) / 3 * (max(method.steps) + 1) / len(pictures)
         left = self.total_seconds - self.spent() - REPORT_SECONDS
         affordable = int(0.85 * left / max(optimised * (len(self.record.domains) + 1) * per_image, 1e-9))
         most = min(self.plan.test, len(pictures))

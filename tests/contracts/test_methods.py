@@ -47,13 +47,13 @@ def test_training_ends_with_model_metrics_and_report(trained):
     assert {row["stage"] for row in rows} == STAGES[name]
     assert any(key.startswith("validation/dice") for row in rows for key in row)
     described = read_json(find_model(out) / "config.json")
-    assert described["method"] == name and described["classes"] == ["background", "lungs"]
+    assert described["method"] == name and described["classes"] == ["background", "lung"]
     assert "Not a medical device" in (out / "model" / "README.md").read_text()
 
 
 def test_the_loaded_model_gives_probabilities_of_every_class(trained):
     model = semgan.load(trained[1], device="cpu")
-    assert model.labels.names == ("background", "lungs")
+    assert model.labels.names == ("background", "lung")
     wide = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
     image = torch.stack([model.preprocess(wide), model.preprocess(wide.T), model.preprocess(wide[::-1])])
     assert image.shape == (3, 1, 16, 16) and -1 <= image.min() < image.max() <= 1

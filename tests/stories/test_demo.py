@@ -210,7 +210,7 @@ def test_training_fits_into_the_time_and_the_rival_gets_as_much(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(semgan.train, "train", train)
-    monkeypatch.setattr(story.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(story, "monotonic", lambda: clock[0])
     with pytest.raises(KeyboardInterrupt):
         demo(tmp_path / "demo", minutes=9.0, plan=replace(TINY, unlabelled=2, test=1), device="cpu")
     ours = asked["semgan gan"] + asked["semgan encoder"]

@@ -36,6 +36,15 @@ class Whitening(nn.Module):
         with torch.autocast(w.device.type, enabled=False):
             return (w.float() - self.mean) @ self.whiten
 
+    def relative_error(self, v: Tensor, known: Tensor) -> Tensor:
+        """Squared distance of two codes ``[..., w_dim]`` in W over the variance of W, a mean; 1 for the mean code.
+
+        Measured in W, because most whitened directions hardly change the image and cannot be told from it.
+        """
+        with torch.autocast(v.device.type, enabled=False):
+            difference = (v.float() - known.float()) @ self.colour
+            return difference.square().sum(-1).mean() / self.colour.square().sum()
+
 
 @torch.no_grad()
 def fit_whitening(generator: Generator, *, samples: int = 20_000, seed: int = 0, floor: float = 1e-3) -> Whitening:

@@ -102,6 +102,7 @@ def verdict(record: Record, rows: Sequence[ScoreRow]) -> list[str]:
         ours, rival = f"semgan-{weights}", f"unet-{weights}"
         if ours not in record.methods or rival not in record.methods:
             continue
+        given = "labels and time" if weights == "live" else "labels"
         for where, domains in (
             ("In the training domain", record.domains[:1]),
             ("On shifted domains", record.domains[1:]),
@@ -111,8 +112,8 @@ def verdict(record: Record, rows: Sequence[ScoreRow]) -> list[str]:
                 word = "ahead of" if values[0] > values[1] else "behind" if values[0] < values[1] else "level with"
                 average = ", averaged," if len(domains) > 1 else ""
                 sentences.append(
-                    f"{where}{average} semgan ({weights}) is {word} the U-Net ({weights}), trained on the same labels "
-                    f"for the same time: {metric} {values[0]:.3f} against {values[1]:.3f}."
+                    f"{where}{average} semgan ({weights}) is {word} the U-Net ({weights}), given the same {given}: "
+                    f"{metric} {values[0]:.3f} against {values[1]:.3f}."
                 )
     return sentences + list(record.notes)
 
@@ -190,7 +191,7 @@ def _picture_blocks(out: Path, record: Record) -> Iterable[html.Block]:
     yield html.Legend(tuple((name, hex_colour(i, classes)) for i, name in enumerate(record.classes)))
     yield html.Text(
         "The images are the first of each test set, not picked. Below each row of masks stands the image that the "
-        "generator found at that step: where it resembles the input, its mask can be trusted."
+        "generator found at that step: where it does not resemble the input, do not trust the mask."
     )
     optimised = [name for name, method in record.methods.items() if len(method.steps) > 1]
     steps = record.methods[optimised[0]].steps if optimised else []

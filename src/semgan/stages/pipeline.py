@@ -76,9 +76,16 @@ def _run_gan(gan: GanStage, job: TrainingJob) -> StageResult:
     result = run_stage(
         gan, job.run, job.settings.run, deadline=job.deadline, preview=monitor.preview, progress=job.progress
     )
-    perceptual, _ = _perceptual_distance(job, gan.image_critic)
-    _save(job, gan, fit_whitening(gan.average), None, perceptual, None, {"images_seen_gan": result.images_seen})
+    if not _holds_generator(job, result.images_seen):
+        perceptual, _ = _perceptual_distance(job, gan.image_critic)
+        _save(job, gan, fit_whitening(gan.average), None, perceptual, None, {"images_seen_gan": result.images_seen})
     return result
+
+
+def _holds_generator(job: TrainingJob, gan_images: int) -> bool:
+    """Whether the model folder has this very generator already, perhaps with its encoder, which then stays."""
+    path = job.run.model / "config.json"
+    return path.is_file() and artifacts.read_json(path).get("training", {}).get("images_seen_gan") == gan_images
 
 
 def _perceptual_distance(job: TrainingJob, critic: ImageCritic) -> tuple[LPIPS | DiscriminatorDistance, str]:
@@ -184,6 +191,7 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> tuple[int | None, dict
         scores[f"steps_{step}"] = score_cases(
             _replay(snapshot), images, truths, job.settings.metric, classes=job.labels.classes, batch=len(images)
         )
+    job.run.truncate_metrics("inversion", -1)  # of an earlier call
     job.run.append_metrics(
         {"stage": "inversion", "images_seen": len(images), "seconds": 0.0}
         | {f"validation/{job.settings.metric}/{name}": score for name, score in scores.items()}

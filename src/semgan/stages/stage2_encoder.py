@@ -116,7 +116,7 @@ class EncoderStage:
             if label_map is not None:
                 losses |= self.supervised_losses(joint.logits[: len(label_map)], label_map)
             if generated is not None:
-                losses["loss/generated_code"] = (v[len(image) :] - known_v).square().mean()
+                losses["loss/generated_code"] = self.whitening.relative_error(v[len(image) :], known_v)
             loss = self._weighted(losses)
         norm = self._update(loss, images_seen)
         return {"loss/encoder": loss.detach(), "gradient_norm": norm} | {k: x.detach() for k, x in losses.items()}

@@ -1,0 +1,122 @@
+"""What stage 1 is watched by, and how the number of inversion steps is chosen."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny_stages import BINARY, CPU, FOUR, SETTINGS, stream, tiny_gan, with_changes
+
+from semgan.artifacts import RunFolder, read_metrics
+from semgan.job import Pixels, TrainingJob
+from semgan.stages.pipeline import GanMonitor, choose_steps
+
+
+def job(tmp_path, *, labels=BINARY, settings=SETTINGS, validation=4, draw=None):
+    shown = stream("labelled", labels)
+    pixels = Pixels(np.arange(10), shown.label_maps)
+    held_out = Pixels(np.arange(validation), shown.label_maps[:validation])
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    return TrainingJob(settings, labels, run, CPU, shown.images, pixels, Pixels(np.arange(10)), held_out, draw=draw)
+
+
+# ---------------------------------------------------------------- the monitor
+
+
+def test_label_shares_are_told_for_samples_and_for_the_labelled_set(tmp_path):
+    asked = job(tmp_path, labels=FOUR)
+    logits = torch.full((2, 4, 16, 16), -5.0)
+    logits[:, 0, :, :12], logits[:, 3, :, 12:] = 5.0, 5.0
+    shares = GanMonitor(tiny_gan(labels=FOUR), asked).label_shares(logits)
+    assert [shares[f"labels/{name}_share_samples"] for name in FOUR.names] == [0.75, 0, 0, 0.25]
+    labelled = [shares[f"labels/{name}_share_labelled"] for name in FOUR.names]
+    assert sum(labelled) == pytest.approx(1.0) and labelled[1] == np.mean(asked.labelled.label_maps == 1)
+
+
+def test_frechet_distance_is_small_for_real_images_and_large_for_others(tmp_path):
+    monitor = GanMonitor(tiny_gan(), job(tmp_path))
+    real = torch.cat([stream("other", None).batch(first, 64).image for first in range(0, 512, 64)])
+    near, far = monitor.distance(real), monitor.distance(torch.randn(512, 1, 16, 16) * 0.2)
+    assert 0 <= near < 0.1 * far
+
+
+def test_frechet_distance_does_not_change_with_the_trained_critic(tmp_path):
+    gan = tiny_gan()
+    image = torch.randn(128, 1, 16, 16)
+    before = GanMonitor(gan, job(tmp_path)).distance(image)
+    with torch.no_grad():
+        for weight in gan.image_critic.parameters():
+            weight.mul_(3)
+    torch.manual_seed(77)
+    (tmp_path / "again").mkdir()
+    assert GanMonitor(gan, job(tmp_path / "again")).distance(image) == pytest.approx(before, rel=1e-6)
+
+
+def test_a_preview_draws_pairs_and_leaves_training_as_it_was(tmp_path):
+    drawn = []
+    gan = tiny_gan()
+    monitor = GanMonitor(gan, job(tmp_path, draw=lambda *grid: drawn.append(grid)))
+    before = {name: value.clone() for name, value in gan.generator.state_dict().items()}
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    numbers = monitor.preview(1234)
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(value, before[name]) for name, value in gan.generator.state_dict().items())
+    assert all(np.isfinite(value) for value in numbers.values())
+    ((images, label_maps, classes, path),) = drawn
+    assert images.shape == label_maps.shape == (32, 16, 16) and images.dtype == label_maps.dtype == np.uint8
+    assert classes == 2 and path.name == "gan-000001234.png" and path.parent.name == "samples"
+
+
+# ---------------------------------------------------------------- choosing the steps
+
+
+class Answers:
+    """A model whose masks are right for the first ``good[step]`` validation cases, and empty for the others."""
+
+    def __init__(self, asked, good):
+        self.asked, self.good, self.steps_taken = asked, good, []
+
+    def segment_batch(self, image, *, steps, snapshot_steps):
+        self.steps_taken.append((steps, snapshot_steps))
+        maps = torch.from_numpy(self.asked.validation.label_maps[: len(image)]).long()
+        right = torch.nn.functional.one_hot(maps, 2).permute(0, 3, 1, 2).float()
+        empty = torch.zeros_like(right)
+        empty[:, 0] = 1
+        snapshots = {}
+        for step in snapshot_steps:
+            count = self.good.get(step, 0)
+            snapshots[step] = torch.cat([right[:count], empty[count:]])
+        return SimpleNamespace(snapshots=snapshots)
+
+
+@pytest.mark.parametrize(
+    ("good", "chosen"),
+    [({0: 1, 10: 3, 25: 2}, 10), ({0: 2, 10: 2, 25: 2, 30: 2}, 0), ({30: 4}, 30)],
+    ids=["the best score", "fewest steps of equal scores", "the recipe's own number is a candidate"],
+)
+def test_the_steps_with_the_best_validation_score_are_chosen(tmp_path, good, chosen):
+    asked = job(tmp_path, settings=with_changes(inversion={"steps": 30}))
+    model = Answers(asked, good)
+    found, scores = choose_steps(model, asked)
+    assert found == chosen
+    assert model.steps_taken == [(30, (0, 10, 25, 30))]  # one optimisation serves all candidates
+    assert scores == {f"steps_{step}": pytest.approx(good.get(step, 0) / 4) for step in (0, 10, 25, 30)}
+    (row,) = read_metrics(asked.run.metrics)
+    assert row["stage"] == "inversion" and row[f"validation/dice/steps_{chosen}"] == pytest.approx(good[chosen] / 4)
+
+
+def test_choosing_again_replaces_the_earlier_line(tmp_path):
+    asked = job(tmp_path, settings=with_changes(inversion={"steps": 0}))
+    for _ in range(2):
+        choose_steps(Answers(asked, {0: 1}), asked)
+    assert len(read_metrics(asked.run.metrics)) == 1
+
+
+def test_without_validation_images_nothing_is_chosen(tmp_path):
+    asked = job(tmp_path, validation=0)
+    assert choose_steps(Answers(asked, {}), asked) == (None, {})
