@@ -52,6 +52,25 @@ def main() -> None:
         for step in steps:
             counts[step].append(overlap.count(answer.snapshots[step], truth, len(description["classes"])))
     commit = artifacts.read_json(artifacts.RunFolder(args.run).environment)["commit"]
+
+    def row(test_set: str, name: str, step: int, count: int, value: float) -> results.ScoreRow:
+        return results.ScoreRow(
+            task=args.task,
+            metric=settings["metric"],
+            resolution=settings["preprocessing"]["size_px"],
+            labels=settings["labels"] or 0,
+            split_seed=settings["split_seed"],
+            seed=settings["seed"],
+            method=settings["method"],
+            test_set=test_set,
+            class_name=name,
+            steps=step,
+            chosen=int(step == chosen),
+            n=count,
+            value=round(float(value), 5),
+            commit=commit,
+        )
+
     rows = []
     for step in steps:
         scores = overlap.class_scores(overlap.concatenate(counts[step]), settings["metric"])
@@ -59,27 +78,30 @@ def main() -> None:
         named.pop(description["classes"][0])
         named[results.MEAN] = overlap.mean_score(scores)
         for name, value in named.items():
-            rows.append(
-                results.ScoreRow(
-                    task=args.task,
-                    metric=settings["metric"],
-                    resolution=settings["preprocessing"]["size_px"],
-                    labels=settings["labels"] or 0,
-                    split_seed=settings["split_seed"],
-                    seed=settings["seed"],
-                    method=settings["method"],
-                    test_set=args.test_set,
-                    class_name=name,
-                    steps=step,
-                    chosen=int(step == chosen),
-                    n=len(inputs),
-                    value=round(float(value), 5),
-                    commit=commit,
-                )
-            )
+            rows.append(row(args.test_set, name, step, len(inputs), value))
             if name == results.MEAN:
                 print(f"{settings['method']} {args.test_set} steps {step}: {value:.4f}")
+    for step, count, value in validation_scores(args.run, settings["metric"]):
+        rows.append(row("validation", results.MEAN, step, count, value))
     results.append_rows(args.out / "scores.csv", rows, replace=True)
+
+
+def validation_scores(run: Path, metric: str) -> list[tuple[int, int, float]]:
+    """(steps, cases, score) on the validation list at the network's resolution, as training noted them."""
+    found = {}
+    for line in artifacts.read_metrics(artifacts.RunFolder(run).metrics):
+        if line["stage"] == "inversion":
+            for name, value in line.items():
+                if name.startswith(f"validation/{metric}/steps_"):
+                    found[int(name.rpartition("_")[2])] = (line["images_seen"], value)
+        elif line["stage"] == "baseline" and "validation/best" in line:
+            found[0] = (settings_cases(run), line["validation/best"])
+    return [(step, count, value) for step, (count, value) in sorted(found.items())]
+
+
+def settings_cases(run: Path) -> int:
+    """Validation cases that training scored."""
+    return int(artifacts.read_model(run)[0]["training"]["validation images"])
 
 
 if __name__ == "__main__":

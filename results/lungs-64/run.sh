@@ -29,8 +29,6 @@ for labels in 9 35; do
     for method in semgan unet unet-strong; do
         run="$WORK/$labels-$method"
         python results/score_model.py "$run" --images "$DATA/lungs/kermany/images" --labels "$DATA/lungs/kermany/masks" \
-            --only splits/lungs.json:validation --test-set validation --task lungs --out "$OUT"
-        python results/score_model.py "$run" --images "$DATA/lungs/kermany/images" --labels "$DATA/lungs/kermany/masks" \
             --only splits/lungs.json:test --test-set kermany --task lungs --out "$OUT"
         python results/score_model.py "$run" --images "$DATA/lungs/hannover/images" --labels "$DATA/lungs/hannover/masks" \
             --test-set hannover --task lungs --out "$OUT"
