@@ -85,6 +85,16 @@ def test_a_checkpoint_is_read_back_to_the_bit(tmp_path):
     assert torch.equal(found["list"][1][0], torch.ones(2)) and torch.equal(found["list"][2]["deep"], torch.zeros(1))
 
 
+def test_keys_with_slashes_are_told_apart_from_levels(tmp_path):
+    state = {
+        "a": {"b": torch.zeros(1), "~1": torch.ones(1)},
+        "a/b": torch.full((1,), 2.0),
+        "a//": torch.full((1,), 3.0),
+    }
+    save_checkpoint(tmp_path / "c.safetensors", state)
+    assert plain(load_checkpoint(tmp_path / "c.safetensors")) == plain(state)
+
+
 trees = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just(torch.ones(1)),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab/~.0", max_size=3), inner, max_size=4),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from semgan import config, methods, recipes
-from semgan.artifacts import RunFolder, git_commit, _temporary
+from semgan.artifacts import RunFolder, _temporary, git_commit
 from semgan.config import Settings
 from semgan.data.folder import Dataset
 from semgan.runtime.loop import Progress
@@ -125,13 +125,8 @@ def train(
     job = _job(opened, settings, run, stage, init_from, deadline, progress)
     _create_run(run, settings, opened)  # only now: bad data leaves no run behind
     with log_into(run.log):
-        logger.info(
-            "Training %s, recipe %s, on %s (commit %s)",
-            settings.method,
-            settings.recipe,
-            opened.path.name,
-            git_commit(),
-        )
+        words = (settings.method, settings.recipe, opened.path.name, git_commit())
+        logger.info("Training %s by recipe %s on %s (%s)", *words)
         result = methods.get(settings.method).train(job)
         advice = _report(run)
         logger.info("%s after %d images.", "Finished" if result.finished else "Stopped", result.images_seen)
