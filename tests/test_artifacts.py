@@ -241,6 +241,13 @@ def test_other_settings_are_refused_and_named(run):
     assert everything_in(run.path) == before
 
 
+def test_another_dataset_is_refused_and_named(run):
+    before = everything_in(run.path)
+    with pytest.raises(ValueError, match="'lungs 0123'.*'lungs 4567'.*another folder"):
+        run.create(Settings(), "lungs 4567")
+    assert everything_in(run.path) == before
+
+
 def test_a_setting_that_an_older_run_does_not_know_counts_as_its_default(run):
     text = run.config.read_text()
     run.config.write_text("\n".join(line for line in text.splitlines() if "pair_augment" not in line))

@@ -197,9 +197,10 @@ class RunFolder:
     def create(self, settings: config.Settings, dataset: str) -> bool:
         """Start the folder, or go on with it. Returns True where a run with these settings already exists.
 
-        Raises FileExistsError for a folder with other content, ValueError for a run with other settings.
+        Raises FileExistsError for a folder with other content, ValueError for a run with other settings or data.
         """
         exists = self.check(settings)
+        self._check_same_dataset(dataset)
         if not exists:
             # The settings come first: a folder that a kill leaves half-made is then known as a run and completed.
             write_text_atomic(self.config, config.dump(settings))
@@ -226,6 +227,15 @@ class RunFolder:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if not self.environment.is_file():
             self.record_environment(dataset, seed)
+
+    def _check_same_dataset(self, dataset: str) -> None:
+        if self.environment.is_file():
+            earlier = read_json(self.environment).get("dataset", dataset)
+            if earlier != dataset:
+                raise ValueError(
+                    f"{self.path} was trained on the dataset '{earlier}'; this one is '{dataset}' (name and contents). "
+                    "Give another folder with -o, or the same dataset to go on."
+                )
 
     def _check_same_settings(self, text: str) -> None:
         # Fields added by later versions take their defaults, so compare resolved values rather than text.

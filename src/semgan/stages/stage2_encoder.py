@@ -115,7 +115,7 @@ class EncoderStage:
             losses = self.unsupervised_losses(image, joint)
             if label_map is not None:
                 losses |= self.supervised_losses(joint.logits[: len(label_map)], label_map)
-            if generated is not None:
+            if known_v is not None:
                 losses["loss/generated_code"] = self.whitening.relative_error(v[len(image) :], known_v)
             loss = self._weighted(losses)
         norm = self._update(loss, images_seen)
