@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Before torch loads its threads: threads that wait by spinning, or that share a core while the other idles, slow
-# training up to 30-fold on machines with other work (docs/architecture.md, facts measured). A user's choice wins.
+# training up to 30-fold on machines with other work (docs/logbook.md, facts measured). A user's choice wins.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 CORES: set[int] = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 if "OMP_NUM_THREADS" not in os.environ:  # one-thread processes would all be bound to the same core

@@ -18,7 +18,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from semgan import artifacts
-from semgan.data.parallel import available_workers
+from semgan.data.parallel import available_workers, thread_pool
 from semgan.data.whole_images import Input, SegmentedImage, find_inputs, preprocessing_of, segment_images
 from semgan.report.colours import overlay as overlaid
 from semgan.result_folder import ResultFolder
@@ -166,7 +166,7 @@ def check_inputs(
         return None
 
     problems = []
-    with ThreadPoolExecutor(available_workers(threads)) as pool:
+    with thread_pool(threads) as pool:
         for count, found in enumerate(pool.map(problem, inputs), 1):
             if found is not None:
                 problems.append(found)
@@ -196,7 +196,7 @@ class _Writer:
     def write_all(self, inputs: Sequence[Input], answers: Iterator[SegmentedImage], threads: int) -> Iterator[Row]:
         """Write in threads, in order, a few images at most waiting; yields each row once it is on disk."""
         waiting: deque[Future[Row]] = deque()
-        pool = ThreadPoolExecutor(threads)
+        pool = thread_pool(threads)
         try:
             with open(self.folder / ROWS, "a", encoding="utf-8") as rows:
                 for item, answer in zip(inputs, answers, strict=True):

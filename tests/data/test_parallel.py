@@ -3,7 +3,8 @@ import signal
 
 import pytest
 
-from semgan.data.parallel import FEW, available_workers, each
+import semgan
+from semgan.data.parallel import FEW, available_workers, each, thread_pool
 
 
 def _double(number):
@@ -40,6 +41,18 @@ def test_the_first_error_is_raised(workers):
 def test_a_killed_worker_is_explained():
     with pytest.raises(ValueError, match="killed.*memory"):
         list(each(_die_at_70, range(2 * FEW), workers=2))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_threads_use_every_core_though_torch_bound_their_parent_to_one():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with thread_pool(1) as pool:
+            assert pool.submit(os.sched_getaffinity, 0).result() == semgan.CORES
+        assert os.sched_getaffinity(0) == {min(before)}
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_workers_are_at_least_one():

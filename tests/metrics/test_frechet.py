@@ -12,7 +12,6 @@ from semgan.metrics.frechet import (
     FeatureStatistics,
     feature_statistics,
     frechet_distance,
-    generative_distance,
     pooled_features,
 )
 
@@ -68,26 +67,6 @@ def test_distance_is_symmetric_zero_to_itself_and_the_squared_shift_of_a_moved_c
 def test_fewer_images_than_features_still_give_a_finite_distance():
     value = frechet_distance(statistics(features(6, number=4)), statistics(features(7, number=5)))
     assert np.isfinite(value) and value > 0
-
-
-def test_distance_is_called_fid_only_with_the_inception_network():
-    torch.manual_seed(0)
-    real, generated = [torch.randn(9, 3, 8, 8), torch.randn(7, 3, 8, 8)], [torch.randn(16, 3, 8, 8) + 1]
-
-    def critic(image):
-        return [image, image[:, :2, ::2, ::2]]
-
-    def inception(image):
-        return image.flatten(1)[:, :4]
-
-    plain = generative_distance(real, generated, critic_features=critic)
-    assert (plain.name, plain.images) == ("critic_feature_distance", (16, 16))
-    assert "FID" not in plain.title and "critic" in plain.title
-    fid = generative_distance(real, generated, critic_features=critic, inception=inception)
-    assert fid.name == "fid" and "FID" in fid.title
-    assert plain.value != fid.value
-    kept = feature_statistics(real, critic)
-    assert generative_distance(kept, generated, critic_features=critic).value == plain.value
 
 
 def test_pooled_features_are_means_over_pixels_side_by_side():

@@ -59,6 +59,13 @@ def test_the_choice_of_steps_is_shown(make_run, gan_log, page_of) -> None:
     assert not any("inversion" in heading for heading in page.headings)  # one line is no curve
 
 
+def test_the_report_says_which_perceptual_distance_was_used(make_run, page_of) -> None:
+    run = make_run()
+    (run / "model").mkdir()
+    (run / "model" / "config.json").write_text('{"training": {"perceptual_distance": "features of the image critic"}}')
+    assert "features of the image critic" in page_of(write_run_report(run)).text
+
+
 def test_an_unfinished_run_has_a_report_as_well(make_run, page_of) -> None:
     page = page_of(write_run_report(make_run([])))
     assert "No metrics yet" in page.text

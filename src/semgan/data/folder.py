@@ -151,7 +151,8 @@ class Dataset:
     def test(self) -> list[Case]:
         """The in-domain test list of splits.json and every image of imagesTs; ``label`` is None where no mask is."""
         listed = self.splits.get("test", [])
-        others = [stem for stem in self.files["imagesTs"] if stem not in set(listed)]
+        known = set(listed)
+        others = [stem for stem in self.files["imagesTs"] if stem not in known]
         return self._with_masks(listed) + self._with_masks(others, mask_required=False)
 
     def everything(self) -> list[Case]:

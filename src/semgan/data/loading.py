@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semgan.data.parallel import available_workers
+from semgan.data.parallel import thread_pool
 from semgan.data.readers import read_label
 from semgan.data.transforms import resize_label, to_unit
 from semgan.seeding import permuted_index, uniform
@@ -139,7 +138,7 @@ def load_labels(
 ) -> np.ndarray:
     """Masks of the given cases, and of no others, at the network's size: uint8 ``[len(cases), size_px, size_px]``."""
     maps = np.empty((len(cases), size_px, size_px), np.uint8)
-    with ThreadPoolExecutor(available_workers(workers)) as pool:
+    with thread_pool(workers) as pool:
         loaded = pool.map(lambda case: resize_label(load_label(case, labels, ignore), size_px), cases)
         for row, label_map in enumerate(loaded):
             maps[row] = label_map

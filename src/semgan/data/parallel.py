@@ -7,7 +7,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import semgan
@@ -26,6 +26,11 @@ def available_workers(workers: int | None = None) -> int:
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be 1 or more; got {workers}.")
     return workers or len(semgan.CORES)
+
+
+def thread_pool(workers: int | None = None) -> ThreadPoolExecutor:
+    """Threads for decoding and encoding, which release Python's lock; as many as `available_workers` says."""
+    return ThreadPoolExecutor(available_workers(workers), initializer=_use_all_cores)
 
 
 def each(
@@ -72,7 +77,12 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], workers:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered once, by the parent
-    if hasattr(os, "sched_setaffinity"):  # torch may have bound the parent, and so its children, to one core
+    _use_all_cores()
+
+
+def _use_all_cores() -> None:
+    """Torch binds its first thread to one core (see `semgan`), and whatever that thread starts inherits this."""
+    if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, semgan.CORES)
 
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semgan.data.parallel import available_workers
+from semgan.data.parallel import thread_pool
 from semgan.data.readers import IMAGE_SUFFIXES, read_image, read_image_files
 from semgan.types import Segmenter
 
@@ -127,7 +127,7 @@ def segment_images(
     brought to their own size one at a time. Raises what the readers, ``preprocess`` and the model raise.
     """
     prepare = preprocessing_of(segmenter, modality)
-    for block in _decoded_blocks(prepare, images, batch, available_workers(threads)):
+    for block in _decoded_blocks(prepare, images, batch, threads):
         import torch
 
         began = time.perf_counter()
@@ -150,14 +150,14 @@ def _decoded_blocks(
     prepare: Callable[[np.ndarray], Tensor],
     images: Iterable[np.ndarray | Path | str | Input],
     batch: int,
-    threads: int,
+    threads: int | None,
 ) -> Iterator[list[tuple[Tensor, tuple[int, int]]]]:
     def decoded(item: np.ndarray | Path | str | Input) -> tuple[Tensor, tuple[int, int]]:
         pixels = _pixels(item)
         return prepare(pixels), (pixels.shape[0], pixels.shape[1])
 
     rest = iter(images)
-    pool = ThreadPoolExecutor(threads)
+    pool = thread_pool(threads)
     try:
         ahead: list[Future] = [pool.submit(decoded, item) for item in islice(rest, batch)]
         while ahead:

@@ -2,41 +2,20 @@
 
     d^2 = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2)            (Dowson and Landau 1982; Heusel et al. 2017)
 
-The name says which features: it is ``fid`` only with the Inception network the FID is defined on; with the trained
-image critic's features it is ``critic_feature_distance``, good for following one run, not for comparing runs, because
-every run trains its own critic. Both fall with the number of images (biased upwards for few): compare equal numbers.
+Over any features; whoever reports it names them. It is the FID only over the Inception network's. It falls with the
+number of images (biased upwards for few): compare equal numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FeatureName = Literal["critic_feature_distance", "fid"]
-TITLES: dict[str, str] = {
-    "critic_feature_distance": "Frechet distance over critic features",
-    "fid": "Frechet Inception distance (FID)",
-}
-
-
-@dataclass(frozen=True)
-class FrechetDistance:
-    """A distance with the name of its features. images: number of real and of generated images."""
-
-    name: FeatureName
-    value: float
-    images: tuple[int, int]
-
-    @property
-    def title(self) -> str:
-        return TITLES[self.name]
 
 
 class FeatureStatistics:
@@ -123,21 +102,3 @@ def feature_statistics(
     if statistics is None:
         raise ValueError("A Frechet distance needs images; got no batch.")
     return statistics
-
-
-def generative_distance(
-    real: Iterable[Tensor] | FeatureStatistics,
-    generated: Iterable[Tensor],
-    *,
-    critic_features: Callable[[Tensor], Sequence[Tensor] | Tensor],
-    inception: Callable[[Tensor], Tensor] | None = None,
-) -> FrechetDistance:
-    """Distance of generated from real images: FID where the Inception network is given, else over critic features.
-
-    real: image batches, or their statistics by the same features (they do not change for Inception; keep them)
-    """
-    features = critic_features if inception is None else inception
-    first = real if isinstance(real, FeatureStatistics) else feature_statistics(real, features)
-    second = feature_statistics(generated, features)
-    name: FeatureName = "critic_feature_distance" if inception is None else "fid"
-    return FrechetDistance(name, frechet_distance(first, second), (first.count, second.count))

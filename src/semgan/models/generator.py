@@ -103,5 +103,16 @@ class Generator(nn.Module):
         """w ``[batch, w_dim]`` -> the same w in every layer ``[batch, layers, w_dim]``."""
         return w[:, None, :].expand(-1, self.layers, -1)
 
+    def mixed(self, z: Tensor, draws: Tensor, probability: float) -> Tensor:
+        """Style mixing: from a random layer on, w+ ``[batch, layers, w_dim]`` holds the second latent's w.
+
+        z ``[batch, 2, w_dim]``; draws ``[batch, 2]`` uniform: whether to mix, and from which layer on.
+        """
+        w = self.mapping(z.flatten(0, 1)).unflatten(0, (len(z), 2))
+        crossover = 1 + torch.floor(draws[:, 1] * (self.layers - 1))
+        crossover = torch.where(draws[:, 0] < probability, crossover, float(self.layers))
+        second = torch.arange(self.layers, device=z.device)[None] >= crossover[:, None]
+        return torch.where(second[:, :, None], w[:, 1:2], w[:, 0:1])
+
     def forward(self, z: Tensor, noise: Tensor | None = None) -> JointImage:
         return self.synthesis(self.broadcast(self.mapping(z)), noise)

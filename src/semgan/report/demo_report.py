@@ -14,10 +14,8 @@ import numpy as np
 from semgan.report import html, plotting
 from semgan.report.colours import colourise, hex_colour
 from semgan.report.demo_files import (
-    VALIDATION,
     Answers,
     Record,
-    answers_path,
     find_score,
     read_answers,
     read_inputs,
@@ -294,8 +292,3 @@ def _condition_blocks(record: Record) -> Iterable[html.Block]:
         f"Repeat with: semgan demo --family {record.family} --minutes {record.minutes:g} --seed {record.seed}. "
         "Training stops by the clock, so numbers vary with the machine; shipped weights do not."
     )
-
-
-def is_segmented(out: Path, record: Record, method: str) -> bool:
-    """Whether a method's answers for all domains and the validation images lie there."""
-    return all(answers_path(out, method, domain).is_file() for domain in [*record.domains, VALIDATION])

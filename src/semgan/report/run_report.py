@@ -32,18 +32,19 @@ def write_run_report(run: Path, *, scores: Sequence[Path] = ()) -> Path:
     settings = config.load(folder.config)
     history = read_history(folder.metrics)
     environment = artifacts.read_json(folder.environment) if folder.environment.is_file() else {}
+    model = artifacts.read_json(folder.model / "config.json") if (folder.model / "config.json").is_file() else {}
     sections = [
         html.Section("Health", (html.Findings(tuple(findings(history))),)),
         *curve_sections(history),
         *_sample_sections(folder.samples),
         *_score_sections(_score_files(folder.path, scores)),
-        *_inversion_sections(history, folder.model),
+        *_inversion_sections(history, model),
         _settings_section(settings, environment),
     ]
     page = html.Page(
         title=f"{settings.recipe}: {settings.method}",
         lead=_lead(settings, environment, history),
-        facts=tuple(_facts(settings, environment, history)),
+        facts=tuple(_facts(settings, environment, history, model)),
         sections=tuple(sections),
         foot=f"Made by semgan {environment.get('versions', {}).get('semgan', '')} from {folder.path.name}.",
     )
@@ -70,7 +71,9 @@ def _lead(settings: config.Settings, environment: dict[str, Any], history: Histo
     )
 
 
-def _facts(settings: config.Settings, environment: dict[str, Any], history: History) -> Iterable[tuple[str, str]]:
+def _facts(
+    settings: config.Settings, environment: dict[str, Any], history: History, model: dict[str, Any]
+) -> Iterable[tuple[str, str]]:
     yield "Size", f"{settings.preprocessing.size_px} px, {settings.preprocessing.channels} channel(s)"
     yield "Classes", ", ".join(settings.classes)
     yield "Split seed, seed", f"{settings.split_seed}, {settings.seed}"
@@ -79,6 +82,8 @@ def _facts(settings: config.Settings, environment: dict[str, Any], history: Hist
     for stage in history.stages:
         for metric, curve in history.validation(stage).items():
             yield f"Validation {metric} ({STAGES.get(stage, stage)})", f"{curve.last:.3f}"
+    if distance := model.get("training", {}).get("perceptual_distance"):
+        yield "Perceptual distance", distance
     if environment.get("commit"):
         yield "Commit", str(environment["commit"])
 
@@ -190,10 +195,9 @@ def _worst_cases(cases: Path) -> list[dict[str, Any]]:
     return [{"image": stem, "mean score": value} for value, stem in means[:SHOWN_CASES]]
 
 
-def _inversion_sections(history: History, model: Path) -> list[html.Section]:
+def _inversion_sections(history: History, model: dict[str, Any]) -> list[html.Section]:
     """How many optimisation steps were chosen on validation, and what every candidate scored."""
-    description = artifacts.read_json(model / "config.json") if (model / "config.json").is_file() else {}
-    chosen = (description.get("inversion") or {}).get("chosen_steps")
+    chosen = (model.get("inversion") or {}).get("chosen_steps")
     if chosen is None and not history.step_scores:
         return []
     steps = sorted(history.step_scores)

@@ -83,7 +83,7 @@ def _without_other_labels(
         if name.endswith(".label_weight"):
             state[name] = own[name]
         elif name.startswith("heads.") and name.count(".") == 2 and name.endswith(".bias"):
-            state[name] = torch.cat([state[name][:image_channels], own[name][image_channels:]])
+            state[name] = torch.cat([state[name].to(own[name].device)[:image_channels], own[name][image_channels:]])
     return state
 
 
@@ -240,16 +240,11 @@ class GanStage:
     # ------------------------------------------------------------ what the step is made of
 
     def w_plus(self, index: range, stream: str) -> Tensor:
-        """W+ codes of freshly drawn latents, with style mixing: from a random layer on, a second latent's w."""
+        """W+ codes of freshly drawn latents, with style mixing."""
         seed, shape = self.settings.seed, (2, self.generator.w_dim)
         z = seeding.normal(seed, f"{stream}/z", index, shape).to(self.device)
         draws = seeding.uniform(seed, f"{stream}/mixing", index, (2,)).to(self.device)
-        layers = self.generator.layers
-        w = self.generator.mapping(z.flatten(0, 1)).unflatten(0, (len(z), 2))
-        crossover = 1 + torch.floor(draws[:, 1] * (layers - 1))
-        crossover = torch.where(draws[:, 0] < self.gan.style_mixing, crossover, float(layers))
-        second = torch.arange(layers, device=self.device)[None] >= crossover[:, None]
-        return torch.where(second[:, :, None], w[:, 1:2], w[:, 0:1])
+        return self.generator.mixed(z, draws, self.gan.style_mixing)
 
     def generate(self, index: range) -> JointImage:
         return self.generator.synthesis(self.w_plus(index, "gan"), self._noise(index, "gan"))

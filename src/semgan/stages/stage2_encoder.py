@@ -7,7 +7,7 @@
 The pixel term is a mean, as in the authors' code, where its ratio to LPIPS is the supplement's lambda_1 = 0.1.
 Half of every batch is labelled, half unlabelled; where one of the two streams is missing the other fills the batch.
 Departures, both off unless set: ``generated_weight`` adds images drawn from the generator, whose w is known, with the
-squared error of the whitened code; ``photometric_augment`` changes the intensities of what the encoder sees, while
+relative squared error in w; ``photometric_augment`` changes the intensities of what the encoder sees, while
 targets stay as they are.
 """
 
@@ -175,12 +175,7 @@ class EncoderStage:
         index = range(first, first + count)
         z = seeding.normal(seed, "encoder/z", index, (2, self.generator.w_dim)).to(self.device)
         draws = seeding.uniform(seed, "encoder/mixing", index, (2,)).to(self.device)
-        w = self.generator.mapping(z.flatten(0, 1)).unflatten(0, (count, 2))
-        layers = self.generator.layers
-        crossover = 1 + torch.floor(draws[:, 1] * (layers - 1))
-        crossover = torch.where(draws[:, 0] < self.settings.gan.style_mixing, crossover, float(layers))
-        second = torch.arange(layers, device=self.device)[None] >= crossover[:, None]
-        w_plus = torch.where(second[:, :, None], w[:, 1:2], w[:, 0:1])
+        w_plus = self.generator.mixed(z, draws, self.settings.gan.style_mixing)
         noise = seeding.normal(seed, "encoder/noise", index, (self.generator.noise_size,)).to(self.device)
         return self.whitening.to_v(w_plus), self.generator.synthesis(w_plus, noise).image
 
