@@ -59,7 +59,7 @@ class CriticSettings(Frozen):
     widths: tuple[int, ...] | None = Field(
         default=None, description="image critic's channels at 4, 8, ... px; None: as generator"
     )
-    pair_base_width: int = Field(default=64, description="pair critic's first width; doubles per layer, up to 8 times [C]")
+    pair_base_width: int = Field(default=64, description="pair critic's first width; doubles per layer, at most x8 [C]")
     pair_scales: int = Field(default=3, ge=1, description="pair critic's scales [S]")
     pair_layers: int = Field(default=3, ge=1, description="strided layers per scale [C]")
 
