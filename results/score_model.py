@@ -36,9 +36,9 @@ def main() -> None:
     args = arguments()
     description, _ = artifacts.read_model(args.run)
     settings = description["settings"]
-    chosen = (description.get("inversion") or {}).get("chosen_steps") or 0
+    chosen = (description.get("inversion") or {"chosen_steps": 0})["chosen_steps"]
     optimises = "inversion" in description
-    steps = sorted({int(step) for step in args.steps.split(",")} | {chosen}) if optimises else [0]
+    steps = sorted({int(step) for step in args.steps.split(",")} | ({chosen} - {None})) if optimises else [0]
     model = semgan.load(args.run)
     inputs, _ = find_inputs(args.images, settings["preprocessing"]["channels"])
     if args.only:
@@ -101,7 +101,8 @@ def validation_scores(run: Path, metric: str) -> list[tuple[int, int, float]]:
 
 def settings_cases(run: Path) -> int:
     """Validation cases that training scored."""
-    return int(artifacts.read_model(run)[0]["training"]["validation images"])
+    description, _ = artifacts.read_model(run)
+    return min(int(description["training"]["validation images"]), description["settings"]["run"]["validation_cases"])
 
 
 if __name__ == "__main__":

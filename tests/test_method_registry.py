@@ -18,7 +18,8 @@ def test_rivals_are_the_methods_without_our_generator():
 
 def test_the_papers_method_undoes_the_departures_of_a_recipe():
     """Method sections 3 to 5, over a recipe that departs in every one of them."""
-    settings = config.override(recipes.load("lungs-64"), methods.get("semgan-paper").changes)
+    recipe = recipes.load("lungs-64")
+    settings = config.override(recipe, methods.get("semgan-paper").changes(recipe))
     assert (settings.gan.feature_matching_of, settings.gan.pair_augment, settings.gan.augment) == (
         "pairs",
         "real",
@@ -27,7 +28,19 @@ def test_the_papers_method_undoes_the_departures_of_a_recipe():
     assert settings.encoder.generated_weight == settings.encoder.photometric_augment == 0
     assert (settings.inversion.space, settings.inversion.reduction) == ("w_plus", "sum")
     assert (settings.inversion.lambda_encoder, settings.inversion.lambda_prior) == (0.1, 0)
+    assert (settings.gan.r1_gamma, settings.gan.pair_r1_gamma, settings.encoder.learning_rate) == (10, 10, 0.001)
+    assert settings.perceptual.distance == "auto"
     assert settings.generator == recipes.load("lungs-64").generator  # sizes stay the recipe's
+
+
+@pytest.mark.parametrize(
+    ("name", "lambda_pixel", "steps"),
+    [("lungs-64", 0.001, 200), ("skin-64", 0.1, 200), ("faces-64", 0.001, 400), ("liver-ct", 0.001, 400)],
+)
+def test_the_papers_method_takes_the_supplements_inversion_settings_of_the_task(name, lambda_pixel, steps):
+    recipe = recipes.load(name)
+    inversion = config.override(recipe, methods.get("semgan-paper").changes(recipe)).inversion
+    assert (inversion.lambda_pixel, inversion.steps) == (lambda_pixel, steps)
 
 
 def test_a_model_of_an_unknown_method_is_refused(tmp_path):

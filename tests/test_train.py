@@ -114,6 +114,7 @@ def test_the_expected_time_grows_with_the_length(start, monkeypatch):
         ({"labels": 4}, ValueError, "no list 'labelled_4_seed0'.*semgan data split"),
         ({"method": "gan"}, ValueError, "Unknown method 'gan'"),
         ({"changes": ["gan.bach=3"]}, ValueError, "gan.bach"),
+        ({"method": "unet", "stage": "gan"}, ValueError, "method 'unet' has none"),
     ],
 )
 def test_bad_requests_leave_no_run_behind(start, tmp_path, options, error, words):

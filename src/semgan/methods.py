@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from semgan.config import Settings
     from semgan.job import TrainingJob
     from semgan.runtime.loop import StageResult
     from semgan.types import Segmenter
@@ -22,7 +23,7 @@ class Method:
     train: Callable[[TrainingJob], StageResult]
     load: Callable[[Path, str], Segmenter]
     rival: bool
-    changes: dict[str, Any] = field(default_factory=dict)
+    changes: Callable[[Settings], dict[str, Any]] = lambda settings: {}
 
 
 def _train_semantic_gan(job: TrainingJob) -> StageResult:
@@ -49,29 +50,50 @@ def _load_unet(folder: Path, device: str) -> Segmenter:
     return UNetSegmenter.load(folder, device=device)
 
 
-# What the supplement says, laid over a recipe's data, sizes and lengths.
-PAPER = {
-    "gan": {
-        "feature_matching_of": "pairs",
-        "pair_augment": "real",
-        "augment": "none",
-        "path_length_weight": 2.0,
-        "path_length_every": 4,
-    },
-    "encoder": {"generated_weight": 0.0, "photometric_augment": 0.0, "perceptual_weight": 1.0, "lambda_pixel": 0.1},
-    "inversion": {
-        "space": "w_plus",
-        "reduction": "sum",
-        "learning_rate": 0.1,
-        "lambda_encoder": 0.1,
-        "lambda_prior": 0.0,
-    },
-}
+# lambda_3 and steps of the supplement's section 3, by the first word of the recipe; liver on MRI: lambda_3 = 1e-5.
+PAPER_INVERSION = {"lungs": (0.001, 200), "chest": (0.001, 200), "skin": (0.1, 200), "liver": (0.001, 400)}
+PAPER_INVERSION_ELSE = (0.001, 400)  # faces
+
+
+def paper_changes(settings: Settings) -> dict[str, Any]:
+    """What the supplement says, laid over a recipe's data, network sizes and lengths of training."""
+    debug = settings.recipe == "debug"  # keeps its few steps, and downloads nothing
+    lambda_pixel, steps = PAPER_INVERSION.get(settings.recipe.split("-")[0], PAPER_INVERSION_ELSE)
+    return {
+        "gan": {
+            "learning_rate": 0.002,
+            "r1_gamma": 10.0,
+            "pair_r1_gamma": 10.0,
+            "feature_matching_of": "pairs",
+            "pair_augment": "real",
+            "augment": "none",
+            "path_length_weight": 2.0,
+            "path_length_every": 4,
+        },
+        "perceptual": {"distance": "discriminator" if debug else "auto"},
+        "encoder": {
+            "learning_rate": 0.001,
+            "generated_weight": 0.0,
+            "photometric_augment": 0.0,
+            "perceptual_weight": 1.0,
+            "lambda_pixel": 0.1,
+        },
+        "inversion": {
+            "space": "w_plus",
+            "reduction": "sum",
+            "learning_rate": 0.1,
+            "lambda_encoder": 0.1,
+            "lambda_pixel": lambda_pixel,
+            "lambda_prior": 0.0,
+            "steps": settings.inversion.steps if debug else steps,
+        },
+    }
+
 
 METHODS: dict[str, Method] = {
     "semgan": Method("our default: the paper with our departures", _train_semantic_gan, _load_semantic_gan, False),
     "semgan-paper": Method(
-        "as the paper and its supplement say", _train_semantic_gan, _load_semantic_gan, False, PAPER
+        "as the paper and its supplement say", _train_semantic_gan, _load_semantic_gan, False, paper_changes
     ),
     "unet": Method("U-Net on the labelled images", _train_unet, _load_unet, True),
     "unet-strong": Method(
@@ -79,7 +101,7 @@ METHODS: dict[str, Method] = {
         _train_unet,
         _load_unet,
         True,
-        {"baseline": {"intensity_augment": True}},
+        lambda settings: {"baseline": {"intensity_augment": True}},
     ),
 }
 

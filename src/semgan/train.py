@@ -65,10 +65,10 @@ def resolve_settings(
     """
     settings = recipes.load(recipe)
     name = method or settings.method
-    settings = config.override(settings, methods.get(name).changes | {"method": name}, f"method {name}")
+    settings = config.override(settings, methods.get(name).changes(settings) | {"method": name}, f"method {name}")
     facts = {
         "classes": list(dataset.labels.names),
-        "metric": dataset.metric,
+        "metric": _metric(dataset, settings),
         "preprocessing": {"channels": dataset.channels},
     }
     settings = config.override(settings, facts, str(dataset.path))
@@ -76,6 +76,11 @@ def resolve_settings(
     given = {key: value for key, value in named.items() if value is not None}
     settings = config.override(settings, given, "the command line")
     return config.override(settings, config.parse_assignments(changes or []), "--set")
+
+
+def _metric(dataset: Dataset, settings: Settings) -> str:
+    """The protocol's metric where the splits name one; else the recipe's, unless that is the general Dice."""
+    return dataset.splits.get("metric") or (dataset.metric if settings.metric == "dice" else settings.metric)
 
 
 def train(
@@ -101,8 +106,6 @@ def train(
     ``resume`` insists that the run exists already. Raises ValueError, FileNotFoundError or FileExistsError with the
     cure for bad input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
     """
-    if stage not in ("gan", "encoder", "all"):
-        raise ValueError(f"Unknown stage '{stage}'; expected gan, encoder or all.")
     opened = Dataset.open(Path(dataset))
     settings = resolve_settings(
         opened,
@@ -114,6 +117,7 @@ def train(
         device=device,
         changes=changes,
     )
+    _check_request(settings, stage, init_from)
     run = RunFolder(Path(out))
     if resume and not run.config.is_file():
         raise FileNotFoundError(f"--resume: {run.path} is not a run; leave --resume out to start one.")
@@ -142,6 +146,13 @@ def train(
         str(run.report) if run.report.is_file() else None,
         advice,
     )
+
+
+def _check_request(settings: Settings, stage: str, init_from: Path | str | None) -> None:
+    if stage not in ("gan", "encoder", "all"):
+        raise ValueError(f"Unknown stage '{stage}'; expected gan, encoder or all.")
+    if methods.get(settings.method).rival and (stage != "all" or init_from is not None):
+        raise ValueError(f"--stage and --init-from belong to our generator; method '{settings.method}' has none.")
 
 
 def _create_run(run: RunFolder, settings: Settings, dataset: Dataset) -> None:

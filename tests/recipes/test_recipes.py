@@ -38,7 +38,7 @@ def test_a_recipe_knows_its_name_and_its_header_tells_command_and_cost(name):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_resolves_on_every_recipe(name, method):
-    changes = METHODS[method].changes
+    changes = METHODS[method].changes(recipes.load(name))
     settings = config.override(recipes.load(name), changes | {"method": method})
     assert settings.method == method
     for group, values in changes.items():

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from semgan.artifacts import write_json
-from semgan.data.folder import LABEL_FOLDERS, LABELLED_NAME, Dataset, check_splits_shape, mask_stems, read_object
+from semgan.data.folder import (
+    GROUP_COLUMNS,
+    LABEL_FOLDERS,
+    LABELLED_NAME,
+    Dataset,
+    check_splits_shape,
+    mask_stems,
+    read_object,
+)
 
 SplitLists = dict[str, Any]
 
@@ -24,9 +32,9 @@ def write_splits(
     """Add the list ``labelled_N_seedS`` to splits.json; returns the whole content.
 
     Where splits.json has no "validation" list yet, one is drawn first (a share of the labelled images, whole groups,
-    the same for every seed); the rest is the "pool". With ``group`` (a column of manifest.csv, e.g. patient) no group
-    is in two of train, validation and test, the labelled list takes one image of each group before a second one of
-    any, and unlabelled images of validation or test groups are left out.
+    the same for every seed); the rest is the "pool". ``group`` is a column of manifest.csv; None takes the one named
+    group or patient, where there is one. No group is in two of train, validation and test, the labelled list takes one
+    image of each group before a second one of any, and unlabelled images of validation or test groups are left out.
 
     Raises ValueError for too few images, an unknown column, and groups that are in training and test already.
     """
@@ -35,6 +43,7 @@ def write_splits(
         raise ValueError(f"A labelled list has 2 cases or more; got {labels}.")
     if not 0 <= validation_share < 1:
         raise ValueError(f"The share for validation is in [0, 1); got {validation_share}.")
+    group = group or _column_of_groups(dataset)
     group_of = _groups(dataset, group)
     lists = dict(dataset.splits)
     if "validation" not in lists:
@@ -131,6 +140,11 @@ def _listed(level: str, message: str, names: Sequence[str]) -> list[tuple[str, s
 
 def _group_set(dataset: Dataset, stems: Sequence[str] | dict[str, Path]) -> set[str]:
     return {group for stem in stems if (group := dataset.group(stem)) is not None}
+
+
+def _column_of_groups(dataset: Dataset) -> str | None:
+    """The manifest's group or patient column, if any: leakage is never the default."""
+    return next((name for name in GROUP_COLUMNS for row in dataset.columns.values() if row.get(name)), None)
 
 
 def _groups(dataset: Dataset, column: str | None) -> Callable[[str], str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+
+import semgan
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -29,6 +32,8 @@ def prepare_cpu(threads: int | None = None) -> None:
     torch.set_flush_denormal(True)
     if threads is not None:
         torch.set_num_threads(threads)
+        if hasattr(os, "sched_setaffinity"):  # bound to the first cores, several such runs would share them
+            os.sched_setaffinity(0, semgan.CORES)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:

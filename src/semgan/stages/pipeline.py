@@ -105,6 +105,8 @@ def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResul
     perceptual, description = _perceptual_distance(job, critic)
     logger.info("Perceptual distance: %s", description)
     _forget_encoder_of_another_generator(job, gan_images)
+    if _is_complete(job, gan_images):
+        return StageResult(job.settings.encoder.images, True)
     stage = EncoderStage(
         job.settings,
         generator=generator,
@@ -133,6 +135,15 @@ def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResul
     }
     _save(job, gan, whitening, stage.encoder, perceptual, chosen, facts, scores)
     return result
+
+
+def _is_complete(job: TrainingJob, gan_images: int) -> bool:
+    """Whether the model folder holds this generator, its finished encoder and the chosen number of steps already."""
+    if not _holds_generator(job, gan_images) or not checkpoint_path(job.run, "encoder").is_file():
+        return False
+    saved = artifacts.read_json(job.run.model / "config.json")
+    finished = saved["training"].get("images_seen_encoder", 0) >= job.settings.encoder.images
+    return finished and (saved["inversion"]["chosen_steps"] is not None or not len(job.validation))
 
 
 def _forget_encoder_of_another_generator(job: TrainingJob, gan_images: int) -> None:

@@ -189,7 +189,9 @@ def model_files(
     if isinstance(perceptual, DiscriminatorDistance):
         distance = "discriminator"
         weights["image_critic"] = perceptual.critic.state_dict()
-    saved = config.override(settings, {"perceptual": {"distance": distance}})
+    # Paths of weights hold on this machine alone.
+    perceptual_settings = {"distance": distance, "trunk_weights": None, "head_weights": None}
+    saved = config.override(settings, {"perceptual": perceptual_settings})
     named_rules = rules or {"default": settings.preprocessing}
     description = {
         "method": settings.method,

@@ -334,6 +334,8 @@ class GanStage:
         for name in ("generator", "average"):
             part = getattr(self, name)
             part.load_state_dict(_without_other_labels(part.state_dict(), state[name], part.image_channels))
+        self.mean_path_length = state["mean_path_length"].to(self.device)
+        self.probability = state["probability"].to(self.device)
         if _same_shapes(self.pair_critic.state_dict(), state["pair_critic"]):
             self.pair_critic.load_state_dict(state["pair_critic"])
 
