@@ -37,3 +37,4 @@ for labels in 9 35; do
         [ -f "$run/curves.png" ] && cp "$run/curves.png" "$OUT/$labels-$method/"
     done
 done
+python results/make_table.py "$OUT"
