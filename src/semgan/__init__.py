@@ -24,6 +24,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 CORES: set[int] = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 if "OMP_NUM_THREADS" not in os.environ:  # one-thread processes would all be bound to the same core
     os.environ.setdefault("OMP_PROC_BIND", "true")
+# Also read when torch loads: large tensors in large pages. Filling in small ones took longer than the arithmetic.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from semgan.types import Segmenter

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from semgan.models.perceptual import LPIPS, TAPS, DiscriminatorDistance, unit_channels
+from semgan.models.perceptual import LPIPS, TAPS, DirectionGap, DiscriminatorDistance, unit_channels
 
 NETWORKS = ["vgg16", "alexnet", "squeezenet"]
 
@@ -186,6 +186,24 @@ def test_discriminator_distance_is_the_mean_over_scales_of_unit_feature_distance
     assert torch.allclose(distance(a, b), (expected[0] + expected[1]) / 2, rtol=1e-5)
     cached = distance.features(b)
     assert torch.equal(distance.distance(distance.features(a), cached), distance(a, b))
+
+
+def test_the_gap_of_directions_and_its_gradient_are_those_of_the_formula_written_out():
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 5, 3, 4), torch.randn(2, 5, 3, 4)
+    a[0, :, 0, 0] = 0  # a pixel without features
+    a.requires_grad_()
+    weights = torch.tensor([1.0, -2.0])
+    found = DirectionGap.apply(a, b)
+    expected = (unit_channels(a) - unit_channels(b)).square().sum(1).mean((1, 2))
+    assert torch.allclose(found, expected, rtol=1e-5)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), a)
+    (wanted,) = torch.autograd.grad((expected * weights).sum(), a)
+    assert (gradient[0, :, 0, 0] == 0).all()
+    wanted[0, :, 0, 0] = 0
+    assert torch.allclose(gradient, wanted, rtol=1e-4, atol=1e-7)
+    coarse = DirectionGap.apply(a.bfloat16(), b.bfloat16())
+    assert coarse.dtype == torch.float32 and torch.allclose(coarse, found, atol=0.02)
 
 
 def test_discriminator_distance_keeps_its_own_critic():

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_networks import W_DIM, exact, generated_images, tiny_networks
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from semgan.stages.stage3_inversion import (
@@ -40,7 +41,7 @@ def count_calls(module, monkeypatch, name="forward"):
 def by_hand(networks, image, settings, steps):
     """Eq. 7 for one image in plain torch, with Adam written out (Kingma and Ba 2015, alg. 1)."""
     generator, encoder, whitening, perceptual = networks
-    target = perceptual.features(image)
+    target = [F.normalize(x, dim=1) for x in perceptual.features(image)]
     reduce = torch.sum if settings.reduction == "sum" else torch.mean
     w = whitening.to_w(encoder(image)).detach()
     m, s, losses = torch.zeros_like(w), torch.zeros_like(w), []
@@ -49,7 +50,7 @@ def by_hand(networks, image, settings, steps):
         made = generator.synthesis(w).image
         back = whitening.to_w(encoder(made))
         loss = sum(
-            ((a - b) ** 2).sum(1).mean() / len(target)
+            ((F.normalize(a, dim=1) - b) ** 2).sum(1).mean() / len(target)
             for a, b in zip(perceptual.features(made), target, strict=True)
         )
         loss = loss + settings.lambda_pixel * reduce((made - image) ** 2)

@@ -7,8 +7,8 @@ of the published ImageNet files (``features.N.weight``), keys of the heads those
 
 Both distances speak the same three words:
 
-- ``features(image)``: ``[batch, channels, height, width]`` in [-1, 1] -> list of unit-normalised feature maps, float32;
-  those of a fixed target may be computed once and kept
+- ``features(image)``: ``[batch, channels, height, width]`` in [-1, 1] -> list of feature maps (LPIPS: unit-normalised,
+  float32; the critic's: as they are); those of a fixed target may be computed once and kept
 - ``distance(features_a, features_b)`` -> ``[batch]`` float32
 - ``forward(image_a, image_b)`` -> ``[batch]``, the two in one
 """
@@ -16,10 +16,11 @@ Both distances speak the same three words:
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Network = Literal["vgg16", "alexnet", "squeezenet"]
 
@@ -98,6 +99,37 @@ def unit_channels(x: Tensor) -> Tensor:
     """Feature vectors scaled to length 1 at every pixel, float32; a zero vector stays zero, with a finite gradient."""
     x = x.float()
     return x * x.square().sum(1, keepdim=True).clamp_min(1e-20).rsqrt()
+
+
+class DirectionGap(torch.autograd.Function):
+    """Squared distance of the unit-normalised features of two maps ``[batch, channels, h, w]``, mean of pixels.
+
+    |a/|a| - b/|b||^2 = 2 - 2 cos(a, b): this needs no normalised copies, reads 16-bit maps with float32 sums, and costs
+    a fifth of the formula written out. Gradients go to the first map alone. Returns ``[batch]`` float32 in [0, 4].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        inverse_a, inverse_b = _inverse_length(a), _inverse_length(b)
+        cosine = (a * b).sum(1, keepdim=True, dtype=torch.float32) * inverse_a * inverse_b
+        ctx.save_for_backward(a, b, inverse_a, inverse_b, cosine)
+        # A pixel without features has no direction: as in the formula written out, its unit vector is zero.
+        lengths = (inverse_a > 0).float() + (inverse_b > 0).float()
+        return (lengths - 2 * cosine).mean((1, 2, 3))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        a, b, inverse_a, inverse_b, cosine = ctx.saved_tensors
+        share = gradient[:, None, None, None] * (-2 / (a.shape[2] * a.shape[3]))
+        towards_b = b * (share * inverse_a * inverse_b).to(a.dtype)
+        return torch.addcmul(towards_b, a, (-share * cosine * inverse_a.square()).to(a.dtype)), None
+
+
+def _inverse_length(x: Tensor) -> Tensor:
+    """1/|x| of every pixel's features, float32; 0 where there are none."""
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+    return torch.where(length > 1e-10, length.clamp_min(1e-10).reciprocal(), 0.0)
 
 
 def _frozen_forever(module: nn.Module) -> None:
@@ -196,10 +228,11 @@ class DiscriminatorDistance(nn.Module):
         return super().train(False)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        return [unit_channels(x) for x in self.critic.features(image)]  # type: ignore[operator]
+        return list(self.critic.features(image))  # type: ignore[operator]
 
     def distance(self, features_a: list[Tensor], features_b: list[Tensor]) -> Tensor:
-        per_scale = [(a - b).square().sum(1).mean((1, 2)) for a, b in zip(features_a, features_b, strict=True)]
+        """``[batch]`` float32; gradients go to ``features_a`` alone."""
+        per_scale = [DirectionGap.apply(a, b) for a, b in zip(features_a, features_b, strict=True)]
         return torch.stack(per_scale).mean(0)
 
     def forward(self, image_a: Tensor, image_b: Tensor) -> Tensor:

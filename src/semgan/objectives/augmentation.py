@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DRAWS = 12  # uniform numbers needed per image
+DRAWS = 14  # uniform numbers needed per image
 ADAPTIVE_LIMIT = 0.8  # beyond this probability augmentations leak into the generated images [ADA]
 
 
@@ -60,7 +60,7 @@ def change_intensity(image: Tensor, draws: Tensor, probability: Tensor | float, 
     factor = torch.exp(_signed(draws[:, 10], draws[:, 11], probability) * limits.contrast)
     image = (image + shift[:, None, None, None]) * factor[:, None, None, None]
     if image.shape[1] == 3:
-        colourful = torch.exp(_signed(draws[:, 9] * 7 % 1, draws[:, 10] * 7 % 1, probability) * limits.saturation)
+        colourful = torch.exp(_signed(draws[:, 12], draws[:, 13], probability) * limits.saturation)
         grey = image.mean(1, keepdim=True)
         image = grey + (image - grey) * colourful[:, None, None, None]
     return image

@@ -27,7 +27,7 @@ SMALL_NETWORKS = {
     "encoder": {
         "trunk": "narrow",
         "lateral_width": 128,
-        "images": 12_000,
+        "images": 24_000,
         "learning_rate": 0.002,
         "generated_weight": 1.0,
         "photometric_augment": 0.5,
