@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from semgan.evaluate import EvaluationResult
-from semgan.results import COLUMNS, ScoreRow, append_rows, read_rows, rows_of
+from semgan.results import COLUMNS, ScoreRow, append_rows, read_rows
 
 ROW = ScoreRow("lungs", "dice", 64, 35, 0, 0, "unet", "hannover", "lung", 0, 1, 72, 0.8125, "abc123")
 
@@ -78,14 +77,3 @@ def test_a_damaged_table_is_named_with_its_line(tmp_path: Path):
     path.write_text("a,b\n")
     with pytest.raises(ValueError, match="expected task, metric"):
         read_rows(path)
-
-
-def test_an_evaluation_becomes_one_row_per_averaged_class_and_their_mean():
-    classes = {"background": 0.99, "ear": 0.5, "eye": 0.7}
-    result = EvaluationResult("miou", "image", 0.6, classes, ["ear", "eye"], n=64, images=64)
-    rows = rows_of(
-        result, task="faces", resolution=64, labels=30, split_seed=1, seed=0, method="semgan", test_set="fasseg",
-        steps=50, chosen=True, commit="abc",
-    )  # fmt: skip
-    assert [(row.class_name, row.value) for row in rows] == [("ear", 0.5), ("eye", 0.7), ("mean", 0.6)]
-    assert {(row.n, row.steps, row.chosen) for row in rows} == {(64, 50, 1)}

@@ -11,7 +11,8 @@ import torch
 from semgan import train as module
 from semgan.artifacts import RunFolder, load_checkpoint, load_tensors, read_json, read_metrics
 from semgan.data.folder import Dataset
-from semgan.train import DryRun, as_dictionary, resolve_settings, train
+from semgan.rehearsal import DryRun, seconds_per_step
+from semgan.train import resolve_settings, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,14 +94,22 @@ def test_a_dry_run_tells_settings_time_and_memory_and_writes_no_run(start, tmp_p
     assert found.memory_mb > 50
     assert found.settings["gan"]["images"] == 16 and found.settings["method"] == method
     assert not (tmp_path / "run").exists()
-    assert as_dictionary(found)["settings"] == found.settings
 
 
 def test_the_expected_time_grows_with_the_length(start, monkeypatch):
-    speeds = [{"stage": "baseline", "images_per_second": 50.0}, {"stage": "baseline", "images_per_second": 100.0}]
-    monkeypatch.setattr("semgan.artifacts.read_metrics", lambda path: speeds)
+    speeds = [{"stage": "baseline", "images_per_second": rate} for rate in (1.0, 50.0, 100.0)]
+    monkeypatch.setattr("semgan.rehearsal.read_metrics", lambda path: speeds)
     found = start("run", method="unet", dry_run=True, changes=["baseline.images=60000"])
-    assert found.expected_minutes == {"baseline": pytest.approx(10.0)}
+    assert found.expected_minutes == {"baseline": pytest.approx(15.0)}  # the mean price, without the first step
+
+
+def test_lazy_regularisers_are_charged_by_how_often_they_come():
+    def step(seconds, *keys):
+        return {"images_per_second": 8 / seconds, **dict.fromkeys(keys, 0.0)}
+
+    rows = [step(9.0, "r", "p"), step(1.0), step(3.0, "r"), step(2.0, "p"), step(3.0, "r"), step(1.0)]
+    assert seconds_per_step(rows, 8, {"r": 16, "p": 4}) == pytest.approx(1 + 2 / 16 + 1 / 4)
+    assert seconds_per_step(rows[:2], 8, {"r": 16}) == pytest.approx(1.0)
 
 
 # ---------------------------------------------------------------- errors come first, and leave nothing

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 MODEL_FORMAT = 1
 
 
-def _temporary(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
+    """The name under which a writer builds ``path`` before it renames it."""
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
 
 
@@ -39,7 +40,7 @@ def _is_temporary(path: Path) -> bool:
 def write_text_atomic(path: Path, text: str) -> None:
     """Write a text file under a temporary name, flush it to disk, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
@@ -67,7 +68,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     # A strided view or channels_last weight is not contiguous; safetensors wants its own memory.
     own = {name: tensor.detach().cpu().clone(memory_format=_contiguous()) for name, tensor in tensors.items()}
     try:
@@ -309,7 +310,7 @@ def save_model(
     folder: Path, description: Mapping[str, Any], weights: Mapping[str, Mapping[str, Tensor]], card: str
 ) -> None:
     """Write a model folder beside its final name, then swap it in whole."""
-    temporary = _temporary(folder)
+    temporary = temporary_beside(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:

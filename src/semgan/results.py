@@ -16,7 +16,6 @@ from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
 from semgan import artifacts
-from semgan.evaluate import EvaluationResult
 from semgan.metrics.overlap import METRICS
 
 MEAN = "mean"
@@ -67,36 +66,6 @@ class ScoreRow:
 
 # "class" is a word of Python, so the field is class_name and the column class.
 COLUMNS = tuple("class" if item.name == "class_name" else item.name for item in fields(ScoreRow))
-
-
-def rows_of(
-    result: EvaluationResult,
-    *,
-    task: str,
-    resolution: int,
-    labels: int,
-    split_seed: int,
-    seed: int,
-    method: str,
-    test_set: str,
-    steps: int = 0,
-    chosen: bool = False,
-    commit: str | None = None,
-) -> list[ScoreRow]:
-    """Rows of one evaluation: its averaged classes, and their mean where there are several.
-
-    commit: of the code that made the numbers; None: that of this source tree
-    """
-    commit = commit or artifacts.git_commit()
-    scores = {name: result.classes[name] for name in result.mean_over}
-    scores[MEAN] = result.mean
-    return [
-        ScoreRow(
-            task, result.metric, resolution, labels, split_seed, seed, method, test_set, name, steps, int(chosen),
-            result.n, float(value), commit,
-        )
-        for name, value in scores.items()
-    ]  # fmt: skip
 
 
 def read_rows(path: Path) -> list[ScoreRow]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-import resource
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semgan import config, methods, recipes
-from semgan.artifacts import RunFolder, _temporary, git_commit
+from semgan.artifacts import RunFolder, git_commit, temporary_beside
 from semgan.config import Settings
 from semgan.data.folder import Dataset
+from semgan.rehearsal import DryRun, rehearse
 from semgan.runtime.loop import Progress
 
 logger = logging.getLogger("semgan")
@@ -34,18 +35,6 @@ class TrainResult:
     seconds: float
     report: str | None
     advice: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """The resolved settings and what the training would take on this machine, measured on a few steps."""
-
-    settings: dict[str, Any]
-    labelled: int
-    unlabelled: int
-    validation: int
-    expected_minutes: dict[str, float]
-    memory_mb: float
 
 
 def resolve_settings(
@@ -123,7 +112,7 @@ def train(
         raise FileNotFoundError(f"--resume: {run.path} is not a run; leave --resume out to start one.")
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     if dry_run:
-        return _rehearse(opened, settings, run, progress)
+        return rehearse(settings, functools.partial(_new_job, opened))
     started = time.monotonic()
     run.check(settings)
     job = _job(opened, settings, run, stage, init_from, deadline, progress)
@@ -157,6 +146,12 @@ def _check_request(settings: Settings, stage: str, init_from: Path | str | None)
 
 def _create_run(run: RunFolder, settings: Settings, dataset: Dataset) -> None:
     run.create(settings, f"{dataset.name} {dataset.fingerprint[:16]}")
+
+
+def _new_job(dataset: Dataset, settings: Settings, run: RunFolder) -> Any:
+    """A job in a run of its own, without pictures, time limit or progress."""
+    _create_run(run, settings, dataset)
+    return _job(dataset, settings, run, "all", None, None, None)
 
 
 def _job(
@@ -195,7 +190,7 @@ def draw_grid(images: np.ndarray, label_maps: np.ndarray, classes: int, path: Pa
     from semgan.sample import sample_grid
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     Image.fromarray(sample_grid(images, label_maps, classes)).save(temporary, format="PNG")
     temporary.replace(path)
 
@@ -230,49 +225,3 @@ def log_into(path: Path) -> Iterator[None]:
         logger.setLevel(before)
         logger.removeHandler(handler)
         handler.close()
-
-
-# ---------------------------------------------------------------- dry run
-
-REHEARSED_STEPS = 3
-
-
-def _rehearse(dataset: Dataset, settings: Settings, run: RunFolder, progress: Progress | None) -> DryRun:
-    """Time a few steps of every stage in a temporary run; nothing is kept."""
-    import tempfile
-
-    from semgan.runtime.device import choose_device
-
-    scale = {}
-    lengths = {"gan": settings.gan, "encoder": settings.encoder, "baseline": settings.baseline}
-    uses = ("gan", "encoder") if not methods.get(settings.method).rival else ("baseline",)
-    short = {name: {"images": lengths[name].batch * REHEARSED_STEPS} for name in uses}
-    quiet = {"run": {"log_every_images": 1, "preview_every_images": 10**9}, "inversion": {"steps": 0}}
-    with tempfile.TemporaryDirectory(prefix="semgan-dry-run-") as folder:
-        trial = RunFolder(Path(folder) / "run")
-        shortened = config.override(settings, short | quiet, "the dry run")
-        _create_run(trial, shortened, dataset)
-        job = _job(dataset, shortened, trial, "all", None, None, None)
-        methods.get(settings.method).train(job)
-        from semgan.artifacts import read_metrics
-
-        for row in read_metrics(trial.metrics):
-            if row.get("images_per_second"):
-                scale[row["stage"]] = max(scale.get(row["stage"], 0.0), row["images_per_second"])
-        memory = _peak_memory_mb(choose_device(settings.device))
-    minutes = {name: lengths[name].images / scale[name] / 60 for name in uses if name in scale}
-    counts = {"labelled": len(job.labelled), "unlabelled": len(job.unlabelled), "validation": len(job.validation)}
-    return DryRun(settings.model_dump(mode="json"), **counts, expected_minutes=minutes, memory_mb=memory)
-
-
-def _peak_memory_mb(device: Any) -> float:
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def as_dictionary(result: TrainResult | DryRun) -> dict[str, Any]:
-    """For ``--json``."""
-    return asdict(result)

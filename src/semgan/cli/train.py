@@ -11,7 +11,8 @@ import typer
 from semgan.cli.output import AsJson, duration, examples, existing, progress_bars, show, verb
 
 if TYPE_CHECKING:
-    from semgan.train import DryRun, TrainResult
+    from semgan.rehearsal import DryRun
+    from semgan.train import TrainResult
 
 
 class Stage(StrEnum):

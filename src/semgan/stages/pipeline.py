@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from semgan import artifacts
+from semgan.data.transforms import to_unit
 from semgan.job import TrainingJob
 from semgan.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
 from semgan.metrics.validation import score_cases
@@ -167,7 +168,7 @@ def _encoder_preview(stage: EncoderStage, job: TrainingJob, images_seen: int) ->
     numbers = stage.preview(images_seen)
     if job.draw is not None:
         rows = (job.unlabelled if len(job.unlabelled) else job.labelled).rows[: len(GRID_SEEDS)]
-        image = torch.from_numpy(np.asarray(job.images[rows])).float() / 127.5 - 1
+        image = to_unit(torch.from_numpy(np.asarray(job.images[rows])))
         joint = stage.predict(image)
         draw_pairs(job, joint.image, joint.logits, "encoder", images_seen)
     return numbers
@@ -195,7 +196,7 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> tuple[int | None, dict
     count = job.settings.run.validation_cases
     images = np.asarray(job.images[job.validation.rows[:count]])
     truths = job.validation.label_maps[:count]
-    found = model.segment_batch(torch.from_numpy(images).float() / 127.5 - 1, steps=limit, snapshot_steps=candidates)
+    found = model.segment_batch(to_unit(torch.from_numpy(images)), steps=limit, snapshot_steps=candidates)
     scores: dict[str, float] = {}
     for step in candidates:
         snapshot = found.snapshots[step]

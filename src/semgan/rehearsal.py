@@ -1,0 +1,88 @@
+"""``semgan train --dry-run``: a few steps of every stage, timed, and what the whole training would take."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from semgan import config, methods
+from semgan.artifacts import RunFolder, read_metrics
+from semgan.config import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from semgan.job import TrainingJob
+
+# What a lazy regulariser leaves in the line of a step that it took part in.
+LAZY = {"r1/image": "r1_every", "path_length": "path_length_every"}
+# Rehearsed so often that seven steps hold: none, R1, path length, R1, none, both (and the first, which warms up).
+REHEARSED = {"r1_every": 2, "path_length_every": 3}
+STEPS = 7
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What `train` would do: resolved settings, case counts, expected minutes by stage, memory so far in MiB."""
+
+    settings: dict[str, Any]
+    labelled: int
+    unlabelled: int
+    validation: int
+    expected_minutes: dict[str, float] = field(default_factory=dict)
+    memory_mb: float = 0.0
+
+
+def rehearse(settings: Settings, job_of: Callable[[Settings, RunFolder], TrainingJob]) -> DryRun:
+    """Time a few steps of every stage in a temporary run; nothing is kept. job_of: creates the run and its job."""
+    lengths = {"gan": settings.gan, "encoder": settings.encoder, "baseline": settings.baseline}
+    uses = ("baseline",) if methods.get(settings.method).rival else ("gan", "encoder")
+    short: dict[str, dict[str, Any]] = {name: {"images": lengths[name].batch * STEPS} for name in uses}
+    if "gan" in short:
+        short["gan"] |= REHEARSED
+    quiet = {"run": {"log_every_images": 1, "preview_every_images": 10**9}, "inversion": {"steps": 0}}
+    with tempfile.TemporaryDirectory(prefix="semgan-dry-run-") as folder:
+        trial = RunFolder(Path(folder) / "run")
+        job = job_of(config.override(settings, short | quiet, "the dry run"), trial)
+        methods.get(settings.method).train(job)
+        rows = [row for row in read_metrics(trial.metrics) if row.get("images_per_second")]
+    every = {key: getattr(settings.gan, name) for key, name in LAZY.items()}
+    minutes = {}
+    for name in uses:
+        per_step = seconds_per_step([row for row in rows if row["stage"] == name], lengths[name].batch, every)
+        minutes[name] = per_step * lengths[name].images / lengths[name].batch / 60
+    return DryRun(
+        settings.model_dump(mode="json"),
+        labelled=len(job.labelled),
+        unlabelled=len(job.unlabelled),
+        validation=len(job.validation),
+        expected_minutes=minutes,
+        memory_mb=_peak_memory_mb(job.device),
+    )
+
+
+def seconds_per_step(rows: Iterable[Mapping[str, Any]], batch: int, every: Mapping[str, int]) -> float:
+    """Mean price of a step, with each lazy regulariser charged once in ``every[its key]`` steps.
+
+    rows: one line of metrics per step, in order; the first one warms up and does not count
+    """
+    seconds: dict[frozenset[str], list[float]] = {}
+    for row in list(rows)[1:]:
+        took_part = frozenset(key for key in every if key in row)
+        seconds.setdefault(took_part, []).append(batch / row["images_per_second"])
+    plain = mean(seconds[frozenset()])
+    extra = {key: mean(seconds[frozenset({key})]) - plain for key in every if frozenset({key}) in seconds}
+    return plain + sum(max(price, 0.0) / every[key] for key, price in extra.items())
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
