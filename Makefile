@@ -6,7 +6,7 @@
 #   make lint    only ruff and pyright
 #   make clean   remove caches and the demo's output (make distclean: .venv too)
 #
-# Variables: PYTHON=/path/to/python3, DEMO="--family chests --minutes 5", TESTS="tests/data -k phantom", WORKERS=1
+# Variables: PYTHON=/path/to/python3, DEMO="--family faces --minutes 5", TESTS="tests/data -k phantom", WORKERS=1
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help

@@ -45,7 +45,7 @@ MINUTES = 30.0  # never reached: the tiny stages end by their number of images
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoResult, list[tuple[int, int, str]]]:
     out = tmp_path_factory.mktemp("story") / "demo"
     ticks: list[tuple[int, int, str]] = []
-    result = demo(out, minutes=MINUTES, plan=TINY, progress=lambda *tick: ticks.append(tick), device="cpu")
+    result = demo(out, family="faces", minutes=MINUTES, plan=TINY, progress=lambda *tick: ticks.append(tick), device="cpu")
     return out, result, ticks
 
 
@@ -131,7 +131,7 @@ def test_the_same_call_again_trains_nothing(told, monkeypatch: pytest.MonkeyPatc
 
     out, first, _ = told
     monkeypatch.setattr("semgan.train.train", refuse)
-    assert demo(out, minutes=MINUTES, plan=TINY, device="cpu").scores == first.scores
+    assert demo(out, family="faces", minutes=MINUTES, plan=TINY, device="cpu").scores == first.scores
 
 
 def test_absent_shipped_weights_are_said_and_present_ones_are_told_apart(
@@ -144,7 +144,7 @@ def test_absent_shipped_weights_are_said_and_present_ones_are_told_apart(
     record.chapters = {name: s for name, s in record.chapters.items() if "shipped" not in name}
     demo_files.write_record(out, record)
     monkeypatch.setattr(story, "WEIGHTS", tmp_path / "none")
-    demo(out, minutes=MINUTES, plan=TINY, device="cpu")
+    demo(out, family="faces", minutes=MINUTES, plan=TINY, device="cpu")
     assert "No longer-trained weights for faces" in read_page(out / "report.html").text
 
     shipped = tmp_path / "weights" / "phantoms-faces"
@@ -152,7 +152,7 @@ def test_absent_shipped_weights_are_said_and_present_ones_are_told_apart(
     record.notes = []
     demo_files.write_record(out, record)
     monkeypatch.setattr(story, "WEIGHTS", tmp_path / "weights")
-    result = demo(out, minutes=MINUTES, plan=TINY, device="cpu")
+    result = demo(out, family="faces", minutes=MINUTES, plan=TINY, device="cpu")
     assert result.scores["semgan-shipped"] == result.scores["semgan-live"]  # the same weights here
     assert "'shipped' weights come with the package" in read_page(out / "report.html").text
 
@@ -165,7 +165,7 @@ def test_a_slow_machine_takes_fewer_test_images(told, tmp_path: Path, monkeypatc
     record.chapters = {name: s for name, s in record.chapters.items() if not name.startswith("segment")}
     demo_files.write_record(out, record)
     monkeypatch.setattr(story, "FEWEST_IMAGES", 2)
-    demo(out, plan=TINY, device="cpu")
+    demo(out, family="faces", plan=TINY, device="cpu")
     assert {row.n for row in read_rows(out / "scores.csv")} == {2}
     assert "2 images per domain" in read_page(out / "report.html").text
 
@@ -223,7 +223,7 @@ def test_other_settings_and_other_content_are_refused_and_left_alone(told, tmp_p
         demo(told[0], family="chests", plan=TINY)
     (tmp_path / "holiday.txt").write_text("dear diary")
     with pytest.raises(FileExistsError, match="holds no demo"):
-        demo(tmp_path, plan=TINY)
+        demo(tmp_path, family="faces", plan=TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
     with pytest.raises(ValueError, match="faces, chests"):
         demo(tmp_path / "x", family="cats")

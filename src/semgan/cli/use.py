@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples("semgan sample -m run -o samples --count 16", "semgan sample -m run -o samples --seed 100"),
     )(sample)
     app.command("info", epilog=examples("semgan info", "semgan info run", "semgan info dataset --json"))(info)
-    app.command("demo", epilog=examples("semgan demo", "semgan demo -o demo --family chests --minutes 5"))(demo)
+    app.command("demo", epilog=examples("semgan demo", "semgan demo -o demo --family faces --minutes 5"))(demo)
 
 
 @verb
@@ -221,7 +221,7 @@ def info(
 @verb
 def demo(
     out: Out = Path("demo"),
-    family: Annotated[Family, typer.Option(help="Kind of procedural pictures.")] = Family.faces,
+    family: Annotated[Family, typer.Option(help="Kind of procedural pictures.")] = Family.chests,
     minutes: Annotated[float, typer.Option(min=0.1, help="Time for the whole demo.")] = 9.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of pictures and training.")] = 0,
     device: Device = "auto",
