@@ -92,6 +92,23 @@ def test_samples_depend_on_their_own_seed_alone(folder):
     assert set(np.unique(many.label_maps)) <= {0, 1}
 
 
+def test_sampling_needs_no_distance_and_segmenting_loads_it_once(networks):
+    loaded = []
+
+    def load():
+        loaded.append(1)
+        return networks.perceptual
+
+    model = SemanticGan(SETTINGS, networks.generator, networks.whitening, networks.encoder, load, chosen_steps=1)
+    model.sample([0])
+    assert loaded == []
+    images = generated_images(networks, 1)
+    expected = in_memory(networks).segment_batch(images, steps=1).trace["loss"]
+    assert_close(model.segment_batch(images).trace["loss"], expected)
+    model.segment_batch(images)
+    assert loaded == [1]
+
+
 def test_truncation_to_zero_leaves_only_the_noise_to_differ(folder):
     model = SemanticGan.load(folder, device="cpu")
     with torch.no_grad():

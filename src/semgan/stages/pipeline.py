@@ -18,11 +18,10 @@ from semgan.metrics.validation import score_cases
 from semgan.models.discriminators import ImageCritic
 from semgan.models.encoder import Encoder
 from semgan.models.lpips_weights import build_perceptual
-from semgan.models.perceptual import LPIPS, DiscriminatorDistance
 from semgan.models.whitening import Whitening, fit_whitening
 from semgan.objectives.segmentation import probabilities
 from semgan.runtime.loop import StageResult, checkpoint_path, read_stage_checkpoint, run_stage
-from semgan.stages.semantic_gan import SemanticGan, model_files
+from semgan.stages.semantic_gan import Distance, SemanticGan, model_files
 from semgan.stages.stage1_gan import GanStage, build_image_critic
 from semgan.stages.stage2_encoder import EncoderStage, build_encoder
 
@@ -89,7 +88,7 @@ def _holds_generator(job: TrainingJob, gan_images: int) -> bool:
     return path.is_file() and artifacts.read_json(path).get("training", {}).get("images_seen_gan") == gan_images
 
 
-def _perceptual_distance(job: TrainingJob, critic: ImageCritic) -> tuple[LPIPS | DiscriminatorDistance, str]:
+def _perceptual_distance(job: TrainingJob, critic: ImageCritic) -> tuple[Distance, str]:
     """The run's distance and its name. What ``auto`` became the first time holds for the whole run, so that a resumed
     run does not change it because the network is there, or is not, this time."""
     settings = job.settings.perceptual
@@ -222,7 +221,7 @@ def _save(
     gan: GanStage,
     whitening: Whitening,
     encoder: Encoder | None,
-    perceptual: LPIPS | DiscriminatorDistance,
+    perceptual: Distance,
     chosen_steps: int | None,
     facts: dict[str, Any],
     scores: dict[str, float] | None = None,

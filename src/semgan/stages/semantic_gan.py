@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from semgan.stages.stage1_gan import build_generator, build_image_critic
 from semgan.stages.stage3_inversion import invert
 from semgan.types import JointImage, LabelSpace, Segmentation
 
+Distance = LPIPS | DiscriminatorDistance
 _WHITENING = "whitening."  # prefix of the whitening's tensors in generator.safetensors
 _SAMPLE_BATCH = 64
 
@@ -50,6 +52,7 @@ class SemanticGan:
 
     rules:        preprocessing rules by modality; None: ``settings.preprocessing`` as "default"
     chosen_steps: inversion steps picked on validation; None: ``settings.inversion.steps``
+    perceptual:   the distance, or a function that loads it, called at the first segmentation: sampling needs none
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class SemanticGan:
         generator: Generator,
         whitening: Whitening,
         encoder: Encoder | None,
-        perceptual: LPIPS | DiscriminatorDistance,
+        perceptual: Distance | Callable[[], Distance],
         *,
         device: torch.device | str = "cpu",
         rules: Mapping[str, Preprocessing] | None = None,
@@ -71,7 +74,14 @@ class SemanticGan:
         self.steps = settings.inversion.steps if chosen_steps is None else chosen_steps
         self.generator, self.whitening = self._placed(generator), self._placed(whitening)
         self.encoder = None if encoder is None else self._placed(encoder)
-        self.perceptual = self._placed(perceptual)
+        self._load_perceptual = (lambda: perceptual) if isinstance(perceptual, nn.Module) else perceptual
+
+    @cached_property
+    def perceptual(self) -> Distance:
+        """The distance of the inversion, frozen. Raises `WeightsNotAtHand` where LPIPS finds no weights."""
+        distance = self._placed(self._load_perceptual())
+        freeze(distance)
+        return distance
 
     def _placed(self, module: Any) -> Any:
         return module.to(self.device)
@@ -98,7 +108,7 @@ class SemanticGan:
             rules=rules,
             chosen_steps=description.get("inversion", {}).get("chosen_steps"),
         )
-        for module in (model.generator, model.whitening, model.encoder, model.perceptual):
+        for module in (model.generator, model.whitening, model.encoder):
             if module is not None:
                 freeze(module)
         return model
@@ -170,7 +180,7 @@ def model_files(
     generator: Generator,
     whitening: Whitening,
     encoder: Encoder | None,
-    perceptual: LPIPS | DiscriminatorDistance,
+    perceptual: Distance,
     chosen_steps: int | None = None,
     rules: Mapping[str, Preprocessing] | None = None,
     data: Mapping[str, object] | None = None,
@@ -230,12 +240,13 @@ def _networks(
 
 def _perceptual(
     settings: Settings, weights: Mapping[str, dict[str, Tensor]], folder: Path
-) -> LPIPS | DiscriminatorDistance:
+) -> Distance | Callable[[], Distance]:
+    """The saved critic's features at once, or how to get LPIPS once it is needed."""
     if settings.perceptual.distance == "discriminator":
         critic = build_image_critic(settings)
         _fill(critic, _weights_of(weights, "image_critic", folder), folder / "image_critic.safetensors")
         return DiscriminatorDistance(critic.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-    return build_perceptual(settings.perceptual, None, settings.preprocessing.channels)[0]
+    return lambda: build_perceptual(settings.perceptual, None, settings.preprocessing.channels)[0]
 
 
 def _weights_of(weights: Mapping[str, dict[str, Tensor]], name: str, folder: Path) -> dict[str, Tensor]:
