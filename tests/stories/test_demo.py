@@ -45,7 +45,8 @@ MINUTES = 30.0  # never reached: the tiny stages end by their number of images
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoResult, list[tuple[int, int, str]]]:
     out = tmp_path_factory.mktemp("story") / "demo"
     ticks: list[tuple[int, int, str]] = []
-    result = demo(out, family="faces", minutes=MINUTES, plan=TINY, progress=lambda *tick: ticks.append(tick), device="cpu")
+    options = {"family": "faces", "minutes": MINUTES, "plan": TINY, "device": "cpu"}
+    result = demo(out, progress=lambda *tick: ticks.append(tick), **options)
     return out, result, ticks
 
 
