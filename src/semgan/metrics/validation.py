@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semgan.data.transforms import to_unit
 from semgan.metrics import overlap
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def score_cases(
     with torch.no_grad():
         for first in range(0, len(images), batch):
             block = torch.from_numpy(np.array(images[first : first + batch])).to(device)  # type: ignore[arg-type]
-            found = probabilities(to_unit(block))
+            found = probabilities(block.float() / 127.5 - 1)
             for truth, own in zip(truths[first : first + batch], found, strict=True):
                 parts.append(overlap.count(_label_map(own, np.asarray(truth).shape), truth, classes))
     counts = overlap.concatenate(parts)
