@@ -277,12 +277,18 @@ def test_surfaces_are_in_mm_with_a_spacing_and_else_named_as_pixels(binary):
     assert stored["mean"] == mm["hd95_mm"].mean and stored["n"] == 3
 
 
+def test_distances_of_a_patients_images_are_averaged_before_the_patients(binary, tmp_path):
+    manifest = write_manifest(tmp_path / "m.csv", [("a", "ann"), ("b", "bob"), ("c", "bob")])
+    hd95 = evaluate(*binary, metric="dice", manifest=manifest, per="patient", surface=True).surface["hd95_px"]
+    assert (hd95.mean, hd95.n, hd95.interval) == (pytest.approx((1 + 0) / 2), 2, (0, 1))
+
+
 def test_a_missed_mask_has_no_distance_and_is_counted_not_dropped(binary):
     predictions, labels = binary
     write(predictions, {"b": EMPTY})
     result = evaluate(predictions, labels, metric="dice", surface=True)
     hd95 = result.surface["hd95_px"]
-    assert (hd95.n, hd95.undefined, hd95.mean) == (2, {"foreground": 1}, pytest.approx(0.5))
+    assert (hd95.n, hd95.undefined, hd95.mean) == (2, {"background": 0, "foreground": 1}, pytest.approx(0.5))
     assert any("hd95_px (foreground in 1 images)" in warning for warning in result.warnings)
     rows = {(row["stem"], row["class"]): row for row in rows_of(predictions)}
     assert rows["b", "foreground"]["hd95_px"] == "nan"
@@ -316,7 +322,7 @@ def test_the_command_prints_intervals_and_surfaces(binary, capsys):
     assert "hd95_mm (n = 3 per image, not defined: 0)" in printed
     with pytest.raises(SystemExit):
         main(["evaluate", *folders, *options, "--json"])
-    assert json.loads(capsys.readouterr().out)["surface"]["assd_mm"]["undefined"] == {"foreground": 0}
+    assert json.loads(capsys.readouterr().out)["surface"]["assd_mm"]["undefined"]["foreground"] == 0
 
 
 # ---------------------------------------------------------------- classes

@@ -216,17 +216,17 @@ def test_undefined_values_are_left_out_of_the_mean_and_counted():
     assert summary.mean == pytest.approx((2 + 5 + 2) / 3)
     assert summary.n == 3
     assert summary.classes == {"background": 9, "left": 1.5, "right": 4}
-    assert summary.undefined == {"left": 2, "right": 2}
+    assert summary.undefined == {"background": 0, "left": 2, "right": 2}
     assert summary.interval is not None and 2 <= summary.interval[0] < summary.mean < summary.interval[1] <= 5
 
 
 def test_images_of_a_group_are_averaged_before_the_groups():
     summary = summarise(VALUES, NAMES, (1,), ["ann", "ann", "bob", "ann"])
     assert (summary.mean, summary.n, summary.interval) == (1.5, 1, None)
-    assert summary.undefined == {"left": 2}
+    assert summary.undefined["left"] == 2  # images, not groups
 
 
 def test_nothing_defined_is_none_and_not_a_number():
     summary = summarise(np.full((2, 2), NAN), NAMES[:2], (1,))
     assert (summary.mean, summary.interval, summary.n) == (None, None, 0)
-    assert summary.classes["left"] is None and summary.undefined == {"left": 2}
+    assert summary.classes["left"] is None and summary.undefined == {"background": 2, "left": 2}

@@ -46,8 +46,8 @@ class PairedDifference:
 class _Sums:
     """A score of sums. rows: addends ``[cases, columns]``; score: sums ``[..., columns]`` -> scores ``[...]``."""
 
-    rows: NDArray[np.number]
-    score: Callable[[NDArray[np.number]], NDArray[np.float64]]
+    rows: np.ndarray
+    score: Callable[[np.ndarray], np.ndarray]
 
     def draws(self, seed: int, resamples: int) -> NDArray[np.float64]:
         """The scores of the draws; those without any score are left out."""
@@ -138,7 +138,7 @@ def _of_miou(counts: overlap.Counts, over: Sequence[int] | None) -> _Sums:
     union = counts.union[:, chosen]
     absent_score = np.where(union.sum(axis=0) > 0, np.nan, 1.0)
 
-    def score(sums: NDArray[np.number]) -> NDArray[np.float64]:
+    def score(sums: np.ndarray) -> np.ndarray:
         both, either = np.split(sums, 2, axis=-1)
         fallback = np.broadcast_to(absent_score, either.shape).copy()
         return overlap.defined_mean(np.divide(both, either, out=fallback, where=either > 0), axis=-1)

@@ -166,7 +166,7 @@ def summarise(
         interval=mean_interval(means),
         n=int(np.isfinite(means).sum()),
         classes={name: _or_none(value) for name, value in per_class.items()},
-        undefined={names[index]: int(undefined[index]) for index in over},
+        undefined=dict(zip(names, undefined.tolist(), strict=True)),
     )
 
 
@@ -211,9 +211,7 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & ~binary_erosion(mask)
 
 
-def _distances(
-    places: NDArray[np.bool_], others: NDArray[np.bool_], sampling: Sequence[float]
-) -> NDArray[np.float64]:
+def _distances(places: NDArray[np.bool_], others: NDArray[np.bool_], sampling: Sequence[float]) -> NDArray[np.float64]:
     from scipy.ndimage import distance_transform_edt
 
     field = np.asarray(distance_transform_edt(~others, sampling=sampling), dtype=np.float64)
