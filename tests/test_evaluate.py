@@ -181,6 +181,150 @@ def test_a_damaged_mask_is_named(binary):
         evaluate(*binary, metric="dice")
 
 
+# ---------------------------------------------------------------- intervals, mIoU per case, surfaces
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "cases.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def random_masks(tmp_path: Path, number: int = 8) -> tuple[Path, Path]:
+    random = np.random.default_rng(0)
+    truths = {f"{index:02}": random.integers(0, 3, (6, 7)) for index in range(number)}
+    found = {stem: np.where(random.random(truth.shape) < 0.7, truth, 1) for stem, truth in truths.items()}
+    return write(tmp_path / "found", found), write(tmp_path / "true", truths)
+
+
+@pytest.mark.parametrize("metric", ["dice", "jaccard", "miou", "miou-per-case"])
+def test_the_interval_lies_around_the_mean_and_in_the_file(tmp_path, metric):
+    result = evaluate(*random_masks(tmp_path), metric=metric)
+    assert result.interval is not None
+    low, high = result.interval
+    assert 0 < low < result.mean < high < 1
+    assert json.loads((tmp_path / "found" / "scores.json").read_text())["interval"] == [low, high]
+
+
+def test_the_interval_draws_groups_where_groups_are_the_cases(tmp_path):
+    folders = random_masks(tmp_path)
+    stems = [f"{index:02}" for index in range(8)]
+    alone = write_manifest(tmp_path / "alone.csv", [(stem, stem) for stem in stems])
+    halves = write_manifest(tmp_path / "halves.csv", [(stem, str(int(stem) // 4)) for stem in stems])
+    one = write_manifest(tmp_path / "one.csv", [(stem, "ann") for stem in stems])
+    per_image = evaluate(*folders, metric="miou").interval
+    assert evaluate(*folders, metric="miou", manifest=alone, per="patient").interval == per_image
+    two = evaluate(*folders, metric="dice", manifest=halves, per="patient")
+    scores = [np.mean([scores[name] for name in two.mean_over]) for scores in two.groups.values()]
+    assert two.interval == pytest.approx((min(scores), max(scores)))
+    assert evaluate(*folders, metric="miou", manifest=one, per="patient").interval is None
+
+
+def test_names_of_the_files_and_so_their_order_change_no_number(tmp_path):
+    found, true = random_masks(tmp_path)
+    before = evaluate(found, true, metric="dice", surface=True)
+    for folder in (found, true):
+        for index in range(8):
+            (folder / f"{index:02}.png").rename(folder / f"x{index * 5 % 8}.png")
+    after = evaluate(found, true, metric="dice", surface=True)
+    assert after.mean == pytest.approx(before.mean, rel=1e-12)
+    assert after.interval == before.interval
+    assert {name: summary.interval for name, summary in after.surface.items()} == {
+        name: summary.interval for name, summary in before.surface.items()
+    }
+
+
+def test_miou_per_case_counts_a_class_only_where_it_occurs(tmp_path):
+    labels = write(tmp_path / "l", {"a": np.array([[0, 1, 2, 2]]), "b": np.array([[0, 0, 1, 1]]), "c": EMPTY})
+    found = write(tmp_path / "p", {"a": np.array([[0, 1, 2, 1]]), "b": np.array([[0, 0, 1, 1]]), "c": EMPTY})
+    names = ["background", "left", "right"]
+    result = evaluate(found, labels, metric="miou-per-case", classes=names)
+    assert result.mean == pytest.approx((0.5 + 1) / 2)  # a: 1/2 and 1/2; b: left alone; c: does not count
+    assert result.classes == {"background": 1, "left": 0.75, "right": 0.5}
+    assert (result.n, result.images) == (2, 3)
+    assert "1 of 3 cases have none of the classes" in result.warnings[0]
+    scores = {(row["stem"], row["class"]): row["score"] for row in rows_of(found)}
+    assert scores["b", "right"] == scores["c", "left"] == "" and float(scores["b", "left"]) == 1
+    manifest = write_manifest(tmp_path / "m.csv", [("a", "ann"), ("b", "bob"), ("c", "eve")])
+    per_patient = evaluate(found, labels, metric="miou-per-case", classes=names, manifest=manifest, per="patient")
+    assert per_patient.groups["bob"] == {"background": 1, "left": 1, "right": None}
+
+
+def test_false_pixels_of_an_empty_slice_count_in_its_patients_dice(tmp_path):
+    labels = write(tmp_path / "l", {"full": SQUARE, "empty": EMPTY})
+    found = write(tmp_path / "p", {"full": SQUARE, "empty": SQUARE})
+    manifest = write_manifest(tmp_path / "m.csv", [("full", "ann"), ("empty", "ann")])
+    assert evaluate(found, labels, metric="dice", manifest=manifest, per="patient").mean == pytest.approx(2 / 3)
+    write(found, {"empty": EMPTY})
+    assert evaluate(found, labels, metric="dice", manifest=manifest, per="patient").mean == 1
+
+
+def test_surfaces_are_measured_only_when_asked_for(binary):
+    predictions, labels = binary
+    result = evaluate(predictions, labels, metric="dice")
+    assert result.surface == {}
+    assert list(rows_of(predictions)[0]) == ["stem", "group", "class", "intersection", "prediction", "truth", "score"]
+
+
+def test_surfaces_are_in_mm_with_a_spacing_and_else_named_as_pixels(binary):
+    pixels = evaluate(*binary, metric="dice", surface=True).surface
+    assert list(pixels) == ["hd95_px", "assd_px", "area_difference_px", "area_difference_relative"]
+    assert pixels["hd95_px"].classes["foreground"] == pytest.approx(1 / 3)  # a: shifted by one column
+    mm = evaluate(*binary, metric="dice", surface=True, spacing_mm=[3.0, 0.5]).surface
+    assert mm["hd95_mm"].mean == pytest.approx(0.5 / 3)
+    row = next(row for row in rows_of(binary[0]) if (row["stem"], row["class"]) == ("a", "foreground"))
+    assert (row["hd95_mm"], row["area_difference_mm2"]) == ("0.500000", "0.000000")
+    stored = json.loads((binary[0] / "scores.json").read_text())["surface"]["hd95_mm"]
+    assert stored["mean"] == mm["hd95_mm"].mean and stored["n"] == 3
+
+
+def test_distances_of_a_patients_images_are_averaged_before_the_patients(binary, tmp_path):
+    manifest = write_manifest(tmp_path / "m.csv", [("a", "ann"), ("b", "bob"), ("c", "bob")])
+    hd95 = evaluate(*binary, metric="dice", manifest=manifest, per="patient", surface=True).surface["hd95_px"]
+    assert (hd95.mean, hd95.n, hd95.interval) == (pytest.approx((1 + 0) / 2), 2, (0, 1))
+
+
+def test_a_missed_mask_has_no_distance_and_is_counted_not_dropped(binary):
+    predictions, labels = binary
+    write(predictions, {"b": EMPTY})
+    result = evaluate(predictions, labels, metric="dice", surface=True)
+    hd95 = result.surface["hd95_px"]
+    assert (hd95.n, hd95.undefined, hd95.mean) == (2, {"background": 0, "foreground": 1}, pytest.approx(0.5))
+    assert any("hd95_px (foreground in 1 images)" in warning for warning in result.warnings)
+    rows = {(row["stem"], row["class"]): row for row in rows_of(predictions)}
+    assert rows["b", "foreground"]["hd95_px"] == "nan"
+    assert float(rows["b", "foreground"]["area_difference_relative"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"spacing_mm": [1.0]}, "Only surface distances use a spacing"),
+        ({"surface": True, "spacing_mm": [1.0, 1.0, 2.0]}, r"^A spacing of 1, 1, 2 mm .* 2 axes; [^;]*$"),
+        ({"surface": True, "spacing_mm": [0.0]}, "one positive number"),
+    ],
+)
+def test_spacings_that_do_not_fit_are_refused_once(binary, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(*binary, metric="dice", **options)
+    assert not (binary[0] / "scores.json").exists()
+
+
+def test_the_command_prints_intervals_and_surfaces(binary, capsys):
+    from semgan.cli import main
+
+    folders = [str(folder) for folder in binary]
+    options = ["--metric", "dice", "--surface", "--spacing-mm", "3", "--spacing-mm", "0.5"]
+    with pytest.raises(SystemExit) as leave:
+        main(["evaluate", *folders, *options])
+    assert not leave.value.code
+    printed = capsys.readouterr().out
+    assert "interval" in printed and "(95 %)" in printed
+    assert "hd95_mm (n = 3 per image, not defined: 0)" in printed
+    with pytest.raises(SystemExit):
+        main(["evaluate", *folders, *options, "--json"])
+    assert json.loads(capsys.readouterr().out)["surface"]["assd_mm"]["undefined"]["foreground"] == 0
+
+
 # ---------------------------------------------------------------- classes
 
 STRIPES = np.repeat(np.array([0, 1, 2, 3], np.uint8), 2)[None].repeat(4, 0)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,28 +20,37 @@ import numpy as np
 from semgan import artifacts
 from semgan.masks import SHOWN, ClassMapping, ClassSpace, MaskReader, class_space, inferred_space, listed, masks_in
 from semgan.metrics import overlap
+from semgan.metrics.intervals import overlap_interval
+from semgan.metrics.surface import Summary, measures, summarise
 
 SCORES_FORMAT = 1
 CASE_COLUMNS = ("stem", "group", "class", "intersection", "prediction", "truth", "score")
+
+# (prediction, truth, number of classes) -> measure -> one value per class
+Ruler = Callable[[np.ndarray, np.ndarray, int], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
     """Scores in [0, 1]; scores.json holds the same fields.
 
-    n:       units averaged: images, or groups where ``per`` was given (mIoU pools all of them)
-    classes: score of every class, background included; mean: over the classes in ``mean_over`` only
-    groups:  group -> class -> score, where ``per`` was given
+    n:        cases averaged: images, or groups where ``per`` was given (mIoU pools all of them)
+    classes:  score of every class, background included; mean: over the classes in ``mean_over`` only
+    interval: 95 % bootstrap interval of the mean, cases drawn anew (seeded); None for fewer than two cases
+    groups:   group -> class -> score (None where it does not count), where ``per`` was given
+    surface:  measure with its unit -> summary over cases, where asked for
     """
 
     metric: str
     per: str
     mean: float
+    interval: tuple[float, float] | None
     classes: dict[str, float]
     mean_over: list[str]
     n: int
     images: int
-    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+    groups: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    surface: dict[str, Summary] = field(default_factory=dict)
     extra_predictions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     predictions: str = ""
@@ -64,15 +74,21 @@ def evaluate(
     mean_over: Sequence[str] | None = None,
     ignore: Sequence[int] = (),
     stems: Sequence[str] | None = None,
+    surface: bool = False,
+    spacing_mm: Sequence[float] | None = None,
     out: Path | None = None,
 ) -> EvaluationResult:
     """Score a folder of predictions; writes ``scores.json`` and ``cases.csv`` into ``out`` (default: the predictions).
 
-    metric:          dice or jaccard: per image, averaged; miou: over the pixels of all images
+    metric:          dice, jaccard: per case (image or ``per``), averaged; miou: over the pixels of all images;
+                     miou-per-case: the mean IoU of each case, averaged. What is empty: see `semgan.metrics.overlap`
     manifest, per:   CSV with the columns ``stem`` and ``per``; images with the same value there are one case
     mapping:         label value -> class, for the true masks; map_predictions: the same for the predicted ones
     mean_over:       names of the classes to average; default: all but the background
     stems:           score these cases only
+    surface:         also HD95, average surface distance and size differences, see `semgan.metrics.surface`: of each
+                     image, then averaged per case
+    spacing_mm:      size of a pixel, for all axes or (height, width); None: distances in pixels, named so
 
     Raises ValueError, naming the files, for missing predictions, unequal sizes, values outside the classes, unknown
     names; FileNotFoundError for folders without masks.
@@ -80,33 +96,44 @@ def evaluate(
     predictions, labels = Path(predictions), Path(labels)
     if metric not in overlap.METRICS:
         raise ValueError(f"Unknown metric '{metric}'; choose one of {', '.join(overlap.METRICS)}.")
+    ruler = _ruler(surface, spacing_mm)
     found, true = masks_in(predictions), masks_in(labels)
     wanted = _wanted(true, stems, labels)
     _check_predictions(found, wanted, predictions)
     groups = _groups(manifest, per, wanted)
     pairs = [(found[stem], true[stem]) for stem in wanted]
-    space, counts = _count_all(pairs, labels, classes, ignore, mapping, map_predictions)
+    space, counts, measured = _score_all(pairs, labels, classes, ignore, mapping, map_predictions, ruler)
     names, chosen = space.names, _averaged(space, mean_over)
-    warnings = [text for text in (space.remark, _absent(counts, names, chosen)) if text]
-    group_names, units = (None, counts) if per is None else counts.pooled_by([groups[stem] for stem in wanted])
-    scores = overlap.class_scores(units, metric)
+    own_groups = None if per is None else [groups[stem] for stem in wanted]
+    group_names, cases = (None, counts) if own_groups is None else counts.pooled_by(own_groups)
+    surfaces = {name: summarise(values, names, chosen, own_groups) for name, values in measured.items()}
+    remarks = (space.remark, _absent(counts, names, chosen), _uncounted(cases, metric, chosen), _undefined(surfaces))
     result = EvaluationResult(
         metric=metric,
         per=per or "image",
-        mean=overlap.mean_score(scores, chosen),
-        classes=_named(names, scores),
+        mean=overlap.overall(cases, metric, chosen),
+        interval=overlap_interval(cases, metric, chosen),
+        classes=_named(names, overlap.class_scores(cases, metric)),
         mean_over=[names[index] for index in chosen],
-        n=units.cases,
+        n=cases.cases - _without_score(cases, metric, chosen),
         images=counts.cases,
-        groups=_group_scores(group_names, units, metric, names),
+        groups=_group_scores(group_names, cases, metric, names),
+        surface=surfaces,
         extra_predictions=sorted(set(found) - set(wanted)),
-        warnings=warnings,
+        warnings=[text for text in remarks if text],
         predictions=str(predictions),
         labels=str(labels),
     )
-    table = _case_table(wanted, groups, names, counts, metric)
+    table = _case_table(wanted, groups, names, counts, metric, measured)
     _write(predictions if out is None else Path(out), result, table)
     return result
+
+
+def _ruler(surface: bool, spacing_mm: Sequence[float] | None) -> Ruler | None:
+    """How surfaces are measured, where that was asked for."""
+    if not surface and spacing_mm is not None:
+        raise ValueError("Only surface distances use a spacing; ask for them too (--surface), or leave it out.")
+    return partial(measures, spacing_mm=spacing_mm) if surface else None
 
 
 def _wanted(true: Mapping[str, Path], stems: Sequence[str] | None, folder: Path) -> list[str]:
@@ -156,38 +183,51 @@ def _groups(manifest: Path | None, per: str | None, wanted: Sequence[str]) -> di
     return groups
 
 
-def _count_all(
+def _score_all(
     pairs: Sequence[tuple[Path, Path]],
     labels: Path,
     classes: Sequence[str] | None,
     ignore: Sequence[int],
     mapping: ClassMapping | None,
     map_predictions: ClassMapping | None,
-) -> tuple[ClassSpace, overlap.Counts]:
-    """Classes and counts of pairs (prediction, label), in their order. Raises ValueError with all problems at once."""
+    ruler: Ruler | None,
+) -> tuple[ClassSpace, overlap.Counts, dict[str, np.ndarray]]:
+    """Classes, counts and measures ``[images, classes]`` of pairs (prediction, label), in their order.
+
+    Raises ValueError with all problems at once.
+    """
     space = class_space(classes, labels, ignore, mapping)
     predicted, true = MaskReader("prediction", map_predictions), MaskReader("label", mapping, space.ignore)
     if not space.names:
         values = [value for pair in pairs for value in predicted.present(pair[0]) | true.present(pair[1])]
         space = inferred_space(values, space.ignore)
-    parts, problems = [], []
+    parts, measured, problems = [], [], []
     for prediction_file, label_file in pairs:
         try:
             maps = predicted.read(prediction_file, space.names), true.read(label_file, space.names)
             _check_sizes(maps[0].shape, maps[1].shape, prediction_file, label_file)
             parts.append(overlap.count(*maps, len(space.names)))
+            measured.append(ruler(*maps, len(space.names)) if ruler else {})
         except ValueError as error:
             problems.append(str(error))
     problems += [doubt for doubt in (predicted.doubt(), true.doubt()) if doubt]
+    problems = list(dict.fromkeys(problems))
     if problems:
         more = f" And {len(problems) - SHOWN} more problems like these." if len(problems) > SHOWN else ""
         raise ValueError(" ".join(problems[:SHOWN]) + more)
-    return space, overlap.concatenate(parts)
+    return space, overlap.concatenate(parts), _columns(measured)
+
+
+def _columns(measured: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Measures of single cases below one another. Raises ValueError where images lie among volumes."""
+    if any(set(row) != set(measured[0]) for row in measured):
+        raise ValueError("Some masks are images, others volumes; their surfaces are measured apart: score them apart.")
+    return {name: np.stack([row[name] for row in measured]) for name in measured[0]}
 
 
 def _check_sizes(predicted: tuple[int, ...], true: tuple[int, ...], prediction_file: Path, label_file: Path) -> None:
     if predicted != true:
-        sizes = [f"{shape[1]} x {shape[0]}" for shape in (predicted, true)]
+        sizes = [" x ".join(str(length) for length in reversed(shape)) for shape in (predicted, true)]
         raise ValueError(
             f"{prediction_file} is {sizes[0]} px but {label_file} is {sizes[1]} px; "
             "predictions must have the size of their labels."
@@ -222,29 +262,61 @@ def _absent(counts: overlap.Counts, names: Sequence[str], averaged: Sequence[int
     )
 
 
+def _without_score(cases: overlap.Counts, metric: str, averaged: Sequence[int]) -> int:
+    return int(np.isnan(overlap.case_means(cases, metric, averaged)).sum())
+
+
+def _uncounted(cases: overlap.Counts, metric: str, averaged: Sequence[int]) -> str | None:
+    number = _without_score(cases, metric, averaged)
+    return (
+        f"{number} of {cases.cases} cases have none of the classes, neither predicted nor true, and do not count."
+        if number
+        else None
+    )
+
+
+def _undefined(surfaces: Mapping[str, Summary]) -> str | None:
+    without = {
+        measure: ", ".join(f"{name} in {number} images" for name, number in summary.undefined.items() if number)
+        for measure, summary in surfaces.items()
+    }
+    told = [f"{measure} ({text})" for measure, text in without.items() if text]
+    return f"Not defined, for a mask is empty, and left out of the mean: {'; '.join(told)}." if told else None
+
+
 def _named(names: Sequence[str], scores: np.ndarray) -> dict[str, float]:
     return {name: float(score) for name, score in zip(names, scores, strict=True)}
 
 
 def _group_scores(
-    group_names: Sequence[object] | None, units: overlap.Counts, metric: str, names: Sequence[str]
-) -> dict[str, dict[str, float]]:
+    group_names: Sequence[object] | None, cases: overlap.Counts, metric: str, names: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
     if group_names is None:
         return {}
-    rows = overlap.case_scores(units, metric)
-    return {str(group): _named(names, row) for group, row in zip(group_names, rows, strict=True)}
+    rows = overlap.case_scores(cases, metric)
+    return {
+        str(group): {name: None if np.isnan(score) else float(score) for name, score in zip(names, row, strict=True)}
+        for group, row in zip(group_names, rows, strict=True)
+    }
 
 
 def _case_table(
-    stems: Sequence[str], groups: Mapping[str, str], names: Sequence[str], counts: overlap.Counts, metric: str
+    stems: Sequence[str],
+    groups: Mapping[str, str],
+    names: Sequence[str],
+    counts: overlap.Counts,
+    metric: str,
+    measured: Mapping[str, np.ndarray],
 ) -> str:
-    """One row per image and class: pixel counts, and the score of the image alone."""
+    """One row per image and class: pixel counts, the score of the image alone (empty: does not count), its measures."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(CASE_COLUMNS)
+    table.writerow([*CASE_COLUMNS, *measured])
     scores = overlap.case_scores(counts, metric)
     for row, stem in enumerate(stems):
         for place, name in enumerate(names):
             pixels = [int(part[row, place]) for part in (counts.intersection, counts.prediction, counts.truth)]
-            table.writerow([stem, groups.get(stem, ""), name, *pixels, f"{scores[row, place]:.6f}"])
+            score = "" if np.isnan(scores[row, place]) else f"{scores[row, place]:.6f}"
+            own = [f"{values[row, place]:.6f}" for values in measured.values()]
+            table.writerow([stem, groups.get(stem, ""), name, *pixels, score, *own])
     return text.getvalue()

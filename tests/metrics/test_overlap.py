@@ -144,6 +144,38 @@ def test_miou_is_the_ratio_of_sums_and_not_the_mean_of_ratios():
     assert overlap.class_scores(counts, "jaccard")[1] == pytest.approx((1 + 1 / 3) / 2)
 
 
+def test_miou_per_case_agrees_with_monai_where_classes_are_absent():
+    from monai.metrics.meaniou import MeanIoU
+
+    prediction, truth = full_cases()
+    for case, absent in enumerate((1, 2, 3, 1)):  # in neither map of these four cases
+        prediction[case][prediction[case] == absent] = 0
+        truth[case][truth[case] == absent] = 0
+    reference = MeanIoU(include_background=False, reduction="mean")  # over classes, then cases, nan left out
+    reference(one_hot(prediction), one_hot(truth))
+    found = overlap.overall(counts_of(zip(prediction, truth, strict=True)), "miou-per-case")
+    assert found == pytest.approx(reference.aggregate().item(), rel=1e-6)
+
+
+@settings(deadline=None)
+@given(cases(), st.sampled_from([None, (0, 2), (3,)]))
+def test_miou_per_case_equals_brute_force_and_leaves_out_what_is_absent(pairs, over):
+    means = []
+    for pair in pairs:
+        found = [sets_of(*pair, k) for k in over or range(1, CLASSES)]
+        ratios = [len(a & b) / len(a | b) for a, b in found if a or b]
+        means += [sum(ratios) / len(ratios)] if ratios else []
+    expected = sum(means) / len(means) if means else 1
+    assert overlap.overall(counts_of(pairs), "miou-per-case", over) == pytest.approx(expected, rel=1e-12)
+
+
+@settings(deadline=None)
+@given(cases(), st.sampled_from(["dice", "jaccard", "miou"]))
+def test_one_number_is_the_mean_of_the_classes_for_the_other_metrics(pairs, metric):
+    counts = counts_of(pairs)
+    assert overlap.overall(counts, metric) == overlap.mean_score(overlap.class_scores(counts, metric))
+
+
 def test_empty_against_empty_is_1_and_against_something_0():
     empty, something = np.zeros((2, 2), int), np.array([[0, 1], [0, 0]])
     for metric in overlap.METRICS:

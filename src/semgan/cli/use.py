@@ -15,6 +15,7 @@ class Metric(StrEnum):
     dice = "dice"
     jaccard = "jaccard"
     miou = "miou"
+    miou_per_case = "miou-per-case"
 
 
 class Family(StrEnum):
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "semgan evaluate masks true_masks --metric dice",
             "semgan evaluate masks true_masks --metric dice --manifest manifest.csv --per patient --json",
+            "semgan evaluate masks true_masks --metric dice --surface --spacing-mm 0.7 --spacing-mm 0.5",
         ),
     )(evaluate)
     app.command(
@@ -100,7 +102,9 @@ def segment(
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, as `semgan segment` writes.")],
     labels: Annotated[Path, typer.Argument(help="Folder of true masks with the same stems.")],
-    metric: Annotated[Metric, typer.Option(help="dice, jaccard: per case, averaged; miou: over all pixels.")],
+    metric: Annotated[
+        Metric, typer.Option(help="dice, jaccard, miou-per-case: per image or --per, averaged; miou: over all pixels.")
+    ],
     manifest: Annotated[Path | None, typer.Option(help="CSV with stem and the column of --per.")] = None,
     per: Annotated[str | None, typer.Option(help="Column whose cases are counted together, e.g. patient.")] = None,
     classes: Annotated[Path | None, typer.Option(help="JSON: class names, background first.")] = None,
@@ -109,6 +113,12 @@ def evaluate(
     mean_over: Annotated[list[str] | None, typer.Option(help="Class to average; repeatable; default: all.")] = None,
     ignore: Annotated[list[int] | None, typer.Option(help="Label value that does not count; repeatable.")] = None,
     stems: Annotated[Path | None, typer.Option(help="JSON list of the cases to score; default: all labels.")] = None,
+    surface: Annotated[
+        bool, typer.Option("--surface", help="Also HD95, average surface distance (ASSD) and size difference.")
+    ] = False,
+    spacing_mm: Annotated[
+        list[float] | None, typer.Option(help="Pixel size, once or for height and width; default: all in pixels.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where scores go; default: PREDICTIONS.")] = None,
     as_json: AsJson = False,
 ) -> Any:
@@ -129,12 +139,23 @@ def evaluate(
         mean_over=mean_over or None,
         ignore=tuple(ignore or ()),
         stems=_list_in(stems),
+        surface=surface,
+        spacing_mm=spacing_mm or None,
         out=out,
     )
     for warning in result.warnings:
         say(f"warning: {warning}")
-    show(f"{metric.value} of {predictions} (n = {result.n} per {result.per})", {"mean": result.mean, **result.classes})
+    rows = {"mean": result.mean, "interval": _interval_text(result.interval), **result.classes}
+    show(f"{metric.value} of {predictions} (n = {result.n} per {result.per})", rows)
+    for measure, summary in result.surface.items():
+        title = f"{measure} (n = {summary.n} per {result.per}, not defined: {sum(summary.undefined.values())})"
+        values = {"mean": summary.mean, "interval": _interval_text(summary.interval), **summary.classes}
+        show(title, {name: "not defined" if value is None else value for name, value in values.items()})
     return result
+
+
+def _interval_text(interval: tuple[float, float] | None) -> str:
+    return "none, fewer than two cases" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g} (95 %)"
 
 
 def _list_in(file: Path | None) -> list[str] | None:

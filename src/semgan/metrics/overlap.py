@@ -5,11 +5,19 @@ sorted or spread over processes. Ratios are taken once, at the end:
 
 - Dice     ``2 |A & B| / (|A| + |B|)``, Jaccard ``|A & B| / |A | B|``: per case (image, or patient: counts of its images
   added up), then averaged over cases;
-- mIoU     per class the sum of intersections over the sum of unions of all images, then the mean over classes.
+- mIoU     per class the sum of intersections over the sum of unions of all images ("pixel-wise"), then the mean over
+  classes; ``miou-per-case``: per case the mean over its classes, then over cases ("per image").
 
-Conventions of this project: a class that is neither in the prediction nor in the truth scores 1, a class in only one of
-them 0 (MONAI and torchmetrics give nan for the first). The mean over classes leaves the background out, so for two
-classes it is the score of the foreground. Pixels whose truth is ``IGNORE`` count nowhere, whatever was predicted there.
+What is empty, by conventions of this project (MONAI and torchmetrics give nan for the first):
+
+- Dice, Jaccard: a class that is neither in a case's prediction nor in its truth scores 1, a class in only one of them
+  0. Empty slices of a patient count by their false pixels, as all slices are added up first;
+- mIoU: empty images count by their false pixels. A class found in no image at all scores 1;
+- mIoU per case: a class in neither does not count in that case, nor does a case with no class that counts. So the mean
+  is not the mean of the classes' scores, each of which is taken over the cases that have the class (1 if none does).
+
+The mean over classes leaves the background out, so for two classes it is the score of the foreground. Pixels whose
+truth is ``IGNORE`` count nowhere, whatever was predicted there.
 """
 
 from __future__ import annotations
@@ -23,7 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from semgan.types import IGNORE
 
-Metric = Literal["dice", "jaccard", "miou"]
+Metric = Literal["dice", "jaccard", "miou", "miou-per-case"]
 METRICS: tuple[str, ...] = get_args(Metric)
 
 
@@ -38,6 +46,10 @@ class Counts:
     @property
     def cases(self) -> int:
         return len(self.intersection)
+
+    @property
+    def classes(self) -> int:
+        return self.intersection.shape[1]
 
     @property
     def union(self) -> NDArray[np.int64]:
@@ -106,9 +118,11 @@ def jaccard(counts: Counts) -> NDArray[np.float64]:
 
 
 def case_scores(counts: Counts, metric: str) -> NDArray[np.float64]:
-    """The metric of each case alone, ``[cases, classes]``; for mIoU that is the case's own IoU."""
+    """The metric of each case alone, ``[cases, classes]``; for mIoU the case's own IoU. nan where it does not count."""
     _check(metric)
-    return dice(counts) if metric == "dice" else jaccard(counts)
+    if metric == "dice":
+        return dice(counts)
+    return np.where(counts.union > 0, jaccard(counts), np.nan) if metric == "miou-per-case" else jaccard(counts)
 
 
 def class_scores(counts: Counts, metric: str) -> NDArray[np.float64]:
@@ -116,13 +130,37 @@ def class_scores(counts: Counts, metric: str) -> NDArray[np.float64]:
     _check(metric)
     if metric == "miou":
         return jaccard(counts.pooled())[0]
-    return case_scores(counts, metric).mean(axis=0)
+    return np.nan_to_num(defined_mean(case_scores(counts, metric), axis=0), nan=1.0)
+
+
+def case_means(counts: Counts, metric: str, over: Sequence[int] | None = None) -> NDArray[np.float64]:
+    """Mean of each case over the class indices ``over``, ``[cases]``; nan for a case that does not count."""
+    return defined_mean(case_scores(counts, metric)[:, averaged(counts.classes, over)], axis=1)
+
+
+def overall(counts: Counts, metric: str, over: Sequence[int] | None = None) -> float:
+    """The metric in one number, over the class indices ``over``; None: every class but the background."""
+    if metric == "miou-per-case":
+        return float(np.nan_to_num(defined_mean(case_means(counts, metric, over), axis=0), nan=1.0))
+    return mean_score(class_scores(counts, metric), over)
 
 
 def mean_score(scores: NDArray[np.float64], over: Sequence[int] | None = None) -> float:
     """Mean of ``[classes]`` scores over the class indices ``over``; None: every class but the background (index 0)."""
-    chosen = list(range(1, len(scores))) if over is None else list(over)
-    return float(np.mean(scores[chosen]))
+    return float(np.mean(scores[averaged(len(scores), over)]))
+
+
+def averaged(classes: int, over: Sequence[int] | None) -> list[int]:
+    """The class indices of a mean: ``over``, or all but the background."""
+    return list(range(1, classes)) if over is None else list(over)
+
+
+def defined_mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Mean along an axis over what is not nan; nan where everything is."""
+    defined = ~np.isnan(values)
+    number = defined.sum(axis=axis)
+    total = np.where(defined, values, 0).sum(axis=axis)
+    return np.divide(total, number, out=np.full(np.shape(number), np.nan), where=number > 0)
 
 
 def _check(metric: str) -> None:

@@ -27,7 +27,7 @@ def score_cases(
     device: str | object = "cpu",
     batch: int = 64,
 ) -> float:
-    """Mean over the foreground classes of the metric; every case is its own unit, mIoU pools all of them.
+    """Mean over the foreground classes of the metric; every image is a case, mIoU pools all of them.
 
     probabilities: images ``[batch, channels, size_px, size_px]`` in [-1, 1] -> ``[batch, classes, size_px, size_px]``
     images:        uint8 ``[cases, channels, size_px, size_px]``
@@ -46,8 +46,7 @@ def score_cases(
             found = probabilities(block.float() / 127.5 - 1)
             for truth, own in zip(truths[first : first + batch], found, strict=True):
                 parts.append(overlap.count(_label_map(own, np.asarray(truth).shape), truth, classes))
-    counts = overlap.concatenate(parts)
-    return overlap.mean_score(overlap.class_scores(counts, metric))
+    return overlap.overall(overlap.concatenate(parts), metric)
 
 
 def _label_map(probabilities: Tensor, shape: tuple[int, ...]) -> np.ndarray:
