@@ -132,17 +132,19 @@ class _Budget:
 
 def _members(packed: IO[bytes], archive: Path, budget: _Budget) -> Iterator[Member]:
     """The regular files in an archive of any known kind, in its order. Raises ValueError for links and devices."""
-    begin = packed.read(64).lstrip().lower()
+    is_zip = zipfile.is_zipfile(packed)
     packed.seek(0)
-    if zipfile.is_zipfile(packed):
+    is_tar = not is_zip and tarfile.is_tarfile(packed)
+    packed.seek(0)
+    if is_zip:
         with zipfile.ZipFile(packed) as file:
             yield from _zip_members(file, archive, budget)
-    elif tarfile.is_tarfile(packed):
-        packed.seek(0)
+    elif is_tar:
         with tarfile.open(fileobj=packed) as file:
-            yield from _tar_members(file, archive)
+            yield from _tar_members(file, archive, budget)
     else:
-        page = " but a web page: the publisher asks for something first" if begin.startswith((b"<!", b"<html")) else ""
+        is_page = packed.read(64).lstrip().lower().startswith((b"<!doctype", b"<html"))
+        page = " but a web page: the publisher asks for something first" if is_page else ""
         raise ValueError(f"{archive.name} is no zip and no tar archive{page}.")
 
 
@@ -158,7 +160,7 @@ def _zip_members(file: zipfile.ZipFile, archive: Path, budget: _Budget) -> Itera
         yield Member(info.orig_filename, info.file_size, lambda info=info: file.open(info))
 
 
-def _tar_members(file: tarfile.TarFile, archive: Path) -> Iterator[Member]:
+def _tar_members(file: tarfile.TarFile, archive: Path, budget: _Budget) -> Iterator[Member]:
     for number, info in enumerate(file):
         if number >= MAX_MEMBERS:
             raise ValueError(f"{archive.name} holds over {MAX_MEMBERS:,} files; not unpacked.")
@@ -167,6 +169,9 @@ def _tar_members(file: tarfile.TarFile, archive: Path) -> Iterator[Member]:
         if not info.isreg():
             raise _special(archive, info.name)
         yield Member(info.name, info.size, lambda info=info: _content(file, info))
+    assert file.fileobj is not None, "it was opened for reading"
+    while rest := file.fileobj.read(2**20):  # to the end, where gzip keeps its checksum
+        budget.spend(len(rest))
 
 
 def _content(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
