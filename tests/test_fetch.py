@@ -104,6 +104,16 @@ def test_after_a_break_only_what_is_missing_is_fetched(publisher, item, tmp_path
     assert publisher.asked == [("/masks.zip", None)] and names(tmp_path) == [f"raw/{name}" for name in CONTENT]
 
 
+def test_a_connection_that_breaks_for_good_is_continued_by_the_next_call(publisher, item, tmp_path):
+    publisher.breaks = [300_000, 0]
+    with pytest.raises(ValueError, match=r"connection broke after \d.*Try the same command again"):
+        fetch(item, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+    publisher.asked.clear()
+    fetch(item, tmp_path / "raw")
+    assert publisher.ranges()[0] is not None and names(tmp_path) == [f"raw/{name}" for name in CONTENT]
+
+
 def test_a_killed_download_goes_on_where_it_was(publisher, item, tmp_path):
     slow = f"""
 import sys

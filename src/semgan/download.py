@@ -194,7 +194,7 @@ class _Transfer:
             have += len(chunk)
             if self.progress and total:
                 self.progress(megabytes(have), megabytes(total), f"{self.name}, MB")
-        if total is not None and have != total:
+        if total is not None and have != total:  # urllib3 before 2 does not tell
             raise _BrokenOff(f"{have:,} of {total:,} bytes came")
 
     def _reason(self, error: Exception) -> str:
