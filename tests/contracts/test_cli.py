@@ -19,6 +19,7 @@ from semgan.cli.output import AsJson, Exit, duration, plain, progress_bars, verb
 
 VERBS = (
     ("data", "prepare", "folder"),
+    ("data", "fetch"),
     ("data", "check"),
     ("data", "split"),
     ("train",),

@@ -103,7 +103,7 @@ def verb(function: Verb) -> Verb:
         except Exit as leave:
             result, code = leave.result, leave.code
         except KeyboardInterrupt:
-            say("Interrupted. The same command goes on where this one stopped, if it was a training run.")
+            say("Interrupted. The same command goes on where this one stopped, if it was a training run or a download.")
             result, code = {"error": "interrupted"}, 130
         except Exception as error:
             message = _user_message(error)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semgan.config import PerceptualSettings
+from semgan.download import DownloadFailed, is_whole, retrieve
 from semgan.models.perceptual import LPIPS, DiscriminatorDistance
 
 logger = logging.getLogger(__name__)
@@ -74,31 +75,20 @@ def fetch(published: Published, folder: Path | None = None, *, download: bool = 
 
     A download appears under its name only when complete and verified. Raises WeightsNotAtHand.
     """
-    import pooch
-
     folder = folder or cache_folder()
-    target = folder / published.name
-    if target.is_file() and pooch.file_hash(str(target), alg="sha256") == published.sha256:
+    target, checksum = folder / published.name, "sha256:" + published.sha256
+    if is_whole(target, checksum):
         return target
     cure = "Give files by perceptual.trunk_weights and .head_weights, or set perceptual.distance=discriminator."
     if not download:
         raise WeightsNotAtHand(f"{published.name} is not in {folder}, and perceptual.download is off. {cure}")
     logger.info("Downloading %s to %s", published.url, folder)
     try:
-        pooch.retrieve(
-            published.url,
-            known_hash="sha256:" + published.sha256,
-            fname=published.name,
-            path=folder,
-            downloader=pooch.HTTPDownloader(timeout=TIMEOUT_S),  # type: ignore[arg-type]
-        )
-    except OSError as error:  # no network, refused, cut off, no disk space: requests' errors are OSErrors
+        retrieve(published.url, target, checksum=checksum, timeout_s=TIMEOUT_S)
+    except DownloadFailed as error:
+        raise WeightsNotAtHand(f"{error} {cure}") from error
+    except OSError as error:  # no disk space, no right to write
         raise WeightsNotAtHand(f"Could not download {published.url}: {error}. {cure}") from error
-    except ValueError as error:  # pooch's word for a wrong hash; it has removed the file
-        raise WeightsNotAtHand(
-            f"{published.url} did not come with the published content (SHA-256 {published.sha256[:16]}...) and was "
-            f"thrown away: the download was cut off, or a proxy answered in its place. {cure}"
-        ) from error
     return target
 
 
