@@ -18,7 +18,10 @@ from semgan.cli import app, main
 from semgan.cli.output import AsJson, Exit, duration, plain, progress_bars, verb
 
 VERBS = (
-    ("data", "prepare", "folder"), ("data", "prepare", "chest-xray"), ("data", "prepare", "skin"), ("data", "prepare", "faces"),
+    ("data", "prepare", "folder"),
+    ("data", "prepare", "chest-xray"),
+    ("data", "prepare", "skin"),
+    ("data", "prepare", "faces"),
     ("data", "check"),
     ("data", "split"),
     ("train",),

@@ -147,6 +147,26 @@ def test_the_raw_film_goes_before_pictures_made_of_it(tmp_path):
     assert read_label(tmp_path / "out/labelsTr/JPCLN001.png").shape == (2048, 2048)
 
 
+def test_pictures_of_films_that_are_negatives_are_inverted(tmp_path):
+    folders = raw.write_jsrt(tmp_path, 4)
+    for number, name in enumerate(("JPCLN001", "JPCNN002", "JPCLN003", "JPCNN004")):
+        raw.put(tmp_path / f"JSRT/All247images/{name}.png", 4095 - raw.chest(number, white=4095))
+    report = prepare("chest-xray", folders, tmp_path / "out")
+    assert any("4 pictures show air bright" in warning for warning in report.dataset.warnings)
+    assert np.array_equal(read_image_files(tmp_path / "out/imagesTr/JPCLN001_0000.png"), raw.chest(0, white=4095))
+
+
+def test_patients_stay_together_in_the_test_list(tmp_path):
+    folder = raw.write_nih(tmp_path, 6)
+    for kind, ending in (("images", ""), ("masks", "_mask")):
+        for file in sorted((folder / "data/NIH" / kind).iterdir()):
+            file.with_name(f"{file.name[:8]}_009{ending}.png").write_bytes(file.read_bytes())
+    prepare("chest-xray", [folder], tmp_path / "out", roles={"nih": "train"}, validation_share=0.4)
+    dataset = Dataset.open(tmp_path / "out")
+    patients = [{case.group for case in dataset.cases(name)} for name in ("train", "validation", "test")]
+    assert [len(group) for group in patients] == [3, 2, 1] and len(set.union(*patients)) == 6
+
+
 @pytest.mark.parametrize("point", ["{x} {y}", "{{{x}, {y}}}", "({x}.0; {y}.0)"])
 def test_lungs_are_drawn_from_landmarks_whatever_the_brackets(point, tmp_path):
     corners = {"right lung": (128, 256, 384, 768), "heart": (0, 0, 900, 900), "left lung": (640, 256, 896, 768)}
@@ -300,6 +320,15 @@ def test_metfaces_of_19_and_of_8_classes_give_the_same_8(faces, tmp_path):
     folders = [raw.write_celebamask(tmp_path), raw.write_metfaces(tmp_path, 8)]
     prepare("faces", folders, tmp_path / "out")
     assert np.array_equal(read_label(tmp_path / "out/labelsTs/metfaces__00000-00.png").ravel()[:8], range(8))
+
+
+def test_two_folders_of_one_name_are_two_collections(tmp_path):
+    more = [tmp_path / "animals/faces", tmp_path / "cartoons/faces"]
+    for number, folder in enumerate(more):
+        raw.put(folder / "1.png", raw.noise(number, 16, 16, 3))
+    report = prepare("faces", [raw.write_celebamask(tmp_path), *more], tmp_path / "out")
+    assert report.sets["unlabelled"] == 2
+    assert np.array_equal(read_image(tmp_path / "out/imagesUn/cartoons-faces__1_0000.png"), raw.noise(1, 16, 16, 3))
 
 
 def test_faces_beyond_the_labelled_ones_lose_their_masks(tmp_path, monkeypatch):

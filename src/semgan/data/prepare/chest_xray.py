@@ -6,13 +6,15 @@ belong to the recipe, not to the pixels here.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from semgan.data.prepare.inventory import Source
-from semgan.data.prepare.jsrt import read_film, read_lungs
+from semgan.data.prepare.jsrt import is_negative, read_film, read_lungs, read_negative
 from semgan.data.prepare.raw import Finding, Layout, find_paired_folders, folder_name, is_mask, is_picture, pair
 
 SIDES = {"left lung": "left", "right lung": "right", "leftmask": "left", "rightmask": "right"}
@@ -23,15 +25,30 @@ WHOLE_ENDINGS = ("_mask", "mask", "msk", "_msk")
 JSRT = re.compile(r"JPC[LN]N\d{3}", re.IGNORECASE)
 MONTGOMERY = re.compile(r"MCUCXR_\d{4}_[01]", re.IGNORECASE)
 SHENZHEN = re.compile(r"CHNCXR_\d{4}_[01]", re.IGNORECASE)
+NEGATIVE_VOTES = 7
 CHEST14 = re.compile(r"(\d{8})_\d{3}")
 
 
 def find_jsrt(files: Sequence[Path]) -> Finding:
     """Films ``JPCLN001.IMG`` (nodule) and ``JPCNN001.IMG`` (none), or pictures of them; SCR's masks or landmarks."""
     finding = _find_lungs(files, JSRT)
+    _turn_negatives(finding)
     for source in finding.sources:
         finding.columns[source.stem] = {"stratum": source.stem[:5]}
     return finding
+
+
+def _turn_negatives(finding: Finding) -> None:
+    """Pictures made of the films keep their negative or not: a few of them, with their lungs, tell which."""
+    made = [source for source in finding.sources if source.image.suffix.lower() != ".img"]
+    votes = []
+    for source in made[:: max(1, len(made) // NEGATIVE_VOTES)][:NEGATIVE_VOTES]:
+        with contextlib.suppress(ValueError, OSError):  # told with all other problems when the images are checked
+            votes.append(is_negative(read_film(source.image), read_lungs(source.labels)))
+    if 2 * sum(votes) > len(votes):
+        films = [source for source in finding.sources if source.image.suffix.lower() == ".img"]
+        finding.sources = films + [replace(source, read_image=read_negative) for source in made]
+        finding.warnings.append(f"jsrt: {len(made)} pictures show air bright; they are inverted: {made[0].image}, ...")
 
 
 def find_montgomery(files: Sequence[Path]) -> Finding:

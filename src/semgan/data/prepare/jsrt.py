@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from semgan.data.prepare.raw import read_foregrounds
 from semgan.data.readers import read_image
+from semgan.data.transforms import scale_label
 
 FILM_PX = 2048
 FILM_WHITE = 4095
@@ -38,6 +39,25 @@ def read_film(file: Path) -> np.ndarray:
     if film.max() > FILM_WHITE:
         raise ValueError(f"{file} holds values up to {film.max()}; a JSRT film has 12 bits (0 to 4095). Replace it.")
     return (FILM_WHITE - film).astype(np.uint16)
+
+
+def read_negative(file: Path) -> np.ndarray:
+    """A picture of a film with air bright, turned to air dark; uint8 or uint16, of 12 bits where that holds it."""
+    film = read_film(file)
+    white = 255 if film.dtype == np.uint8 else FILM_WHITE if film.max() <= FILM_WHITE else 65535
+    return (white - film.astype(np.int64)).astype(film.dtype)
+
+
+def is_negative(film: np.ndarray, lungs: np.ndarray) -> bool:
+    """Whether the lungs are brighter than what lies between and around them, within their bounding box."""
+    grey = film if film.ndim == 2 else film.mean(axis=-1)
+    shown = scale_label(lungs, *grey.shape) > 0
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    if not len(rows):
+        return False
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    inside, outside = grey[box][shown[box]], grey[box][~shown[box]]
+    return bool(len(outside)) and bool(inside.mean() > outside.mean())
 
 
 def read_lungs(files: tuple[Path, ...]) -> np.ndarray:

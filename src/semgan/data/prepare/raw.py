@@ -29,6 +29,7 @@ class Finding:
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     used: set[Path] = field(default_factory=set)
 
     def leave_out(self, reason: str, count: int) -> None:

@@ -14,8 +14,8 @@ from semgan.data.prepare.inventory import Source
 from semgan.data.prepare.raw import Finding, Layout, folder_name, is_mask, is_picture, pair, read_foregrounds
 
 ISIC = re.compile(r"ISIC_\d{7}")
-ISIC_YEAR = re.compile(r"ISIC[-_ ]?(20\d\d)", re.IGNORECASE)
-ISIC_PART = re.compile(r"training|validation|test", re.IGNORECASE)
+ISIC_YEAR = re.compile(r"IS(?:IC|BI)[-_ ]?(20\d\d)", re.IGNORECASE)
+ISIC_PART = re.compile(r"ISIC.*_(training|validation|test)", re.IGNORECASE)
 SET_OF_PART = {"validation": "validation", "test": "test"}
 PH2 = re.compile(r"IMD\d{3}")
 
@@ -53,7 +53,7 @@ def _is_open(file: Path, is_default: bool) -> bool:
 
 
 def _part(file: Path) -> str:
-    parts = (match.group() for folder in reversed(file.parent.parts) if (match := ISIC_PART.search(folder)))
+    parts = (match[1] for folder in reversed(file.parent.parts) if (match := ISIC_PART.search(folder)))
     return next(parts, "").lower()
 
 

@@ -155,19 +155,19 @@ def _look(layouts: Sequence[Layout], roots: Sequence[Path], task: Task) -> list[
     for root in foreign:
         pictures = [file for file in files if root in file.parents and is_picture(file)]
         if pictures and task.any_folder and not _other_task(task, files, root):
-            findings.append(_plain_pictures(root, pictures))
+            is_alone = sum(other.name == root.name for other in roots) == 1
+            findings.append(_plain_pictures(root.name if is_alone else "-".join(root.parts[-2:]), root, pictures))
         else:
             raise ValueError(_foreign(task, files, root))
     return findings
 
 
-def _plain_pictures(root: Path, pictures: Sequence[Path]) -> tuple[Layout, Finding]:
+def _plain_pictures(name: str, root: Path, pictures: Sequence[Path]) -> tuple[Layout, Finding]:
     def stem(file: Path) -> str:
-        return "__".join((root.resolve().name, *file.relative_to(root).with_suffix("").parts))
+        return "__".join((name, *file.relative_to(root).with_suffix("").parts))
 
     finding = Finding(sources=[Source(stem(file), "", file) for file in pictures], used=set(pictures))
-    title = f"pictures of {root.name}"
-    return Layout(root.name, title, "unlabelled", lambda files: finding, is_generic=True), finding
+    return Layout(name, f"pictures of {root}", "unlabelled", lambda files: finding, is_generic=True), finding
 
 
 def _other_task(task: Task, files: Sequence[Path], root: Path) -> tuple[str, Layout] | None:
@@ -220,6 +220,7 @@ def _collect(inventory: Inventory, layout: Layout, finding: Finding, taken: dict
         inventory.sources.append(replace(source, folder=FOLDER_OF[layout.role], labels=labels))
     if len(new) < len(finding.sources):
         finding.leave_out("images that another collection has", len(finding.sources) - len(new))
+    inventory.warnings += finding.warnings
     if finding.left_out:
         left_out = ", ".join(f"{count} {reason}" for reason, count in finding.left_out.items())
         inventory.warnings.append(f"{layout.name}: left out {left_out}.")
@@ -231,17 +232,17 @@ def _draw_sets(inventory: Inventory, task: Task) -> None:
     training = [source for source in inventory.sources if source.folder == "imagesTr"]
     rows = inventory.columns
     if not any(rows[source.stem]["set"] == "test" for source in training):
+        pool = [source.stem for source in training if rows[source.stem]["set"] == "train"]
         strata = defaultdict(list)
-        for source in training:
-            if rows[source.stem]["set"] == "train":
-                strata[rows[source.stem].get("stratum", "")].append(source.stem)
+        for stem in pool:
+            strata[rows[stem].get("stratum", "")].append(stem)
         for stems in strata.values():
-            whole = sum(map(len, strata.values()))
-            count = round(len(stems) * min(task.test_share, task.most_test / whole))
-            for stem in sorted(stems, key=_rank)[:count]:
+            share = min(task.test_share, task.most_test / len(pool))
+            for stem in _whole_groups(stems, rows, round(share * len(stems))):
                 rows[stem]["set"] = "test"
-    kept = sorted((source.stem for source in training if rows[source.stem]["set"] == "train"), key=_rank)
-    beyond = set(kept[task.most_training :]) if task.most_training is not None else set()
+    pool = [source.stem for source in training if rows[source.stem]["set"] == "train"]
+    most = len(pool) if task.most_training is None else task.most_training
+    beyond = set(pool) - set(_whole_groups(pool, rows, most))
     for stem in beyond:
         rows[stem]["set"] = "unlabelled"
     inventory.sources = [
@@ -250,8 +251,20 @@ def _draw_sets(inventory: Inventory, task: Task) -> None:
     ]
 
 
-def _rank(stem: str) -> bytes:
-    return hashlib.sha256(f"test {stem}".encode()).digest()
+def _whole_groups(stems: Sequence[str], rows: Mapping[str, Mapping[str, str]], count: int) -> list[str]:
+    """At most ``count`` stems in the order of their groups' hashes; no group (patient) is cut in two."""
+    members = defaultdict(list)
+    for stem in stems:
+        members[rows[stem].get("patient", stem)].append(stem)
+    chosen: list[str] = []
+    for group in sorted(members, key=_rank):
+        if len(chosen) + len(members[group]) <= count:
+            chosen += members[group]
+    return chosen
+
+
+def _rank(name: str) -> bytes:
+    return hashlib.sha256(f"test {name}".encode()).digest()
 
 
 def _no_training(layouts: Sequence[Layout]) -> str:
