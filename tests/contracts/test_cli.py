@@ -20,6 +20,9 @@ from semgan.cli.output import AsJson, Exit, duration, plain, progress_bars, verb
 VERBS = (
     ("data", "prepare", "folder"),
     ("data", "fetch"),
+    ("data", "prepare", "chest-xray"),
+    ("data", "prepare", "skin"),
+    ("data", "prepare", "faces"),
     ("data", "check"),
     ("data", "split"),
     ("train",),

@@ -9,11 +9,13 @@ import typer
 
 from semgan.cli import fetch
 from semgan.cli.output import AsJson, Exit, examples, existing, progress_bars, say, show, verb
+from semgan.cli.tasks import add_tasks
 
 app = typer.Typer(help="Fetch data, make a dataset folder, check it, choose the labelled cases.", no_args_is_help=True)
 prepare = typer.Typer(help="Make a dataset folder from raw images.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
 fetch.register(app)
+add_tasks(prepare)
 
 
 @prepare.command(

@@ -8,18 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from semgan.data.png16 import is_deep_colour_png, read_deep_colour_png
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
+_MOST_BETWEEN = 0.05  # share of pixels between dark and bright above which a picture is no binary mask
 
 
 def read_image(path: Path) -> np.ndarray:
     """Decode one file: ``[height, width]`` or ``[height, width, channels]``, uint8, uint16 or float32 as stored.
 
-    Palettes become RGB, alpha is dropped, 1-bit pictures are 0 and 255, CMYK becomes RGB. A TIFF's pages or planes of
-    equal size are its channels. Signed and 32-bit integers are uint16 where they fit, else float32.
+    Palettes become RGB, alpha is dropped, 1-bit pictures are 0 and 255, CMYK becomes RGB, and a camera's note to turn
+    the picture (EXIF) is followed, as viewers do. A TIFF's pages or planes of equal size are its channels. Signed and
+    32-bit integers are uint16 where they fit, else float32.
 
     Raises FileNotFoundError, or ValueError for files that are damaged, truncated or no image.
     """
@@ -51,15 +54,33 @@ def read_label(path: Path) -> np.ndarray:
 
     Raises FileNotFoundError, or ValueError for damaged files and for colour masks.
     """
-    return _guarded(path, _decode_label)
+    return _guarded(path, _decode_label, MASK_SUFFIXES)
 
 
-def _guarded(path: Path, decode) -> np.ndarray:  # noqa: ANN001
+def read_foreground(path: Path) -> np.ndarray:
+    """Decode a mask of two brightnesses: bool ``[height, width]``, True above half of its brightest value.
+
+    Grey, colour, palette and 1-bit files, with alpha or without, mean the same here: what they look like.
+    Raises FileNotFoundError, or ValueError for damaged files and for pictures with many values in between.
+    """
+    pixels = _guarded(path, _decode_image, MASK_SUFFIXES)
+    bright = pixels if pixels.ndim == 2 else pixels.max(axis=-1)
+    brightest = bright.max()
+    between = (bright > 0.1 * brightest) & (bright < 0.9 * brightest)
+    if between.mean() > _MOST_BETWEEN:
+        raise ValueError(
+            f"{path} should be a mask of two values, and {between.mean():.0%} of it lies in between: it looks like a "
+            "picture. Replace the file, or take it out of the folder."
+        )
+    return bright > 0.5 * brightest
+
+
+def _guarded(path: Path, decode, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> np.ndarray:  # noqa: ANN001
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist or is not a file.")
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"{path} is not an image of a known kind; expected {', '.join(IMAGE_SUFFIXES)}.")
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path} is not an image of a known kind; expected {', '.join(suffixes)}.")
     try:
         return decode(path)
     except MemoryError:
@@ -76,7 +97,7 @@ def _decode_image(path: Path) -> np.ndarray:
         return _plain(_without_alpha(read_deep_colour_png(path)))
     with Image.open(path) as picture:
         picture.load()
-        return _plain(_pixels(picture))
+        return _plain(_pixels(ImageOps.exif_transpose(picture)))
 
 
 def _pixels(picture: Image.Image) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ from semgan.data.folder import (
 SplitLists = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """What a published task fixes: metric, numbers of labelled cases, split seeds, share of the pool for validation."""
+
+    metric: str
+    budgets: tuple[int, ...]
+    split_seeds: tuple[int, ...] = (0, 1, 2)
+    validation_share: float = 0.0
+
+
 def write_splits(
     dataset_path: Path | str, labels: int, split_seed: int = 0, group: str | None = None, validation_share: float = 0.1
 ) -> SplitLists:
@@ -41,27 +52,53 @@ def write_splits(
     dataset = Dataset.open(dataset_path)
     if labels < 2:
         raise ValueError(f"A labelled list has 2 cases or more; got {labels}.")
-    if not 0 <= validation_share < 1:
-        raise ValueError(f"The share for validation is in [0, 1); got {validation_share}.")
     group = group or _column_of_groups(dataset)
-    group_of = _groups(dataset, group)
-    lists = dict(dataset.splits)
-    if "validation" not in lists:
-        lists["validation"] = _validation(dataset, group_of, validation_share)
-    held_out = {*lists["validation"], *lists.get("test", [])}
-    lists["pool"] = [stem for stem in lists.get("pool", dataset.files["imagesTr"]) if stem not in held_out]
-    _refuse_shared_groups(dataset, lists, group_of)
+    lists = _with_pool(dataset, group, validation_share)
     if labels > len(lists["pool"]):
         raise ValueError(
             f"{labels} labelled cases were asked for and {dataset.path} has {len(lists['pool'])} for training "
             f"({len(lists['validation'])} are kept for validation). Ask for fewer, or add masks."
         )
-    order = _one_of_each_group_first(lists["pool"], group_of, f"labelled {split_seed}")
-    lists[f"labelled_{labels}_seed{split_seed}"] = order[:labels]
-    if group is not None and dataset.files["imagesUn"]:
-        lists["unlabelled_extra"] = _unlabelled_of_training_groups(dataset, lists, group_of)
+    lists |= _labelled(lists["pool"], _groups(dataset, group), [labels], split_seed)
     write_json(dataset.path / "splits.json", lists)
     return lists
+
+
+def write_protocol(dataset_path: Path | str, protocol: Protocol) -> SplitLists:
+    """Add the lists ``labelled_N_seedS`` of every budget and seed to splits.json; returns the whole content.
+
+    A budget beyond the pool becomes the whole pool. Groups, validation and errors as in `write_splits`.
+    """
+    dataset = Dataset.open(dataset_path)
+    group = _column_of_groups(dataset)
+    lists = _with_pool(dataset, group, protocol.validation_share)
+    budgets = sorted({min(budget, len(lists["pool"])) for budget in protocol.budgets})
+    for seed in protocol.split_seeds:
+        lists |= _labelled(lists["pool"], _groups(dataset, group), budgets, seed)
+    write_json(dataset.path / "splits.json", lists)
+    return lists
+
+
+def _with_pool(dataset: Dataset, group: str | None, validation_share: float) -> SplitLists:
+    """The known lists, with "validation", "pool" and the unlabelled images of no held-out group."""
+    if not 0 <= validation_share < 1:
+        raise ValueError(f"The share for validation is in [0, 1); got {validation_share}.")
+    lists, group_of = dict(dataset.splits), _groups(dataset, group)
+    if "validation" not in lists:
+        lists["validation"] = _validation(dataset, group_of, validation_share)
+    held_out = {*lists["validation"], *lists.get("test", [])}
+    lists["pool"] = [stem for stem in lists.get("pool", dataset.files["imagesTr"]) if stem not in held_out]
+    _refuse_shared_groups(dataset, lists, group_of)
+    if group is not None and dataset.files["imagesUn"]:
+        lists["unlabelled_extra"] = _unlabelled_of_training_groups(dataset, lists, group_of)
+    return lists
+
+
+def _labelled(
+    pool: Sequence[str], group_of: Callable[[str], str], budgets: Sequence[int], split_seed: int
+) -> SplitLists:
+    order = _one_of_each_group_first(pool, group_of, f"labelled {split_seed}")
+    return {f"labelled_{labels}_seed{split_seed}": order[:labels] for labels in budgets}
 
 
 def import_splits(dataset_path: Path | str, file: Path | str) -> SplitLists:

@@ -110,8 +110,11 @@ def to_unit(image: Any) -> Any:
 
 def resize_label(label: np.ndarray, size_px: int) -> np.ndarray:
     """Nearest-neighbour resize ``[height, width]`` -> ``[size_px, size_px]``; pixel centres as in the image's."""
-    height, width = label.shape
-    centres = np.arange(size_px) + 0.5
-    rows = (centres * height / size_px).astype(np.int64)
-    columns = (centres * width / size_px).astype(np.int64)
+    return scale_label(label, size_px, size_px)
+
+
+def scale_label(label: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Nearest-neighbour resize to ``[height, width]``, by pixel centres."""
+    rows = ((np.arange(height) + 0.5) * label.shape[0] / height).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * label.shape[1] / width).astype(np.int64)
     return label[rows[:, None], columns[None, :]]

@@ -24,6 +24,7 @@ from semgan.data.parallel import Progress, each
 from semgan.data.prepare.classes import ClassRule, Names, Values, decide_classes
 from semgan.data.prepare.inventory import Inventory, PlainFolders, Source, take_inventory
 from semgan.data.prepare.pictures import Conversion, Found, convert, survey
+from semgan.data.splits import write_protocol
 from semgan.types import IGNORE
 
 SHOWN_PROBLEMS = 100
@@ -72,11 +73,35 @@ def prepare_folder(
     The same call again finds its work done. Raises ValueError with all problems of the input in one message,
     FileNotFoundError for a missing JSON file, FileExistsError for an ``out`` with other content.
     """
-    started = time.perf_counter()
     optional = (None if folder is None else Path(folder) for folder in (unlabelled, test_images, test_labels))
     folders = PlainFolders(Path(images), Path(labels), *optional)
-    out = Path(out)
     inventory = take_inventory(folders, Path(manifest) if manifest else None)
+    return prepare_inventory(
+        inventory,
+        out,
+        classes=classes,
+        mapping=mapping,
+        ignore=ignore,
+        preprocessing=preprocessing,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def prepare_inventory(
+    inventory: Inventory,
+    out: Path | str,
+    *,
+    classes: Names | None = None,
+    mapping: Values | None = None,
+    ignore: Collection[int] = (),
+    preprocessing: Preprocessing | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Write the dataset folder ``out`` from an inventory; the rest as in `prepare_folder`."""
+    started = time.perf_counter()
+    out = Path(out)
     request = _request(inventory, classes, mapping, ignore)
     if done := _done_before(out, request):
         report = _report(done, inventory, started, was_already_prepared=True)
@@ -84,9 +109,9 @@ def prepare_folder(
         plan = _check(inventory, classes, mapping, ignore, workers, progress)
         with _growing(out) as growing:
             digest = _write(growing, inventory, plan, workers, progress)
-            _write_lists(growing, inventory)
             origin = {"content_sha256": digest, "request_sha256": request}
             _write_description(growing, out.name, inventory, plan, origin)
+            _write_lists(growing, inventory)
         report = _report(Dataset.open(out), inventory, started)
     if preprocessing is not None:
         open_cache(out, None, preprocessing, workers, progress)
@@ -180,7 +205,7 @@ def _write(growing: Path, inventory: Inventory, plan: _Plan, workers: int | None
 
 
 def _write_lists(growing: Path, inventory: Inventory) -> None:
-    """manifest.csv for the cases at hand, and splits.json where the manifest names validation cases."""
+    """manifest.csv for the cases at hand, and splits.json where manifest or protocol name lists."""
     stems = {source.stem for source in inventory.sources}
     rows = {stem: row for stem, row in inventory.columns.items() if stem in stems}
     if rows:
@@ -188,10 +213,17 @@ def _write_lists(growing: Path, inventory: Inventory) -> None:
         lines = [columns, *([row.get(name, "") for name in columns] for row in rows.values())]
         write_text_atomic(growing / "manifest.csv", "".join(_csv_line(line) for line in lines))
     training = [source.stem for source in inventory.sources if source.folder == "imagesTr"]
-    validation = [stem for stem in training if rows.get(stem, {}).get("set") == "validation"]
-    if validation:
-        pool = [stem for stem in training if stem not in set(validation)]
-        write_json(growing / "splits.json", {"validation": validation, "pool": pool})
+    set_of = {stem: rows.get(stem, {}).get("set") or "pool" for stem in training}
+    held_out = {name: [stem for stem in training if set_of[stem] == name] for name in ("test", "validation")}
+    lists: dict[str, Any] = {name: stems for name, stems in held_out.items() if stems}
+    if lists:
+        lists["pool"] = [stem for stem in training if set_of[stem] not in held_out]
+    if inventory.protocol is not None:
+        lists["metric"] = inventory.protocol.metric
+    if lists:
+        write_json(growing / "splits.json", lists)
+    if inventory.protocol is not None:
+        write_protocol(growing, inventory.protocol)
 
 
 def _csv_line(values: Sequence[str]) -> str:
@@ -251,11 +283,11 @@ def _request(inventory: Inventory, classes: Any, mapping: Any, ignore: Collectio
     """sha256 of everything the result depends on: names, sizes and times of files, and the options' content."""
     digest = hashlib.sha256()
     for source in inventory.sources:
-        for file in (source.image, source.label):
-            state = file.stat() if file is not None else None
-            digest.update(f"{source.folder}/{source.stem} {state and (state.st_size, state.st_mtime_ns)}\n".encode())
-    options = [_content(option) for option in (classes, mapping)]
-    digest.update(json.dumps([options, sorted(ignore), inventory.columns], default=str).encode())
+        states = [(state.st_size, state.st_mtime_ns) for state in map(Path.stat, (source.image, *source.labels))]
+        digest.update(f"{source.folder}/{source.stem} {states}\n".encode())
+    options: list[Any] = [_content(option) for option in (classes, mapping)]
+    options += [sorted(ignore), inventory.columns, str(inventory.protocol)]
+    digest.update(json.dumps(options, default=str).encode())
     return digest.hexdigest()
 
 

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from semgan.data.folder import read_manifest
-from semgan.data.readers import IMAGE_SUFFIXES
+from semgan.data.readers import IMAGE_SUFFIXES, read_image, read_label
+from semgan.data.splits import Protocol
 
 SIDE_SUFFIXES = (".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml")
 SIDE_NAMES = ("thumbs.db", "desktop.ini", "license", "readme")
 VOLUME_SUFFIXES = (".nii", ".gz", ".dcm", ".mha", ".nrrd")
 
 
+def read_one_label(files: tuple[Path, ...]) -> np.ndarray:
+    """The mask in one file, as stored."""
+    return read_label(files[0])
+
+
 @dataclass(frozen=True)
 class Source:
-    """One image to prepare. ``folder``: imagesTr, imagesTs or imagesUn of the dataset."""
+    """One image to prepare. ``folder``: imagesTr, imagesTs or imagesUn of the dataset.
+
+    labels:       the files that make up the mask; none without a mask
+    read_image:   file -> pixels, as `semgan.data.readers.read_image`
+    read_label:   the mask's files -> int32 ``[height, width]``; top-level functions, which processes can share
+    label_scales: the mask is published at another size than the image, and is resized to it (nearest neighbour)
+    """
 
     stem: str
     folder: str
     image: Path
-    label: Path | None
+    labels: tuple[Path, ...] = ()
+    read_image: Callable[[Path], np.ndarray] = read_image
+    read_label: Callable[[tuple[Path, ...]], np.ndarray] = read_one_label
+    label_scales: bool = False
+
+    @property
+    def label(self) -> Path | None:
+        """The mask's (first) file, None without a mask."""
+        return self.labels[0] if self.labels else None
 
 
 @dataclass(frozen=True)
@@ -43,6 +66,7 @@ class Inventory:
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    protocol: Protocol | None = None
 
 
 def take_inventory(folders: PlainFolders, manifest: Path | None) -> Inventory:
@@ -62,7 +86,7 @@ def take_inventory(folders: PlainFolders, manifest: Path | None) -> Inventory:
     _add_test(inventory, test_images, test_masks, folders.test_labels)
     for stem, image in unlabelled.items():
         _expect_set(inventory, stem, "unlabelled", image)
-        inventory.sources.append(Source(stem, "imagesUn", image, None))
+        inventory.sources.append(Source(stem, "imagesUn", image))
     _check_manifest_stems(inventory, manifest)
     inventory.sources.sort(key=lambda source: (source.folder, source.stem))
     return inventory
@@ -142,7 +166,7 @@ def _add_labelled(inventory: Inventory, images: dict[str, Path], masks: dict[str
     for stem, image in images.items():
         set_name = _set_of(inventory, stem)
         if set_name == "unlabelled":
-            inventory.sources.append(Source(stem, "imagesUn", image, None))
+            inventory.sources.append(Source(stem, "imagesUn", image))
             continue
         if stem not in masks:
             inventory.problems.append(
@@ -150,9 +174,13 @@ def _add_labelled(inventory: Inventory, images: dict[str, Path], masks: dict[str
                 "the --unlabelled folder."
             )
         inventory.sources.append(
-            Source(stem, "imagesTs" if set_name == "test" else "imagesTr", image, masks.get(stem))
+            Source(stem, "imagesTs" if set_name == "test" else "imagesTr", image, _found(masks, stem))
         )
     _refuse_lonely_masks(inventory, images, masks)
+
+
+def _found(masks: dict[str, Path], stem: str) -> tuple[Path, ...]:
+    return (masks[stem],) if stem in masks else ()
 
 
 def _refuse_lonely_masks(inventory: Inventory, images: dict[str, Path], masks: dict[str, Path]) -> None:
@@ -165,7 +193,7 @@ def _add_test(inventory: Inventory, images: dict[str, Path], masks: dict[str, Pa
         _expect_set(inventory, stem, "test", image)
         if folder is not None and stem not in masks:
             inventory.problems.append(f"{image} has no mask: {folder} has no file with the stem '{stem}'. Add it.")
-        inventory.sources.append(Source(stem, "imagesTs", image, masks.get(stem)))
+        inventory.sources.append(Source(stem, "imagesTs", image, _found(masks, stem)))
     if images and folder is None:
         inventory.warnings.append("The test images have no masks (--test-labels); they can be segmented, not scored.")
     if images:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from semgan.data.folder import LABEL_FOLDERS
 from semgan.data.png16 import write_deep_colour_png
 from semgan.data.prepare.inventory import Source
-from semgan.data.readers import read_image, read_label
-from semgan.data.transforms import stretch
+from semgan.data.readers import read_image
+from semgan.data.transforms import scale_label, stretch
 
 MOST_VALUES = 300  # a mask with more values is no mask; the rest need not be listed
 
@@ -53,7 +53,7 @@ def survey(source: Source) -> Found:
     found = Found()
     image = label = None
     try:
-        image = read_image(source.image)
+        image = source.read_image(source.image)
         found.channels = 1 if image.ndim == 2 else image.shape[2]
         found.is_grey = _is_grey(image)
         if image.dtype == np.float32 and not np.isfinite(image).all():
@@ -63,7 +63,7 @@ def survey(source: Source) -> Found:
     if source.label is None:
         return found
     try:
-        label = read_label(source.label)
+        label = _label(source, None if image is None else image.shape)
         found.values = tuple(np.unique(label)[:MOST_VALUES].tolist())
     except (ValueError, OSError) as error:
         found.problems.append(str(error))
@@ -79,8 +79,10 @@ def convert(job: Conversion) -> Written:
     """Write the image, and its mask as class indices, into the dataset folder. Raises OSError for a full disk."""
     written, source = Written(), job.source
     try:
-        image = _fitting(read_image(source.image), job.channels, source)
-        label = None if source.label is None else _indices(read_label(source.label), job.table, source.label)
+        image = _fitting(source.read_image(source.image), job.channels, source)
+        label = None
+        if source.label is not None:
+            label = _indices(_label(source, image.shape), job.table, source.label)
     except ValueError as error:
         written.problems.append(str(error))
         return written
@@ -95,6 +97,17 @@ def convert(job: Conversion) -> Written:
         _save(label, job.dataset / LABEL_FOLDERS[source.folder] / f"{source.stem}.png")
     written.sha256 = digest.digest()
     return written
+
+
+def _label(source: Source, image_shape: tuple[int, ...] | None) -> np.ndarray:
+    """The mask, at the image's size where masks of its kind are published at another one."""
+    label = source.read_label(source.labels)
+    if not source.label_scales or image_shape is None or label.shape == image_shape[:2]:
+        return label
+    height, width = image_shape[:2]
+    if abs(label.shape[0] * width - label.shape[1] * height) > max(label.shape) * max(height, width) * 0.01:
+        return label  # another picture's mask: not of this shape at any scale
+    return scale_label(label, height, width)
 
 
 def _size(pixels: np.ndarray) -> str:
@@ -140,7 +153,8 @@ def _write_image(image: np.ndarray, source: Source, folder: Path) -> None:
     """One PNG for grey and RGB, else one grey PNG per channel; an 8-bit PNG of the right kind is copied."""
     first = folder / f"{source.stem}_0000.png"
     is_rgb = image.ndim == 3 and image.shape[2] == 3
-    if image.dtype == np.uint8 and _is_plain_png(source.image, "RGB" if is_rgb else "L"):
+    is_as_stored = image.dtype == np.uint8 and source.read_image is read_image
+    if is_as_stored and _is_plain_png(source.image, "RGB" if is_rgb else "L"):
         shutil.copyfile(source.image, first)
     elif is_rgb and image.dtype == np.uint16:
         write_deep_colour_png(first, image)
@@ -158,6 +172,7 @@ def _save(pixels: np.ndarray, file: Path) -> None:
 
 def _is_plain_png(file: Path, mode: str) -> bool:
     with Image.open(file) as picture:
-        return picture.format == "PNG" and picture.mode == mode and "transparency" not in picture.info
+        is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return picture.format == "PNG" and picture.mode == mode and "transparency" not in picture.info and not is_turned
 
 
