@@ -21,7 +21,7 @@ class Volume:
     affine:       ``[4, 4]`` stored index -> millimetres right, anterior, superior (NIfTI's world)
     modality:     "ct", "mri", or None where the file does not say
     header:       of the NIfTI file it came from; None for DICOM
-    thickness_mm: ``[k]`` extent of each stored k, where it is not the same for all (DICOM with uneven spacing)
+    thickness:    ``[k]`` extent of each stored k relative to the affine's, where uneven (DICOM); None: all 1
     warnings:     what a user should know about the geometry
     """
 
@@ -29,7 +29,7 @@ class Volume:
     affine: np.ndarray
     modality: str | None = None
     header: Nifti1Header | None = None
-    thickness_mm: np.ndarray | None = None
+    thickness: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -45,7 +45,7 @@ class Volume:
     def volume_ml(self, labels: np.ndarray, classes: int) -> list[float]:
         """Volume of every class of ``labels`` ``[i, j, k]``, in ml, for sheared and uneven volumes too."""
         voxel_ml = abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
-        share = np.ones(labels.shape[2]) if self.thickness_mm is None else self.thickness_mm / self.thickness_mm.mean()
+        share = np.ones(labels.shape[2]) if self.thickness is None else self.thickness
         layers = [np.bincount(labels[..., k].ravel(), minlength=classes) for k in range(labels.shape[2])]
         return [float(total) for total in voxel_ml * (share[:, None] * np.stack(layers)).sum(0)]
 
