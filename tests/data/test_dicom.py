@@ -7,7 +7,7 @@ from dicom_files import AXIAL, header, with_pixels, write_multi_frame, write_ser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import JPEG2000Lossless, RLELossless
-from test_nifti import rotation
+from volume_files import rotation
 
 from semgan.data.dicom import find_series, is_dicom, read_series
 
