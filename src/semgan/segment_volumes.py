@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +159,7 @@ class _Worker:
         answers = segment_images(
             self.segmenter, volume.slices, steps=self.steps, batch=self.batch, modality=rule, threads=self.threads
         )
-        seconds, means, steps = 0.0, Counter(), 0
+        seconds, steps, means = 0.0, 0, defaultdict[str, float](float)
         for number, answer in enumerate(answers):
             into[number] = answer.label_map
             steps, seconds = answer.steps, seconds + answer.seconds

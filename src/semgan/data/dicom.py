@@ -347,7 +347,7 @@ def _pixels(path: Path) -> np.ndarray:
 
 
 def _check_decodable(path: Path, data: Dataset) -> None:
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     syntax = data.file_meta.TransferSyntaxUID
     if not syntax.is_compressed or syntax.is_deflated:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from semgan.data.volumes import Volume, checked_affine
 
 if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Header, Nifti1Image
+    from nibabel.nifti1 import Nifti1Header
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}  # millimetres and unknown units: 1
@@ -107,15 +107,16 @@ def _guarded(path: Path, decode: Callable[[Path], Answer]) -> Answer:
         raise ValueError(f"{path} cannot be read ({reason}). Replace the file, or take it out of the folder.") from None
 
 
-def _open(path: Path) -> Nifti1Image:
+def _open(path: Path) -> Any:
+    """A Nifti1Image or its kind of three axes, voxels still on disk."""
     import nibabel
 
-    image = nibabel.load(path)
+    image: Any = nibabel.load(path)
     if not isinstance(image, nibabel.Nifti1Pair):
         raise ValueError(f"it is no NIfTI but {type(image).__name__}")
     if len(image.shape) < 3 or any(size > 1 for size in image.shape[3:]) or 0 in image.shape:
         raise ValueError(f"it has the shape {image.shape}; expected three axes, so split series over time")
-    return image  # type: ignore[return-value]
+    return image
 
 
 def _geometry(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
