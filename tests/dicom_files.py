@@ -90,7 +90,7 @@ def write_multi_frame(path: Path, hu: np.ndarray, *, spacing: tuple[float, float
         data.PerFrameFunctionalGroupsSequence.append(group)
     shared, orientation, measures, unit = Dataset(), Dataset(), Dataset(), Dataset()
     orientation.ImageOrientationPatient = list(AXIAL)
-    measures.PixelSpacing = list(spacing[:2])
+    measures.PixelSpacing, measures.SliceThickness = list(spacing[:2]), spacing[2]
     unit.RescaleSlope, unit.RescaleIntercept = 2, -1024
     shared.PlaneOrientationSequence = Sequence([orientation])
     shared.PixelMeasuresSequence = Sequence([measures])

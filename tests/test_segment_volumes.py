@@ -3,12 +3,14 @@
 import csv
 import json
 import logging
+import sys
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
-from dicom_files import write_series
+from dicom_files import write_multi_frame, write_series
 from PIL import Image
 from volume_files import ORIENTATIONS, oblique, save, stored_as
 
@@ -136,6 +138,40 @@ def test_auto_takes_the_rule_of_the_file_or_of_its_values(tmp_path):
         segment(Liver(), tmp_path / "doubtful.nii.gz", outs[3], modality="auto")
     with pytest.raises(ValueError, match="^No preprocessing for modality 'pet'"):
         segment(Liver(), tmp_path / "ct.nii.gz", outs[3], modality="pet")
+
+
+def test_dicom_seg_is_the_same_mask_on_the_same_images(tmp_path):
+    highdicom = pytest.importorskip("highdicom")
+    values, where = organ()
+    pictures = values.transpose(2, 1, 0)
+    files = write_series(tmp_path / "in" / "single", pictures, order=[3, 1, 4, 0, 2])
+    write_multi_frame(tmp_path / "in" / "multi" / "x.dcm", pictures)
+    assert len(segment(Liver(), tmp_path / "in", tmp_path / "out", dicom_seg=True)) == 2
+    for name, shown in (("single", files), ("multi", None)):
+        found = highdicom.seg.segread(tmp_path / "out" / f"{name}.dcm")
+        assert [one.SegmentLabel for one in found.SegmentSequence] == ["liver"]
+        positions = [
+            float(group.PlanePositionSequence[0].ImagePositionPatient[2])
+            for group in found.PerFrameFunctionalGroupsSequence
+        ]
+        # A plane lies at 100 + 2.5 k mm; its pixels are the mask of slice k.
+        assert sorted(positions) == [100, 102.5, 105, 107.5, 110]
+        for height, picture in zip(positions, found.pixel_array, strict=True):
+            assert np.array_equal(picture, where[..., round((height - 100) / 2.5)].T), name
+        if shown:
+            referred = {str(uid) for _, _, uid in found.get_source_image_uids()}
+            assert referred == {str(pydicom.dcmread(file).SOPInstanceUID) for file in shown}
+
+
+def test_dicom_seg_needs_dicom_and_its_package(tmp_path, monkeypatch):
+    save(tmp_path / "ct.nii.gz", organ()[0], oblique())
+    with pytest.raises(ValueError, match="ct is NIfTI"):
+        segment(Liver(), tmp_path / "ct.nii.gz", tmp_path / "out", dicom_seg=True)
+    write_series(tmp_path / "scan", organ()[0].transpose(2, 1, 0))
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(ValueError, match=r"pip install 'semgan\[dicom\]'"):
+        segment(Liver(), tmp_path / "scan", tmp_path / "out", dicom_seg=True)
+    assert not list(tmp_path.glob("out*"))
 
 
 # ---------------------------------------------------------------- many studies

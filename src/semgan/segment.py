@@ -48,6 +48,7 @@ def segment(
     steps: int | None = None,
     save_probabilities: bool = False,
     overlay: bool = False,
+    dicom_seg: bool = False,
     overwrite: bool = False,
     batch: int = 64,
     modality: str | None = None,
@@ -60,6 +61,7 @@ def segment(
     model: run folder, model folder, or what `semgan.load` returned (then a stopped run cannot be continued)
     steps: optimisation steps; None: as chosen on validation; 0: encoder only
     batch: images given to the model at a time (the inversion's own ``inversion.batch`` may cut them smaller)
+    dicom_seg: for DICOM series, a DICOM SEG object beside the mask (needs the extra ``semgan[dicom]``)
     overwrite: replace results of another request in ``out`` (never other files)
 
     Raises ValueError naming all unreadable images before any work; FileExistsError where ``out`` has other content;
@@ -71,8 +73,11 @@ def segment(
     if holds_volumes(images):
         from semgan.segment_volumes import segment_volumes
 
+        options["dicom_seg"] = dicom_seg
         work = {"overwrite": overwrite, "batch": batch, "threads": threads, "progress": progress}
         return segment_volumes(segmenter, identity, images, out, options, **work)
+    if dicom_seg:
+        raise ValueError(f"A DICOM SEG is drawn on DICOM images, and {images} holds none.")
     inputs, ignored = find_inputs(images, _channels(segmenter))
     if ignored:
         logger.warning("%d files in %s are no images and are left out: %s", len(ignored), images, _some(ignored))

@@ -1,6 +1,7 @@
 """``semgan segment`` on volumes: NIfTI files and DICOM series -> NIfTI masks of the same geometry.
 
     OUT/<stem>.nii.gz       uint8 class indices, geometry as the volume's
+    OUT/<stem>.dcm          the same as DICOM SEG, where asked for
     OUT/segmentation.csv    stem, slices, steps, mean confidence, mean of each loss term, seconds, ml_CLASS
     OUT/problems.csv        stem, problem: volumes that could not be read, where there are any
     OUT/segmentation.json   what was asked
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from semgan import artifacts, segmentation_rows
+from semgan.data.dicom_seg import check_at_hand, write_dicom_seg
 from semgan.data.nifti import write_label_volume
 from semgan.data.studies import Study, find_studies
 from semgan.data.volumes import Volume, axial
@@ -55,7 +57,7 @@ def segment_volumes(
     """Segment all volumes of ``images``; returns the rows of segmentation.csv.
 
     identity: what identifies the model; None for one that only lives in memory
-    options:  steps, modality (a rule's name, None, or "auto": by each volume), probabilities, overlay
+    options:  steps, modality (a rule's name, None, or "auto": by each volume), probabilities, overlay, dicom_seg
 
     Raises ValueError where no volume can be read, for probabilities and overlays, and for models that take no grey
     images; FileExistsError where ``out`` has other content.
@@ -64,6 +66,9 @@ def segment_volumes(
     studies, others = find_studies(images)
     if others:
         logger.warning("%d files in %s hold no slices and are left out, for example %s", len(others), images, others[0])
+    niftis = [study.stem for study in studies if study.series is None]
+    if options["dicom_seg"] and niftis:
+        raise ValueError(f"A DICOM SEG is drawn on DICOM images, and {niftis[0]} is NIfTI; leave out --dicom-seg.")
     files = [(study.stem, file) for study in studies for file in study.files]
     request = {
         "format": 1,
@@ -78,7 +83,7 @@ def segment_volumes(
         return read_rows(out / TABLE)
     goes_on = folder.begin(overwrite=overwrite) and identity is not None
     done = segmentation_rows.taken_up(folder.partial, ENDING, goes_on=goes_on)
-    worker = _Worker(segmenter, options["steps"], options["modality"], batch, threads)
+    worker = _Worker(segmenter, options["steps"], options["modality"], options["dicom_seg"], batch, threads)
     try:
         problems = worker.segment_all(studies, folder.partial, done, progress)
         if not done:
@@ -114,6 +119,8 @@ def _check_options(segmenter: Segmenter, options: dict[str, Any]) -> None:
                 f"{instead} is for pictures: a volume's would take many times its own size. Leave it out, and open "
                 "OUT/STEM.nii.gz over the volume in a viewer."
             )
+    if options["dicom_seg"]:
+        check_at_hand()
     modality = None if options["modality"] == "auto" else options["modality"]
     preprocessing_of(segmenter, modality)(np.zeros((16, 16), np.int16))
 
@@ -129,6 +136,7 @@ class _Worker:
     segmenter: Segmenter
     steps: int | None
     modality: str | None
+    dicom_seg: bool
     batch: int
     threads: int | None
 
@@ -165,8 +173,8 @@ class _Worker:
             steps, seconds = answer.steps, seconds + answer.seconds
             for name, value in {"confidence": answer.confidence, **answer.losses}.items():
                 means[name] += value / len(into)
-        write_label_volume(partial / f"{study.stem}{ENDING}", labels, volume)
         names = self.segmenter.labels.names
+        self.write(partial / study.stem, labels, volume)
         millilitres = dict(zip(names, volume.volume_ml(labels, len(names)), strict=True))
         return {
             "stem": study.stem,
@@ -176,6 +184,15 @@ class _Worker:
             "seconds": round(seconds, 4),
             **{f"ml_{name}": round(millilitres[name], 4) for name in names[1:]},
         }
+
+    def write(self, path: Path, labels: np.ndarray, volume: Volume) -> None:
+        """The files of one mask; the NIfTI, whose presence says that all are there, comes last."""
+        if self.dicom_seg:
+            try:
+                write_dicom_seg(path.with_name(f"{path.name}.dcm"), labels, volume, self.segmenter.labels.names)
+            except ValueError as error:
+                raise _Unreadable(str(error)) from None
+        write_label_volume(path.with_name(path.name + ENDING), labels, volume)
 
     def opened(self, study: Study) -> tuple[Volume, str | None]:
         """The volume and the name of its preprocessing rule. Raises _Unreadable."""

@@ -69,6 +69,9 @@ def segment(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image with mask outline.")
     ] = False,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="DICOM series: also OUT/STEM.dcm, a DICOM SEG object (semgan[dicom]).")
+    ] = False,
     modality: Annotated[
         str | None, typer.Option(help="Preprocessing rule of the model, where it has several; auto: as each volume is.")
     ] = None,
@@ -94,6 +97,7 @@ def segment(
             steps=steps,
             save_probabilities=save_probabilities,
             overlay=overlay,
+            dicom_seg=dicom_seg,
             modality=modality,
             batch=batch,
             overwrite=overwrite,

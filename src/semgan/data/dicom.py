@@ -104,7 +104,8 @@ def read_series(files: Sequence[Path], *, broken: Sequence[Path] = ()) -> Volume
         raise ValueError(f"{where}: {error}") from None
     values = _values(frames)
     modality = _MODALITIES.get(str(heads[0].get("Modality", "")))
-    return Volume(values, affine, modality=modality, thickness=thickness, warnings=remarks)
+    places = tuple((frame.path, frame.index) for frame in frames)
+    return Volume(values, affine, modality, thickness=thickness, frames=places, warnings=remarks)
 
 
 # ---------------------------------------------------------------- headers

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nibabel.nifti1 import Nifti1Header
 
 _DISPLAY = ("L", "P", "S")  # stored axes as an axial picture is shown: columns to the left, rows to the back, slices up
@@ -22,6 +24,7 @@ class Volume:
     modality:     "ct", "mri", or None where the file does not say
     header:       of the NIfTI file it came from; None for DICOM
     thickness:    ``[k]`` extent of each stored k relative to the affine's, where uneven (DICOM); None: all 1
+    frames:       file and frame number of each stored k (DICOM)
     warnings:     what a user should know about the geometry
     """
 
@@ -30,6 +33,7 @@ class Volume:
     modality: str | None = None
     header: Nifti1Header | None = None
     thickness: np.ndarray | None = None
+    frames: tuple[tuple[Path, int], ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
