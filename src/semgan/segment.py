@@ -78,9 +78,7 @@ def segment(
         return segment_volumes(segmenter, identity, images, out, options, **work)
     if dicom_seg:
         raise ValueError(f"A DICOM SEG is drawn on DICOM images, and {images} holds none.")
-    inputs, ignored = find_inputs(images, _channels(segmenter))
-    if ignored:
-        logger.warning("%d files in %s are no images and are left out: %s", len(ignored), images, _some(ignored))
+    inputs = _pictures(images, _channels(segmenter))
     request = {
         "format": 1,
         "model": identity,
@@ -135,6 +133,13 @@ def _channels(segmenter: Segmenter) -> int:
         except ValueError:
             continue
     raise ValueError("The model's preprocessing takes no image of 1 to 64 channels.")
+
+
+def _pictures(images: Path, channels: int) -> list[Input]:
+    inputs, ignored = find_inputs(images, channels)
+    if ignored:
+        logger.warning("%d files in %s are no images and are left out: %s", len(ignored), images, _some(ignored))
+    return inputs
 
 
 def _some(paths: Sequence[Path]) -> str:
