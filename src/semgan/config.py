@@ -8,13 +8,15 @@ paper, [ADA] from Karras et al. 2020 (arXiv:2006.06676).
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Modality = Literal["ct", "mri"]
 
 
 class Frozen(BaseModel):
@@ -34,6 +36,22 @@ class Preprocessing(Frozen):
         default=False, description="chest X-ray [S]: global histogram equalisation, per channel"
     )
     gamma: float = Field(default=1.0, gt=0, description="applied to values in [0, 1]; chest X-ray 0.5")
+    clip: tuple[float, float] | None = Field(
+        default=None, description="bounds in the image's own unit, then stretched slice by slice; CT -200 to 400 HU [S]"
+    )
+    clip_percentiles: tuple[float, float] | None = Field(
+        default=None, description="bounds per slice in %, then stretched slice by slice; MRI 0.1 to 99.9 [S]"
+    )
+
+    @field_validator("clip", "clip_percentiles")
+    @classmethod
+    def _rising(cls, bounds: tuple[float, float] | None, info: ValidationInfo) -> tuple[float, float] | None:
+        if bounds is None:
+            return None
+        lowest, highest = (0, 100) if info.field_name == "clip_percentiles" else (-math.inf, math.inf)
+        if not lowest <= bounds[0] < bounds[1] <= highest:
+            raise ValueError(f"the bounds must rise and lie within {lowest} to {highest}")
+        return bounds
 
 
 class DataSettings(Frozen):
@@ -207,6 +225,9 @@ class Settings(Frozen):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     threads: int | None = Field(default=None, description="CPU threads of torch; None: torch decides")
     preprocessing: Preprocessing = Preprocessing()
+    modalities: tuple[Modality, ...] = Field(
+        default=(), description="further preprocessing rules of the model, chosen by `segment --modality`"
+    )
     data: DataSettings = DataSettings()
     generator: GeneratorSettings = GeneratorSettings()
     critics: CriticSettings = CriticSettings()

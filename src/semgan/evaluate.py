@@ -1,7 +1,8 @@
 """Score predicted masks against true ones, file by file, at the images' own size.
 
 Which cases: every mask in LABELS (or those of ``stems``); a missing prediction is an error, further predictions are
-listed in the result. Files match by stem; other files and sub-folders are left alone.
+listed in the result. Files match by stem; other files and sub-folders are left alone. A volume (STEM.nii.gz) is one
+case, its slices counted together; it must lie where its label lies.
 
 How masks are read and classes are found: see `semgan.masks`.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from semgan import artifacts
+from semgan.data.nifti import check_same_geometry
 from semgan.masks import SHOWN, ClassMapping, ClassSpace, MaskReader, class_space, inferred_space, listed, masks_in
 from semgan.metrics import overlap
 from semgan.metrics.intervals import overlap_interval
@@ -205,6 +207,7 @@ def _score_all(
     for prediction_file, label_file in pairs:
         try:
             maps = predicted.read(prediction_file, space.names), true.read(label_file, space.names)
+            check_same_geometry(prediction_file, label_file)
             _check_sizes(maps[0].shape, maps[1].shape, prediction_file, label_file)
             parts.append(overlap.count(*maps, len(space.names)))
             measured.append(ruler(*maps, len(space.names)) if ruler else {})

@@ -44,13 +44,14 @@ def listed(names: Sequence[object]) -> str:
 
 def masks_in(folder: Path) -> dict[str, Path]:
     """Stem -> mask file of a folder, sorted by stem. Raises for a missing folder, no masks, two files of one stem."""
+    from semgan.data.nifti import NIFTI_SUFFIXES
     from semgan.data.readers import IMAGE_SUFFIXES
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected a folder of masks.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        suffix = next((end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)), None)
+        suffix = next((end for end in (*NIFTI_SUFFIXES, *IMAGE_SUFFIXES) if path.name.lower().endswith(end)), None)
         if suffix is None or path.name.startswith(".") or not path.is_file():
             continue
         stem = path.name[: -len(suffix)]
@@ -58,7 +59,7 @@ def masks_in(folder: Path) -> dict[str, Path]:
             raise ValueError(f"{folder} holds two masks for '{stem}': {found[stem].name} and {path.name}. Remove one.")
         found[stem] = path
     if not found:
-        raise FileNotFoundError(f"{folder} holds no masks; expected files like STEM.png.")
+        raise FileNotFoundError(f"{folder} holds no masks; expected files like STEM.png or STEM.nii.gz.")
     return found
 
 
@@ -130,10 +131,12 @@ class MaskReader:
         self._first_with: dict[int, Path] = {}
 
     def values(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """The mapped mask, int64 ``[height, width]``, and which of its pixels count."""
+        """The mapped mask, int64 ``[height, width]`` or ``[i, j, k]``, and which of its pixels count."""
+        from semgan.data.nifti import nifti_suffix, read_label_volume
         from semgan.data.readers import read_label
 
-        stored = np.asarray(read_label(path)).astype(np.int64)
+        stored = read_label_volume(path).values if nifti_suffix(path) else read_label(path)
+        stored = stored.astype(np.int64)
         counted = ~np.isin(stored, self._ignore)
         if self._targets is None:
             return stored, counted
@@ -154,7 +157,7 @@ class MaskReader:
         return set(np.unique(values[counted]).tolist())
 
     def read(self, path: Path, names: Sequence[str]) -> np.ndarray:
-        """Class indices ``[height, width]`` with IGNORE. Raises ValueError naming the file for other values."""
+        """Class indices of the mask's shape, with IGNORE. Raises ValueError naming the file for other values."""
         values, counted = self.values(path)
         present = set(np.unique(values[counted]).tolist())
         if len(names) == 2 and self._targets is None:

@@ -54,6 +54,8 @@ def model_card(
     """The card's text. data, training: facts by name (data set, counts, images seen, ...); scores: values by name."""
     rule = settings.preprocessing
     steps = [
+        *(f"values clipped to {bounds[0]:g} to {bounds[1]:g}" for bounds in [rule.clip] if bounds),
+        *(f"values clipped to their percentiles {p[0]:g} to {p[1]:g}" for p in [rule.clip_percentiles] if p),
         "global histogram equalisation" if rule.equalise_histogram else "no histogram equalisation",
         f"gamma {rule.gamma:g}",
     ]

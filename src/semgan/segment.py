@@ -1,5 +1,7 @@
 """``semgan segment``: images -> masks at their own size, with confidence and losses per image, for every method.
 
+Volumes (NIfTI, DICOM) have their own story, `semgan.segment_volumes`.
+
     OUT/<stem>.png                 8-bit class indices, the image's own size
     OUT/segmentation.csv           stem, steps, confidence, one column per loss term, seconds
     OUT/segmentation.json          what was asked: model, images, options
@@ -11,10 +13,7 @@ OUT appears when everything is done; until then the work lies in OUT.partial, an
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,20 +24,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semgan import artifacts
+from semgan import artifacts, segmentation_rows
 from semgan.data.parallel import available_workers, thread_pool
+from semgan.data.studies import holds_volumes
 from semgan.data.whole_images import Input, SegmentedImage, find_inputs, preprocessing_of, segment_images
 from semgan.report.colours import overlay as overlaid
 from semgan.result_folder import ResultFolder
+from semgan.segmentation_rows import TABLE, Row, read_rows
 from semgan.types import Segmenter
 
 logger = logging.getLogger(__name__)
 
 MARKER = "segmentation.json"
-ROWS = "rows.jsonl"  # one finished image per line; only while work goes on
 MOST_SHOWN = 20
 Progress = Callable[[int, int, str], Any]
-Row = dict[str, Any]
 
 
 def segment(
@@ -49,6 +48,7 @@ def segment(
     steps: int | None = None,
     save_probabilities: bool = False,
     overlay: bool = False,
+    dicom_seg: bool = False,
     overwrite: bool = False,
     batch: int = 64,
     modality: str | None = None,
@@ -56,11 +56,12 @@ def segment(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Segment an image or a folder of images; returns the rows of segmentation.csv.
+    """Segment an image, a folder of images, or volumes; returns the rows of segmentation.csv.
 
     model: run folder, model folder, or what `semgan.load` returned (then a stopped run cannot be continued)
     steps: optimisation steps; None: as chosen on validation; 0: encoder only
     batch: images given to the model at a time (the inversion's own ``inversion.batch`` may cut them smaller)
+    dicom_seg: for DICOM series, a DICOM SEG object beside the mask (needs the extra ``semgan[dicom]``)
     overwrite: replace results of another request in ``out`` (never other files)
 
     Raises ValueError naming all unreadable images before any work; FileExistsError where ``out`` has other content;
@@ -68,24 +69,30 @@ def segment(
     """
     images, out = Path(images), Path(out)
     segmenter, identity = _loaded(model, device)
-    inputs, ignored = find_inputs(images, _channels(segmenter))
-    if ignored:
-        logger.warning("%d files in %s are no images and are left out: %s", len(ignored), images, _some(ignored))
+    options = {"steps": steps, "probabilities": save_probabilities, "overlay": overlay, "modality": modality}
+    if holds_volumes(images):
+        from semgan.segment_volumes import segment_volumes
+
+        options["dicom_seg"] = dicom_seg
+        work = {"overwrite": overwrite, "batch": batch, "threads": threads, "progress": progress}
+        return segment_volumes(segmenter, identity, images, out, options, **work)
+    if dicom_seg:
+        raise ValueError(f"A DICOM SEG is drawn on DICOM images, and {images} holds none.")
+    inputs = _pictures(images, _channels(segmenter))
     request = {
         "format": 1,
         "model": identity,
-        "images": _fingerprint(inputs),
+        "images": segmentation_rows.fingerprint((item.stem, item.path) for item in inputs),
         "count": len(inputs),
-        "options": {"steps": steps, "probabilities": save_probabilities, "overlay": overlay, "modality": modality},
+        "options": options,
     }
     folder = ResultFolder(out, MARKER, request)
     if identity is not None and folder.is_finished():
         logger.warning("%s already holds these results; nothing to do.", out)
-        return read_rows(out / "segmentation.csv")
+        return read_rows(out / TABLE)
     check_inputs(segmenter, inputs, modality=modality, threads=threads, progress=progress)
     goes_on = folder.begin(overwrite=overwrite) and identity is not None
-    done = _finished_rows(folder.partial) if goes_on else []
-    _forget_unfinished(folder.partial, done)
+    done = segmentation_rows.taken_up(folder.partial, ".png", goes_on=goes_on)
     stems = {row["stem"] for row in done}
     rest = [item for item in inputs if item.stem not in stems]
     answers = segment_images(segmenter, rest, steps=steps, batch=batch, modality=modality, threads=threads)
@@ -99,9 +106,7 @@ def segment(
         if not done:
             folder.discard()
         raise
-    rows = sorted(done, key=lambda row: row["stem"])
-    artifacts.write_text_atomic(folder.partial / "segmentation.csv", _csv(rows))
-    (folder.partial / ROWS).unlink(missing_ok=True)
+    rows = segmentation_rows.write_table(folder.partial, done)
     folder.finish()
     return rows
 
@@ -130,12 +135,11 @@ def _channels(segmenter: Segmenter) -> int:
     raise ValueError("The model's preprocessing takes no image of 1 to 64 channels.")
 
 
-def _fingerprint(inputs: Sequence[Input]) -> str:
-    known = hashlib.sha256()
-    for item in inputs:
-        about = item.path.stat()
-        known.update(f"{item.stem} {item.path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
-    return known.hexdigest()[:16]
+def _pictures(images: Path, channels: int) -> list[Input]:
+    inputs, ignored = find_inputs(images, channels)
+    if ignored:
+        logger.warning("%d files in %s are no images and are left out: %s", len(ignored), images, _some(ignored))
+    return inputs
 
 
 def _some(paths: Sequence[Path]) -> str:
@@ -198,13 +202,13 @@ class _Writer:
         waiting: deque[Future[Row]] = deque()
         pool = thread_pool(threads)
         try:
-            with open(self.folder / ROWS, "a", encoding="utf-8") as rows:
+            with open(self.folder / segmentation_rows.ROWS, "a", encoding="utf-8") as rows:
                 for item, answer in zip(inputs, answers, strict=True):
                     waiting.append(pool.submit(self.write, item, answer))
                     while len(waiting) > 2 * threads:
-                        yield _noted(rows, waiting.popleft().result())
+                        yield segmentation_rows.noted(rows, waiting.popleft().result())
                 while waiting:
-                    yield _noted(rows, waiting.popleft().result())
+                    yield segmentation_rows.noted(rows, waiting.popleft().result())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -227,42 +231,9 @@ class _Writer:
         }
 
 
-def _noted(rows: io.TextIOBase | Any, row: Row) -> Row:
-    rows.write(json.dumps(row) + "\n")
-    rows.flush()
-    return row
-
-
 def _eight_bit(image: np.ndarray) -> np.ndarray:
     """A decoded image for people's eyes: deeper ones are stretched from their minimum to their maximum."""
     if image.dtype == np.uint8:
         return image
     low, high = float(image.min()), float(image.max())
     return np.round((image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
-
-
-def _finished_rows(partial: Path) -> list[Row]:
-    rows = artifacts.read_metrics(partial / ROWS) if (partial / ROWS).is_file() else []
-    return [row for row in rows if (partial / f"{row['stem']}.png").is_file()]
-
-
-def _forget_unfinished(partial: Path, done: Sequence[Row]) -> None:
-    """Leave whole lines only, so that a line cut off by a kill is not continued by the next."""
-    artifacts.write_text_atomic(partial / ROWS, "".join(json.dumps(row) + "\n" for row in done))
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a segmentation.csv, numbers as numbers."""
-    kinds = {"stem": str, "steps": int}
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {name: kinds.get(name, float)(value) for name, value in row.items()} for row in csv.DictReader(file)
-        ]

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from semgan.config import Preprocessing
-from semgan.data.transforms import preprocess, resize_label, to_unit
+from semgan import recipes
+from semgan.config import Preprocessing, Settings, override
+from semgan.data.transforms import preprocess, resize_label, rules_by_modality, to_unit
 
 PLAIN = Preprocessing(size_px=16)
 
@@ -112,3 +113,61 @@ def test_labels_and_images_are_resized_onto_each_other():
     for axis in (rows, columns):
         assert abs((axis * label).sum() / label.sum() - (axis * image).sum() / image.sum()) < 0.15
     assert np.array_equal(resize_label(disc[:32, :32], 32), disc[:32, :32])
+
+
+# ---------------------------------------------------------------- CT and MRI
+
+CT, MRI = Preprocessing(size_px=16, clip=(-200, 400)), Preprocessing(size_px=16, clip_percentiles=(0.1, 99.9))
+VALUES = st.floats(-3000, 3000, width=32, allow_subnormal=False)
+
+
+def test_ct_is_clipped_to_its_window_and_stretched_slice_by_slice():
+    wide = np.linspace(-1024, 3000, 256, dtype=np.float32).reshape(16, 16).astype(np.int16)
+    expected = np.rint((np.clip(wide.astype(float), -200, 400) + 200) / 600 * 255)
+    assert np.abs(preprocess(wide, CT)[0] - expected).max() <= 1
+    soft = np.arange(256, dtype=np.int16).reshape(16, 16) // 4 + 20  # 20 to 83 HU: the slice's own range counts
+    assert preprocess(soft, CT).min() == 0 and preprocess(soft, CT).max() == 255
+
+
+def test_mri_outliers_do_not_set_the_range():
+    image = np.random.default_rng(6).integers(100, 400, (64, 64)).astype(np.uint16)
+    image[0, 0], image[0, 1] = 60000, 0
+    low, high = np.percentile(image, (0.1, 99.9))
+    expected = np.rint(np.rint((np.clip(image, low, high) - low) / (high - low) * 65535) / 65535 * 255)
+    same_size = Preprocessing(size_px=64, clip_percentiles=(0.1, 99.9))
+    assert np.abs(preprocess(image, same_size)[0] - expected).max() <= 1
+    assert preprocess(image, PLAIN).mean() < 5 < 100 < preprocess(image, MRI).mean()
+
+
+def test_clipped_eight_bit_pictures_are_stretched_too():
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16) // 4 + 50
+    assert preprocess(image, PLAIN).max() == 113 and preprocess(image, MRI).max() == 255
+
+
+@settings(deadline=None, max_examples=30)
+@given(arrays.arrays(np.float32, (12, 9), elements=VALUES), st.floats(0.5, 3, allow_subnormal=False))
+def test_mri_does_not_depend_on_gain_and_ct_not_on_what_lies_outside_the_window(image, gain):
+    assert np.abs(preprocess(image, MRI).astype(int) - preprocess(image * np.float32(gain), MRI)).max() <= 1
+    assert np.array_equal(preprocess(image, CT), preprocess(np.clip(image, -200, 400), CT))
+
+
+@pytest.mark.parametrize("rule", [CT, MRI])
+def test_clipping_does_not_hide_values_that_are_not_finite(rule):
+    image = np.zeros((4, 4), np.float32)
+    image[0, 0] = -np.inf
+    with pytest.raises(ValueError, match="not finite"):
+        preprocess(image, rule)
+
+
+@pytest.mark.parametrize("change", [{"clip": [400, -200]}, {"clip_percentiles": [1, 101]}])
+def test_bounds_that_make_no_sense_are_refused(change):
+    with pytest.raises(ValueError, match="must rise"):
+        override(Settings(), {"preprocessing": change})
+
+
+def test_a_model_carries_the_rules_of_its_modalities():
+    rules = rules_by_modality(recipes.load("liver-ct"))
+    assert list(rules) == ["default", "ct", "mri"] and rules["default"] == rules["ct"]
+    assert rules["ct"].clip == (-200, 400) and rules["mri"].clip is None
+    assert rules["mri"].clip_percentiles == (0.1, 99.9) and rules["mri"].size_px == rules["ct"].size_px
+    assert list(rules_by_modality(recipes.load("skin"))) == ["default"]

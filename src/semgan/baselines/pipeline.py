@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from semgan import artifacts
 from semgan.baselines.unet import UNetStage
+from semgan.data.transforms import rules_by_modality
 from semgan.job import TrainingJob
 from semgan.runtime.loop import StageResult, run_stage
 
@@ -26,7 +27,9 @@ def train_unet(job: TrainingJob) -> StageResult:
         "method": job.settings.method,
         "settings": job.settings.model_dump(mode="json"),
         "classes": list(job.labels.names),
-        "preprocessing": {"default": job.settings.preprocessing.model_dump(mode="json")},
+        "preprocessing": {
+            name: rule.model_dump(mode="json") for name, rule in rules_by_modality(job.settings).items()
+        },
         "scores": scores,
         "training": facts | {"labelled images": len(job.labelled), "validation images": len(job.validation)},
     }

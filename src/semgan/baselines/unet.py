@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from semgan import artifacts, config
+from semgan.data.transforms import preprocess, rules_by_modality, to_unit
 from semgan.runtime.device import autocast, choose_device
 from semgan.runtime.modes import evaluating
 from semgan.types import LabelSpace, Segmentation, Segmenter
@@ -83,8 +84,6 @@ class UNetSegmenter:
 
     def preprocess(self, image: np.ndarray, modality: str = "default") -> Tensor:
         """One decoded image -> ``[channels, size_px, size_px]`` in [-1, 1], by the rule of its modality."""
-        from semgan.data.transforms import preprocess, to_unit
-
         if modality not in self.preprocessing:
             raise ValueError(f"No preprocessing for modality '{modality}'; the model has {list(self.preprocessing)}.")
         return to_unit(torch.from_numpy(preprocess(image, self.preprocessing[modality])))
@@ -128,7 +127,7 @@ class UNetStage:
         self.network = build_unet(own.widths, channels, labels.channels, settings.seed).to(device)
         self._optimiser = torch.optim.Adam(self.network.parameters(), own.learning_rate)
         self._scaler = torch.amp.GradScaler(device.type, enabled=own.precision == "float16")
-        self.segmenter = UNetSegmenter(self.network, labels, {"default": settings.preprocessing}, device)
+        self.segmenter = UNetSegmenter(self.network, labels, rules_by_modality(settings), device)
         self.best_score: float | None = None
         self.best_images_seen = 0
         self._best_weights: dict[str, Tensor] = {}

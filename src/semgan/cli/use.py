@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from semgan.cli.output import AsJson, examples, existing, progress_bars, say, show, verb
+from semgan.cli.output import AsJson, Exit, examples, existing, progress_bars, say, show, verb
 
 
 class Metric(StrEnum):
@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
             "semgan segment -m run -i new_images -o masks",
             "semgan segment -m run -i picture.png -o masks --steps 0   (encoder only, fast)",
             "semgan segment -m run/model -i new_images -o masks --overlay --save-probabilities",
+            "semgan segment -m run -i ct.nii.gz -o masks --modality auto   (or a DICOM folder, or a folder of studies)",
         ),
     )(segment)
     app.command(
@@ -57,7 +58,9 @@ def register(app: typer.Typer) -> None:
 @verb
 def segment(
     model: Model,
-    images: Annotated[Path, typer.Option("-i", "--images", help="An image or a folder of images.")],
+    images: Annotated[
+        Path, typer.Option("-i", "--images", help="An image, a volume (NIfTI, DICOM folder), or a folder of these.")
+    ],
     out: Out,
     steps: Annotated[
         int | None, typer.Option(min=0, help="Optimisation steps; default: as chosen on validation; 0: encoder only.")
@@ -68,16 +71,25 @@ def segment(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image with mask outline.")
     ] = False,
-    modality: Annotated[str | None, typer.Option(help="Preprocessing rule of the model, where it has several.")] = None,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="DICOM series: also OUT/STEM.dcm, a DICOM SEG object (semgan[dicom]).")
+    ] = False,
+    modality: Annotated[
+        str | None, typer.Option(help="Preprocessing rule of the model, where it has several; auto: as each volume is.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images given to the model at a time.")] = 64,
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> Any:
-    """Segment images: OUT/STEM.png, class indices at each image's own size, and OUT/segmentation.csv."""
+    """Segment images: OUT/STEM.png, class indices at each image's own size, and OUT/segmentation.csv.
+
+    Volumes: OUT/STEM.nii.gz, geometry as the volume's. Where some cannot be read, the rest is done and the code is 2.
+    """
     existing(model, "Model")
     existing(images, "Image or folder")
     from semgan.segment import segment as run_segmentation
+    from semgan.segment_volumes import read_problems
 
     with progress_bars() as progress:
         rows = run_segmentation(
@@ -87,6 +99,7 @@ def segment(
             steps=steps,
             save_probabilities=save_probabilities,
             overlay=overlay,
+            dicom_seg=dicom_seg,
             modality=modality,
             batch=batch,
             overwrite=overwrite,
@@ -95,6 +108,11 @@ def segment(
         )
     mean = sum(row["confidence"] for row in rows) / len(rows)
     show(f"Masks in {out}", {"images": len(rows), "steps": rows[0]["steps"], "mean confidence": mean})
+    problems = read_problems(out)
+    if problems:
+        for stem, problem in problems.items():
+            say(f"not segmented: {stem}: {problem}")
+        raise Exit(2, {"out": out, "rows": rows, "problems": problems})
     return {"out": out, "rows": rows}
 
 

@@ -82,7 +82,7 @@ def open_cache(
 
 def cache_key(rule: Preprocessing) -> str:
     """A folder name that people can read and that changes with any part of the preprocessing."""
-    digest = hashlib.sha256(f"{FORMAT} {rule.model_dump_json()}".encode()).hexdigest()[:8]
+    digest = hashlib.sha256(f"{FORMAT} {rule.model_dump_json(exclude_none=True)}".encode()).hexdigest()[:8]
     return f"{rule.size_px}px-{rule.channels}ch-{digest}"
 
 

@@ -1,6 +1,6 @@
 """Decoded image -> network input: the one preprocessing for training, segmentation and everything later.
 
-The order is fixed: values to grey levels, channels, histogram equalisation, gamma, resize to a square, uint8.
+The order is fixed: channels, clipping, values to grey levels, histogram equalisation, gamma, resize to a square, uint8.
 Only numpy and Pillow are needed here, so that worker processes start fast.
 """
 
@@ -12,11 +12,21 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from semgan.config import Preprocessing
+    from semgan.config import Preprocessing, Settings
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601, as Pillow and JPEG use
 _LEVELS_8_BIT = 256
 _LEVELS_DEEP = 65536
+_OF_MODALITY: dict[str, dict[str, tuple[float, float] | None]] = {  # [S sec. 4]
+    "ct": {"clip": (-200.0, 400.0), "clip_percentiles": None},
+    "mri": {"clip": None, "clip_percentiles": (0.1, 99.9)},
+}
+
+
+def rules_by_modality(settings: Settings) -> dict[str, Preprocessing]:
+    """The rules of a model: the one it was trained with as "default", and those of ``settings.modalities``."""
+    own = settings.preprocessing
+    return {"default": own} | {name: own.model_copy(update=_OF_MODALITY[name]) for name in settings.modalities}
 
 
 def preprocess(image: np.ndarray, rule: Preprocessing) -> np.ndarray:
@@ -24,13 +34,13 @@ def preprocess(image: np.ndarray, rule: Preprocessing) -> np.ndarray:
 
     8-bit images keep their scale (0 is black, 255 is white). Images of more than 8 bits have no agreed white
     (12 bits in 16, detector counts, floats), so each is stretched from its own minimum to its own maximum; colour
-    channels together, any other number of channels one by one. Histogram equalisation is the classical one,
-    ``(cdf - cdf_min) / (pixels - cdf_min)`` per channel, then ``value ** gamma`` on [0, 1]; the resize is a triangle
-    filter that widens when shrinking (antialias).
+    channels together, any other number of channels one by one; so is every clipped image. Histogram equalisation is
+    the classical one, ``(cdf - cdf_min) / (pixels - cdf_min)`` per channel, then ``value ** gamma`` on [0, 1]; the
+    resize is a triangle filter that widens when shrinking (antialias).
 
     Raises ValueError where the number of channels cannot be turned into ``rule.channels``, or values are not finite.
     """
-    planes, levels = _grey_levels(_with_channels(image, rule.channels))
+    planes, levels = _grey_levels(_clipped(_with_channels(image, rule.channels), rule))
     curves = [_curve(plane, levels, rule) for plane in planes]
     return np.stack([_square(curve[plane], rule.size_px) for curve, plane in zip(curves, planes, strict=True)])
 
@@ -62,6 +72,18 @@ def _luma(planes: np.ndarray) -> np.ndarray:
     return np.rint(grey).astype(planes.dtype) if planes.dtype.kind in "ui" else grey.astype(planes.dtype)
 
 
+def _clipped(planes: np.ndarray, rule: Preprocessing) -> np.ndarray:
+    """The planes as they are, or float64 within the rule's bounds; percentiles are of each picture's own values."""
+    if rule.clip is None and rule.clip_percentiles is None:
+        return planes
+    values = _finite(planes)
+    if rule.clip is not None:
+        values = np.clip(values, *rule.clip)
+    if rule.clip_percentiles is not None:
+        values = np.clip(values, *np.percentile(values, rule.clip_percentiles, _own_range(values), keepdims=True))
+    return values
+
+
 def _grey_levels(planes: np.ndarray) -> tuple[np.ndarray, int]:
     """Integer levels ``[channels, height, width]`` and their number: 256 for 8 bits, else 65536 after a stretch."""
     if planes.dtype == np.bool_:
@@ -76,13 +98,23 @@ def stretch(planes: np.ndarray) -> np.ndarray:
 
     Three channels share one range (colour), any other number has one each. Raises ValueError for NaN and infinity.
     """
-    values = planes.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("The image holds values that are not finite (NaN or infinity); replace them first.")
-    axes = (0, 1, 2) if planes.shape[0] == 3 else (1, 2)
+    values = _finite(planes)
+    axes = _own_range(planes)
     low, high = values.min(axes, keepdims=True), values.max(axes, keepdims=True)
     span = np.where(high > low, high - low, 1.0)
     return np.rint((values - low) / span * (_LEVELS_DEEP - 1)).astype(np.uint16)
+
+
+def _finite(planes: np.ndarray) -> np.ndarray:
+    values = planes.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("The image holds values that are not finite (NaN or infinity); replace them first.")
+    return values
+
+
+def _own_range(planes: np.ndarray) -> tuple[int, ...]:
+    """The axes that share one range: colour as a whole, else each channel alone."""
+    return (0, 1, 2) if planes.shape[0] == 3 else (1, 2)
 
 
 def _curve(plane: np.ndarray, levels: int, rule: Preprocessing) -> np.ndarray:

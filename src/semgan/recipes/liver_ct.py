@@ -13,7 +13,8 @@ def recipe() -> Settings:
         Settings(),
         {
             "metric": "dice",
-            "preprocessing": {"size_px": 256, "channels": 1},
+            "preprocessing": {"size_px": 256, "channels": 1, "clip": (-200, 400)},
+            "modalities": ("ct", "mri"),
             "inversion": {"lambda_pixel": 0.001, "steps": 400},
         },
         "liver-ct",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from semgan import artifacts, config, seeding
 from semgan.config import Preprocessing, Settings
-from semgan.data.transforms import preprocess, to_unit
+from semgan.data.transforms import preprocess, rules_by_modality, to_unit
 from semgan.data.whole_images import Input, SegmentedImage, segment_images, to_pixels
 from semgan.model_card import model_card
 from semgan.models.encoder import Encoder
@@ -50,7 +50,7 @@ class Samples:
 class SemanticGan:
     """The three stages' product (`semgan.types.Segmenter`), frozen and on one device.
 
-    rules:        preprocessing rules by modality; None: ``settings.preprocessing`` as "default"
+    rules:        preprocessing rules by modality; None: those of the settings
     chosen_steps: inversion steps picked on validation; None: ``settings.inversion.steps``
     perceptual:   the distance, or a function that loads it, called at the first segmentation: sampling needs none
     """
@@ -70,7 +70,7 @@ class SemanticGan:
         self.settings = settings
         self.labels = LabelSpace(tuple(settings.classes))
         self.device = torch.device(device)
-        self.rules = dict(rules or {"default": settings.preprocessing})
+        self.rules = dict(rules or rules_by_modality(settings))
         self.steps = settings.inversion.steps if chosen_steps is None else chosen_steps
         self.generator, self.whitening = self._placed(generator), self._placed(whitening)
         self.encoder = None if encoder is None else self._placed(encoder)
@@ -202,7 +202,7 @@ def model_files(
     # Paths of weights hold on this machine alone.
     perceptual_settings = {"distance": distance, "trunk_weights": None, "head_weights": None}
     saved = config.override(settings, {"perceptual": perceptual_settings})
-    named_rules = rules or {"default": settings.preprocessing}
+    named_rules = rules or rules_by_modality(settings)
     description = {
         "method": settings.method,
         "settings": saved.model_dump(mode="json"),

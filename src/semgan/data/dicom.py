@@ -1,0 +1,368 @@
+"""DICOM series -> volumes: slices in order of their position in the patient, values in the file's own unit.
+
+Order and spacing come from ImagePositionPatient along the slice normal, never from InstanceNumber. Uneven spacing keeps
+the order and says so; a tilted gantry becomes a sheared affine; missing slices, two images at one place, mixed sizes or
+directions are refused. Every failure is one ValueError that names the series.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semgan.data.volumes import Volume, checked_affine
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+MAGIC_OFFSET = 128  # bytes of preamble before "DICM"
+_MODALITIES = {"CT": "ct", "MR": "mri"}
+_DERIVED = ("SEG", "RTDOSE")  # pixels that are drawn upon images
+_SAME_PLACE_MM = 0.01
+_EVEN = 0.02  # share of the spacing by which distances between slices may differ
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Series:
+    """The image files of one SeriesInstanceUID in one folder; ``number`` is SeriesNumber where there is one."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    uid: str
+    number: int | None = None
+    broken: tuple[Path, ...] = ()  # DICOM files of the folder that cannot be read: the series may lack them
+
+    def read(self) -> Volume:
+        return read_series(self.files, broken=self.broken)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file says that it is DICOM: "DICM" after the preamble, or a name ending in .dcm."""
+    if path.suffix.lower() in (".dcm", ".dicom"):
+        return True
+    with open(path, "rb") as file:
+        return file.read(MAGIC_OFFSET + 4)[MAGIC_OFFSET:] == b"DICM"
+
+
+def find_series(folder: Path, files: Sequence[Path]) -> tuple[list[Series], list[Path]]:
+    """The series among a folder's DICOM files, in order of SeriesNumber, and the files that hold no slices.
+
+    Without slices are directories, reports, plans, masks and localisers. Files that cannot be read are the series'
+    ``broken`` ones, or a series of their own where there is no other.
+    """
+    series: dict[str, list[Path]] = {}
+    numbers: dict[str, int | None] = {}
+    broken, others = [], []
+    for path in files:
+        try:
+            head = _head(path, _IDENTITY)
+        except ValueError:
+            broken.append(path)
+            continue
+        if "Rows" not in head:
+            cut = "SOPClassUID" not in head or "Image Storage" in head.SOPClassUID.name
+            (broken if cut else others).append(path)
+            continue
+        if "LOCALIZER" in (head.get("ImageType") or ()) or head.get("Modality") in _DERIVED:
+            others.append(path)
+            continue
+        uid = str(head.get("SeriesInstanceUID", ""))
+        series.setdefault(uid, []).append(path)
+        numbers.setdefault(uid, None if head.get("SeriesNumber") is None else int(head.SeriesNumber))
+    found = [Series(folder, tuple(paths), uid, numbers[uid], tuple(broken)) for uid, paths in series.items()]
+    if not found and broken:
+        found = [Series(folder, (), "", broken=tuple(broken))]
+    return sorted(found, key=lambda one: (one.number is None, one.number or 0, one.uid)), others
+
+
+def read_series(files: Sequence[Path], *, broken: Sequence[Path] = ()) -> Volume:
+    """One volume from the files of one series: float32 ``[columns, rows, slices]``, affine to RAS millimetres.
+
+    CT in HU by rescale slope and intercept; MONOCHROME1 is turned so that high is bright (not CT, where the unit
+    counts). broken: files beside them that cannot be read, an error here since they may be missing slices.
+
+    Raises ValueError, see the module.
+    """
+    if broken:
+        raise ValueError(
+            f"{broken[0]} is no readable DICOM file{_and_more(broken)}: truncated, encrypted or foreign. "
+            "Copy it again, or take it out of the folder."
+        )
+    heads = [_head(path) for path in files]
+    where = files[0] if len(files) == 1 else files[0].parent
+    try:
+        frames = [frame for path, head in zip(files, heads, strict=True) for frame in _frames(path, head)]
+        _check_alike(frames)
+        frames, affine, thickness, remarks = _arranged(frames)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    values = _values(frames)
+    modality = _MODALITIES.get(str(heads[0].get("Modality", "")))
+    places = tuple((frame.path, frame.index) for frame in frames)
+    return Volume(values, affine, modality, thickness=thickness, frames=places, warnings=remarks)
+
+
+# ---------------------------------------------------------------- headers
+
+_IDENTITY = ["SeriesInstanceUID", "SeriesNumber", "Rows", "ImageType", "Modality", "SOPClassUID"]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One slice: ``position`` of its first voxel and the directions of ``columns`` and ``rows``, LPS millimetres."""
+
+    path: Path
+    index: int
+    size: tuple[int, int]
+    position: np.ndarray
+    columns: np.ndarray  # along a row: from one column to the next
+    rows: np.ndarray
+    slope: float
+    intercept: float
+
+    @property
+    def normal(self) -> np.ndarray:
+        normal = np.cross(self.columns, self.rows)
+        return normal / np.linalg.norm(normal)
+
+    @property
+    def height_mm(self) -> float:
+        return float(self.position @ self.normal)
+
+
+def _head(path: Path, tags: list[str] | None = None) -> Dataset:
+    """A file's header without its pixels. Raises ValueError for what is no DICOM."""
+    import pydicom
+
+    try:
+        head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)  # type: ignore[arg-type]
+        list(head)  # values are decoded when asked for; damage must show here
+        return head
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom raises almost anything on damaged files
+        raise ValueError(f"{path} is no readable DICOM file ({error}). Copy it again, or take it out.") from None
+
+
+def _frames(path: Path, head: Dataset) -> Iterator[_Frame]:
+    """The slices of one file; one, or those of a multi-frame file by its functional groups."""
+    if int(head.get("SamplesPerPixel", 1)) != 1:
+        raise ValueError(f"{path.name} is in colour ({head.get('PhotometricInterpretation')}); expected grey slices")
+    count = int(head.get("NumberOfFrames") or 1)
+    groups: Sequence[Any] = head.get("PerFrameFunctionalGroupsSequence") or ()
+    if count > 1 and len(groups) != count:
+        raise ValueError(
+            f"{path.name} holds {count} frames without a position for each; export it as enhanced multi-frame or as "
+            "one file per slice"
+        )
+    shared = (head.get("SharedFunctionalGroupsSequence") or [None])[0]
+    for index in range(count):
+        yield _frame(path, index, head, [groups[index] if groups else None, shared])
+
+
+def _frame(path: Path, index: int, head: Dataset, groups: Sequence[Any]) -> _Frame:
+    def value(keyword: str, group: str) -> Any:
+        """From the frame's own group, the shared one, or the file's top."""
+        for part in groups:
+            items = part.get(group) if part is not None else None
+            if items and keyword in items[0]:
+                return items[0].get(keyword)
+        return head.get(keyword)
+
+    position = _numbers(value("ImagePositionPatient", "PlanePositionSequence"), 3)
+    direction = _numbers(value("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
+    spacing = _numbers(value("PixelSpacing", "PixelMeasuresSequence"), 2)
+    missing = [
+        name
+        for name, numbers in (
+            ("ImagePositionPatient", position),
+            ("ImageOrientationPatient", direction),
+            ("PixelSpacing", spacing),
+        )
+        if numbers is None
+    ]
+    if position is None or direction is None or spacing is None:
+        raise ValueError(f"{path.name} has no {', '.join(missing)}, so it is not known where the slice lies")
+    slope = value("RescaleSlope", "PixelValueTransformationSequence")
+    intercept = value("RescaleIntercept", "PixelValueTransformationSequence")
+    return _Frame(
+        path,
+        index,
+        size=(int(head.Columns), int(head.Rows)),
+        position=position,
+        columns=direction[:3] * spacing[1],
+        rows=direction[3:] * spacing[0],
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+    )
+
+
+def _numbers(value: Any, count: int) -> np.ndarray | None:
+    """``count`` finite numbers, or None where the header has others or none."""
+    try:
+        numbers = np.array([float(number) for number in value])
+    except (TypeError, ValueError):
+        return None
+    return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
+
+
+# ---------------------------------------------------------------- geometry
+
+
+def _check_alike(frames: Sequence[_Frame]) -> None:
+    """Slices of one volume share size, spacing and direction."""
+
+    def differing(key: Callable[[_Frame], Any]) -> Counter:
+        return Counter(key(frame) for frame in frames)
+
+    checks = {
+        "size": lambda frame: f"{frame.size[0]} x {frame.size[1]}",
+        "direction or pixel spacing": lambda frame: tuple(
+            float(number) for number in (np.concatenate([frame.columns, frame.rows]).round(3) + 0.0)
+        ),
+    }
+    for what, key in checks.items():
+        kinds = differing(key)
+        if len(kinds) > 1:
+            some = "; ".join(f"{count} with {kind}" for kind, count in kinds.most_common(3))
+            raise ValueError(
+                f"its {len(frames)} slices differ in {what} ({some}), so this is no single volume; sort the files "
+                "into one folder per volume"
+            )
+
+
+def _arranged(frames: list[_Frame]) -> tuple[list[_Frame], np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Slices in order, affine to RAS, relative extent of each where they differ, and remarks."""
+    frames = sorted(frames, key=lambda frame: frame.height_mm)
+    first, last = frames[0], frames[-1]
+    heights = np.array([frame.height_mm for frame in frames])
+    steps = np.diff(heights)
+    _check_positions(frames, steps)
+    remarks = []
+    if len(frames) == 1:
+        step = first.normal
+        remarks.append("It has one slice only; its thickness is taken as 1 mm.")
+    else:
+        step = (last.position - first.position) / (len(frames) - 1)
+    uneven = len(steps) > 0 and bool(np.abs(steps - np.median(steps)).max() > max(_EVEN * np.median(steps), 0.02))
+    if uneven:
+        remarks.append(
+            f"Its slices lie {steps.min():.3g} to {steps.max():.3g} mm apart: they are in the right order, but NIfTI "
+            f"knows one distance only, here the mean of {steps.mean():.3g} mm. Volumes in ml count the true distances."
+        )
+    sideways = step - (step @ first.normal) * first.normal
+    _check_line(frames, heights, first.normal)
+    if np.linalg.norm(sideways) > _SAME_PLACE_MM:
+        angle = np.degrees(np.arctan2(np.linalg.norm(sideways), step @ first.normal))
+        remarks.append(f"Its slices are sheared by {angle:.3g} degrees (tilted gantry); the affine says so.")
+    affine = np.eye(4)
+    affine[:3, :4] = np.column_stack([first.columns, first.rows, step, first.position])
+    thickness = None
+    if uneven:
+        edges = np.concatenate([[heights[0] - steps[0] / 2], heights[:-1] + steps / 2, [heights[-1] + steps[-1] / 2]])
+        thickness = np.diff(edges) / steps.mean()
+    return frames, checked_affine(_LPS_TO_RAS @ affine), thickness, tuple(remarks)
+
+
+def _check_positions(frames: Sequence[_Frame], steps: np.ndarray) -> None:
+    """Raises ValueError for two slices at one place, and for gaps of whole slices."""
+    twice = np.flatnonzero(steps < _SAME_PLACE_MM)
+    if len(twice):
+        one, other = frames[twice[0]], frames[twice[0] + 1]
+        raise ValueError(
+            f"{len(twice)} slices lie where another one does, for example {one.path.name} and {other.path.name} at "
+            f"{one.height_mm:.2f} mm: several echoes, phases or copies in one series. Sort them into one folder each"
+        )
+    if len(steps) < 3:
+        return
+    usual = float(np.median(steps))
+    times = steps / usual
+    regular = np.abs(times - 1) <= _EVEN
+    whole = (times > 1.5) & (np.abs(times - np.rint(times)) <= 2 * _EVEN)
+    if whole.any() and (regular | whole).all():
+        place = int(np.flatnonzero(whole)[0])
+        missing = int(np.rint(times[whole]).sum() - whole.sum())
+        raise ValueError(
+            f"{missing} of {len(frames) + missing} slices are missing, for example between "
+            f"{frames[place].path.name} and {frames[place + 1].path.name}, {steps[place]:.3g} mm apart instead of "
+            f"{usual:.3g} mm. Copy the series again"
+        )
+
+
+def _check_line(frames: Sequence[_Frame], heights: np.ndarray, normal: np.ndarray) -> None:
+    """Raises ValueError where the slices' first voxels do not lie on one straight line."""
+    if len(frames) < 3:
+        return
+    positions = np.stack([frame.position for frame in frames])
+    sideways = positions - heights[:, None] * normal
+    share = (heights - heights[0]) / (heights[-1] - heights[0])
+    expected = sideways[0] + share[:, None] * (sideways[-1] - sideways[0])
+    off = float(np.linalg.norm(sideways - expected, axis=1).max())
+    if off > 0.5 * min(np.linalg.norm(frames[0].columns), np.linalg.norm(frames[0].rows)):
+        raise ValueError(f"its slices are shifted sideways by up to {off:.3g} mm, so no volume can be made of them")
+
+
+# ---------------------------------------------------------------- pixels
+
+
+def _values(frames: Sequence[_Frame]) -> np.ndarray:
+    """float32 ``[columns, rows, slices]``; a multi-frame file is decoded once."""
+    values = np.empty((*frames[0].size, len(frames)), np.float32, order="F")
+    places: dict[Path, list[int]] = {}
+    for place, frame in enumerate(frames):
+        places.setdefault(frame.path, []).append(place)
+    for path, own in places.items():
+        pixels = _pixels(path)
+        for place in own:
+            frame = frames[place]
+            values[..., place] = pixels[frame.index].T * np.float32(frame.slope) + np.float32(frame.intercept)
+    return values
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """Stored values of a file, ``[frames, rows, columns]``. Raises ValueError naming the file and the cure."""
+    import pydicom
+
+    try:
+        data = pydicom.dcmread(path)
+        if "PixelData" not in data:
+            raise ValueError(f"{path} has no pixel data. Export the images, not only their headers.")
+        _check_decodable(path, data)
+        pixels = data.pixel_array
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise almost anything on damaged files
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: its pixels cannot be read ({error}). Copy the file again.") from None
+    if data.get("PhotometricInterpretation") == "MONOCHROME1" and data.get("Modality") != "CT":
+        lowest = -(1 << (data.BitsStored - 1)) if data.PixelRepresentation else 0
+        pixels = (2 * lowest + (1 << data.BitsStored) - 1) - pixels.astype(np.int32)
+    return pixels.reshape(-1, *pixels.shape[-2:])
+
+
+def _check_decodable(path: Path, data: Dataset) -> None:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = data.file_meta.TransferSyntaxUID
+    if not syntax.is_compressed or syntax.is_deflated:
+        return
+    try:
+        able = get_decoder(syntax).is_available
+    except NotImplementedError:
+        able = False
+    if not able:
+        raise ValueError(
+            f"{path} is compressed as {syntax.name}, which needs further packages: pip install 'semgan[dicom]' "
+            "(pylibjpeg), or export the series uncompressed."
+        )
+
+
+def _and_more(paths: Sequence[Path]) -> str:
+    return f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""

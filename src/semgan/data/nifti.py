@@ -1,0 +1,173 @@
+"""NIfTI volumes in and out, geometry kept exactly. Every failure of reading is one ValueError that names the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from semgan.data.volumes import Volume, checked_affine
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}  # millimetres and unknown units: 1
+_TOLERANCE = 0.01  # of a voxel: two volumes further apart lie in different places
+_FREE_TEXT = ("descrip", "aux_file", "intent_name", "intent_code", "intent_p1", "intent_p2", "intent_p3")
+Answer = TypeVar("Answer")
+
+
+def nifti_suffix(path: Path) -> str | None:
+    """".nii.gz" or ".nii" as the name has it, or None for other files."""
+    return next((path.name[-len(end) :] for end in NIFTI_SUFFIXES if path.name.lower().endswith(end)), None)
+
+
+def read_volume(path: Path) -> Volume:
+    """A volume with its geometry; values as stored, or float32 where the header scales them.
+
+    Raises FileNotFoundError; ValueError for damaged files, other than three axes, values that are not finite.
+    """
+    return _guarded(path, _decode)
+
+
+def read_label_volume(path: Path) -> Volume:
+    """As `read_volume`, with int32 values. Raises ValueError for fractions too."""
+
+    def decode(file: Path) -> Volume:
+        volume = _decode(file)
+        values = volume.values
+        if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+            raise ValueError("a mask holds whole numbers, and this one has fractions")
+        return Volume(values.astype(np.int32), volume.affine, header=volume.header, warnings=volume.warnings)
+
+    return _guarded(path, decode)
+
+
+def write_label_volume(path: Path, labels: np.ndarray, like: Volume) -> None:
+    """Class indices ``[i, j, k]`` as uint8 NIfTI with the geometry of ``like``: shape, affines, codes, units.
+
+    Only geometry is taken over: no free text, no extensions, which may name the patient. Raises ValueError for another
+    shape and for indices over 255.
+    """
+    import nibabel
+
+    if labels.shape != like.values.shape:
+        raise ValueError(f"The mask is {labels.shape} and its volume {like.values.shape}; they must be equal.")
+    if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
+        raise ValueError(f"Class indices are 0 to 255; got {labels.min()} to {labels.max()}.")
+    header = _new_header(like) if like.header is None else _geometry_only(like.header)
+    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    stored = labels.astype(np.uint8).reshape(header.get_data_shape())
+    image = kind(stored, header.get_best_affine(), header)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}.nii.gz")
+    try:
+        nibabel.save(image, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_same_geometry(prediction: Path, label: Path) -> None:
+    """Raises ValueError unless two masks are both no NIfTI, or both NIfTI of one shape and one place in space."""
+    volumes = [nifti_suffix(path) is not None for path in (prediction, label)]
+    if not any(volumes):
+        return
+    if not all(volumes):
+        raise ValueError(f"{prediction} and {label} cannot be compared: one is a volume, the other a picture.")
+    (shape, affine), (true_shape, true_affine) = (_guarded(path, _geometry) for path in (prediction, label))
+    if shape != true_shape:
+        sizes = [" x ".join(map(str, size)) for size in (shape, true_shape)]
+        raise ValueError(
+            f"{prediction} has {sizes[0]} voxels but {label} has {sizes[1]}; predictions must have the shape of their "
+            "labels."
+        )
+    corners = np.array([[i, j, k, 1] for i in (0, shape[0]) for j in (0, shape[1]) for k in (0, shape[2])], float)
+    apart = np.linalg.norm((affine - true_affine) @ corners.T, axis=0).max()
+    if apart > _TOLERANCE * np.linalg.norm(true_affine[:3, :3], axis=0).min():
+        raise ValueError(
+            f"{prediction} and {label} lie in different places: up to {apart:.3g} mm apart. Segment the volume that "
+            "the label was drawn on, or resample one onto the other."
+        )
+
+
+def _guarded(path: Path, decode: Callable[[Path], Answer]) -> Answer:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist or is not a file.")
+    try:
+        return decode(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise almost anything on damaged files
+        reason = str(error).replace(str(path), "the file").strip() or type(error).__name__
+        raise ValueError(f"{path} cannot be read ({reason}). Replace the file, or take it out of the folder.") from None
+
+
+def _open(path: Path) -> Any:
+    """A Nifti1Image or its kind of three axes, voxels still on disk."""
+    import nibabel
+
+    image: Any = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Pair):
+        raise ValueError(f"it is no NIfTI but {type(image).__name__}")
+    if len(image.shape) < 3 or any(size > 1 for size in image.shape[3:]) or 0 in image.shape:
+        raise ValueError(f"it has the shape {image.shape}; expected three axes, so split series over time")
+    return image
+
+
+def _geometry(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    image = _open(path)
+    unit = _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+    return image.shape[:3], np.diag([unit, unit, unit, 1]) @ checked_affine(image.affine)
+
+
+def _decode(path: Path) -> Volume:
+    image = _open(path)
+    shape, affine = _geometry(path)
+    stored = image.get_data_dtype()
+    if stored.kind not in "uif":
+        raise ValueError(f"it holds values of type {stored}; expected one number per voxel")
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+    values = image.get_fdata(dtype=np.float32, caching="unchanged") if scaled else np.asarray(image.dataobj)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("it holds values that are not finite (NaN or infinity); replace them first")
+    header = image.header
+    placed = header["qform_code"] > 0 or header["sform_code"] > 0
+    remarks = () if placed else ("its header does not say how it lies in space; taken as NIfTI's default",)
+    return Volume(values.reshape(shape), affine, header=header.copy(), warnings=remarks)
+
+
+def _geometry_only(header: Nifti1Header) -> Nifti1Header:
+    """A copy for class indices, without the source's scaling, texts and extensions."""
+    header = header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    for name in (*_FREE_TEXT, "cal_min", "cal_max"):
+        header[name] = 0 if header[name].dtype.kind != "S" else b""
+    for name in ("db_name", "data_type"):
+        if name in header:
+            header[name] = b""
+    header.extensions.clear()
+    return header
+
+
+def _new_header(like: Volume) -> Nifti1Header:
+    import nibabel
+
+    image = nibabel.Nifti1Image(np.broadcast_to(np.uint8(0), like.values.shape), None)
+    image.set_sform(like.affine, code=1)
+    if not _is_sheared(like.affine):  # a qform holds rotations only
+        image.set_qform(like.affine, code=1)
+    else:
+        image.header.set_zooms(like.spacing_mm)
+    image.header.set_xyzt_units("mm")
+    return image.header
+
+
+def _is_sheared(affine: np.ndarray) -> bool:
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4)

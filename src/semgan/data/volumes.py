@@ -1,0 +1,74 @@
+"""A volume as the readers of NIfTI and DICOM give it, and its axial slices whatever way it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nibabel.nifti1 import Nifti1Header
+
+_DISPLAY = ("L", "P", "S")  # stored axes as an axial picture is shown: columns to the left, rows to the back, slices up
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels in stored order.
+
+    values:       ``[i, j, k]`` of any plain type; HU for CT
+    affine:       ``[4, 4]`` stored index -> millimetres right, anterior, superior (NIfTI's world)
+    modality:     "ct", "mri", or None where the file does not say
+    header:       of the NIfTI file it came from; None for DICOM
+    thickness:    ``[k]`` extent of each stored k relative to the affine's, where uneven (DICOM); None: all 1
+    frames:       file and frame number of each stored k (DICOM)
+    warnings:     what a user should know about the geometry
+    """
+
+    values: np.ndarray
+    affine: np.ndarray
+    modality: str | None = None
+    header: Nifti1Header | None = None
+    thickness: np.ndarray | None = None
+    frames: tuple[tuple[Path, int], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Distance between neighbours along each stored axis."""
+        return tuple(float(step) for step in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    @property
+    def slices(self) -> np.ndarray:
+        """The voxels as axial slices: see `axial`."""
+        return axial(self.values, self.affine)
+
+    def volume_ml(self, labels: np.ndarray, classes: int) -> list[float]:
+        """Volume of every class of ``labels`` ``[i, j, k]``, in ml, for sheared and uneven volumes too."""
+        voxel_ml = abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+        share = np.ones(labels.shape[2]) if self.thickness is None else self.thickness
+        layers = [np.bincount(labels[..., k].ravel(), minlength=classes) for k in range(labels.shape[2])]
+        return [float(total) for total in voxel_ml * (share[:, None] * np.stack(layers)).sum(0)]
+
+
+def axial(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """``[i, j, k]`` -> a view ``[slices, rows, columns]``: slices upwards, rows to the back, columns to the left.
+
+    Which stored axis is which follows from the affine, for oblique ones the nearest. What is written into the view
+    lands in ``values``, in stored order.
+    """
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+    turned = apply_orientation(values, ornt_transform(io_orientation(affine), axcodes2ornt(_DISPLAY)))
+    return turned.transpose(2, 1, 0)
+
+
+def checked_affine(affine: np.ndarray) -> np.ndarray:
+    """The affine as float64 ``[4, 4]``. Raises ValueError where it does not place voxels in space."""
+    affine = np.asarray(affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ValueError(f"its affine places no voxels in space: {affine[:3].tolist()}")
+    return affine

@@ -1,0 +1,223 @@
+"""``semgan segment`` on volumes: NIfTI files and DICOM series -> NIfTI masks of the same geometry.
+
+    OUT/<stem>.nii.gz       uint8 class indices, geometry as the volume's
+    OUT/<stem>.dcm          the same as DICOM SEG, where asked for
+    OUT/segmentation.csv    stem, slices, steps, mean confidence, mean of each loss term, seconds, ml_CLASS
+    OUT/problems.csv        stem, problem: volumes that could not be read, where there are any
+    OUT/segmentation.json   what was asked
+
+Axial slices go through the model as images do; one volume at a time is in memory. A volume that cannot be read is noted
+and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semgan import artifacts, segmentation_rows
+from semgan.data.dicom_seg import check_at_hand, write_dicom_seg
+from semgan.data.nifti import write_label_volume
+from semgan.data.studies import Study, find_studies
+from semgan.data.volumes import Volume, axial
+from semgan.data.whole_images import preprocessing_of, segment_images
+from semgan.result_folder import ResultFolder
+from semgan.segmentation_rows import TABLE, Row, read_rows
+from semgan.types import Segmenter
+
+logger = logging.getLogger(__name__)
+
+MARKER = "segmentation.json"
+PROBLEMS = "problems.csv"
+ENDING = ".nii.gz"
+_SURELY_CT = -200  # MR values are not negative; air in CT is about -1000 HU
+Progress = Callable[[int, int, str], Any]
+
+
+def segment_volumes(
+    segmenter: Segmenter,
+    identity: str | None,
+    images: Path,
+    out: Path,
+    options: dict[str, Any],
+    *,
+    overwrite: bool,
+    batch: int,
+    threads: int | None,
+    progress: Progress | None,
+) -> list[Row]:
+    """Segment all volumes of ``images``; returns the rows of segmentation.csv.
+
+    identity: what identifies the model; None for one that only lives in memory
+    options:  steps, modality (a rule's name, None, or "auto": by each volume), probabilities, overlay, dicom_seg
+
+    Raises ValueError where no volume can be read, for probabilities and overlays, and for models that take no grey
+    images; FileExistsError where ``out`` has other content.
+    """
+    _check_options(segmenter, options)
+    studies, others = find_studies(images)
+    if others:
+        logger.warning("%d files in %s hold no slices and are left out, for example %s", len(others), images, others[0])
+    niftis = [study.stem for study in studies if study.series is None]
+    if options["dicom_seg"] and niftis:
+        raise ValueError(f"A DICOM SEG is drawn on DICOM images, and {niftis[0]} is NIfTI; leave out --dicom-seg.")
+    files = [(study.stem, file) for study in studies for file in study.files]
+    request = {
+        "format": 1,
+        "model": identity,
+        "images": segmentation_rows.fingerprint(files),
+        "count": len(studies),
+        "options": options,
+    }
+    folder = ResultFolder(out, MARKER, request)
+    if identity is not None and folder.is_finished():
+        logger.warning("%s already holds these results; nothing to do.", out)
+        return read_rows(out / TABLE)
+    goes_on = folder.begin(overwrite=overwrite) and identity is not None
+    done = segmentation_rows.taken_up(folder.partial, ENDING, goes_on=goes_on)
+    worker = _Worker(segmenter, options["steps"], options["modality"], options["dicom_seg"], batch, threads)
+    try:
+        problems = worker.segment_all(studies, folder.partial, done, progress)
+        if not done:
+            listed = "\n".join(f"- {stem}: {problem}" for stem, problem in problems.items())
+            raise ValueError(f"None of {len(studies)} volumes can be segmented; nothing was written:\n{listed}")
+    except BaseException:
+        if not done:
+            folder.discard()
+        raise
+    rows = segmentation_rows.write_table(folder.partial, done)
+    (folder.partial / PROBLEMS).unlink(missing_ok=True)
+    if problems:
+        artifacts.write_text_atomic(folder.partial / PROBLEMS, _table(problems))
+        logger.warning("%d of %d volumes could not be segmented: see %s", len(problems), len(studies), out / PROBLEMS)
+    folder.finish()
+    return rows
+
+
+def read_problems(out: Path) -> dict[str, str]:
+    """Stem -> why it could not be segmented; empty where all went well."""
+    path = Path(out) / PROBLEMS
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8") as file:
+        return {row["stem"]: row["problem"] for row in csv.DictReader(file)}
+
+
+def _check_options(segmenter: Segmenter, options: dict[str, Any]) -> None:
+    """Refuse at once what would fail for every volume."""
+    for option, instead in (("probabilities", "--save-probabilities"), ("overlay", "--overlay")):
+        if options[option]:
+            raise ValueError(
+                f"{instead} is for pictures: a volume's would take many times its own size. Leave it out, and open "
+                "OUT/STEM.nii.gz over the volume in a viewer."
+            )
+    if options["dicom_seg"]:
+        check_at_hand()
+    modality = None if options["modality"] == "auto" else options["modality"]
+    preprocessing_of(segmenter, modality)(np.zeros((16, 16), np.int16))
+
+
+class _Unreadable(Exception):
+    """A volume that cannot be segmented, while others may."""
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """How each volume is segmented."""
+
+    segmenter: Segmenter
+    steps: int | None
+    modality: str | None
+    dicom_seg: bool
+    batch: int
+    threads: int | None
+
+    def segment_all(
+        self, studies: Sequence[Study], partial: Path, done: list[Row], progress: Progress | None
+    ) -> dict[str, str]:
+        """Append to ``done``, one volume after another; returns stem -> problem of those that failed."""
+        problems: dict[str, str] = {}
+        stems = {row["stem"] for row in done}
+        with open(partial / segmentation_rows.ROWS, "a", encoding="utf-8") as notes:
+            for study in studies:
+                if study.stem in stems:
+                    continue
+                try:
+                    done.append(segmentation_rows.noted(notes, self.segment_one(study, partial)))
+                except _Unreadable as error:
+                    problems[study.stem] = str(error)
+                    logger.warning("%s: %s", study.stem, error)
+                if progress is not None:
+                    progress(len(done) + len(problems), len(studies), "segment")
+        return problems
+
+    def segment_one(self, study: Study, partial: Path) -> Row:
+        """Write the mask of one volume; its row."""
+        volume, rule = self.opened(study)
+        labels = np.zeros(volume.values.shape, np.uint8)
+        into = axial(labels, volume.affine)
+        answers = segment_images(
+            self.segmenter, volume.slices, steps=self.steps, batch=self.batch, modality=rule, threads=self.threads
+        )
+        seconds, steps, means = 0.0, 0, defaultdict[str, float](float)
+        for number, answer in enumerate(answers):
+            into[number] = answer.label_map
+            steps, seconds = answer.steps, seconds + answer.seconds
+            for name, value in {"confidence": answer.confidence, **answer.losses}.items():
+                means[name] += value / len(into)
+        names = self.segmenter.labels.names
+        self.write(partial / study.stem, labels, volume)
+        millilitres = dict(zip(names, volume.volume_ml(labels, len(names)), strict=True))
+        return {
+            "stem": study.stem,
+            "slices": len(into),
+            "steps": steps,
+            **{name: round(value, 6) for name, value in means.items()},
+            "seconds": round(seconds, 4),
+            **{f"ml_{name}": round(millilitres[name], 4) for name in names[1:]},
+        }
+
+    def write(self, path: Path, labels: np.ndarray, volume: Volume) -> None:
+        """The files of one mask; the NIfTI, whose presence says that all are there, comes last."""
+        if self.dicom_seg:
+            try:
+                write_dicom_seg(path.with_name(f"{path.name}.dcm"), labels, volume, self.segmenter.labels.names)
+            except ValueError as error:
+                raise _Unreadable(str(error)) from None
+        write_label_volume(path.with_name(path.name + ENDING), labels, volume)
+
+    def opened(self, study: Study) -> tuple[Volume, str | None]:
+        """The volume and the name of its preprocessing rule. Raises _Unreadable."""
+        try:
+            volume = study.read()
+            rule = self.rule_of(volume) if self.modality == "auto" else self.modality
+        except (ValueError, OSError) as error:
+            raise _Unreadable(str(error)) from None
+        for remark in volume.warnings:
+            logger.warning("%s: %s", study.stem, remark)
+        return volume, rule
+
+    def rule_of(self, volume: Volume) -> str:
+        """Raises ValueError where neither file nor values tell the modality, or the model has no such rule."""
+        lowest = float(volume.values.min())
+        if volume.modality is None and _SURELY_CT <= lowest < 0:
+            raise ValueError(f"Its values begin at {lowest:g}, so it may be CT or MRI; say which with --modality.")
+        rule = volume.modality or ("ct" if lowest < 0 else "mri")
+        preprocessing_of(self.segmenter, rule)(np.zeros((16, 16), np.int16))
+        return rule
+
+
+def _table(problems: dict[str, str]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["stem", "problem"])
+    table.writerows(problems.items())
+    return text.getvalue()

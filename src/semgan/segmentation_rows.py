@@ -1,0 +1,65 @@
+"""Rows of segmentation.csv: noted one by one while work goes on, so that it can go on after a stop."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from semgan import artifacts
+
+TABLE = "segmentation.csv"
+ROWS = "rows.jsonl"  # one finished image per line; only while work goes on
+Row = dict[str, Any]
+
+
+def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
+    """A short name for inputs (stem, file) that changes with any name, size or time of change."""
+    known = hashlib.sha256()
+    for stem, path in files:
+        about = path.stat()
+        known.update(f"{stem} {path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+    return known.hexdigest()[:16]
+
+
+def noted(rows: io.TextIOBase | Any, row: Row) -> Row:
+    """The row, once it is written down."""
+    rows.write(json.dumps(row) + "\n")
+    rows.flush()
+    return row
+
+
+def taken_up(partial: Path, suffix: str, *, goes_on: bool) -> list[Row]:
+    """Rows of an earlier start whose masks STEM + suffix are on disk; none where work begins anew.
+
+    Leaves whole lines only, so that a line cut off by a kill is not continued by the next.
+    """
+    rows = artifacts.read_metrics(partial / ROWS) if goes_on and (partial / ROWS).is_file() else []
+    done = [row for row in rows if (partial / f"{row['stem']}{suffix}").is_file()]
+    artifacts.write_text_atomic(partial / ROWS, "".join(json.dumps(row) + "\n" for row in done))
+    return done
+
+
+def write_table(partial: Path, done: Sequence[Row]) -> list[Row]:
+    """segmentation.csv instead of the notes; its rows, sorted by stem."""
+    rows = sorted(done, key=lambda row: row["stem"])
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    artifacts.write_text_atomic(partial / TABLE, text.getvalue())
+    (partial / ROWS).unlink(missing_ok=True)
+    return rows
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a segmentation.csv, numbers as numbers."""
+    kinds = {"stem": str, "steps": int, "slices": int}
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {name: kinds.get(name, float)(value) for name, value in row.items()} for row in csv.DictReader(file)
+        ]

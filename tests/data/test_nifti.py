@@ -1,0 +1,162 @@
+"""Volumes in and out: whatever way a volume is stored, its slices are axial and its mask lies where it lay."""
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from volume_files import ORIENTATIONS, oblique, save, stored_as
+
+from semgan.data.nifti import check_same_geometry, read_label_volume, read_volume, write_label_volume
+from semgan.data.volumes import Volume, axial
+
+SHAPE = (5, 6, 7)
+
+
+def voxels():
+    return np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_axial_slices_are_the_same_however_the_volume_is_stored(codes):
+    values, affine = voxels(), oblique()
+    expected = axial(values, affine)
+    assert expected.shape == (7, 6, 5)
+    assert np.array_equal(axial(*stored_as(values, affine, codes)), expected)
+
+
+def test_slices_go_up_rows_to_the_back_and_columns_to_the_left():
+    marked = np.zeros((4, 5, 6), np.uint8)
+    marked[0, -1, -1] = 1  # left, front, top: NIfTI's first axis runs to the right
+    affine = np.diag([1.0, 1, 1, 1])
+    assert axial(marked, affine)[-1, 0, -1] == 1
+
+
+def test_what_is_written_into_the_slices_lands_in_stored_order(tmp_path):
+    values, affine = stored_as(voxels(), oblique(), "SRA")
+    labels = np.zeros(values.shape, np.uint8)
+    slices = axial(labels, affine)
+    for number, picture in enumerate(axial(values, affine)):
+        slices[number] = picture > 0
+    assert np.array_equal(labels, values > 0)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    codes=st.sampled_from(ORIENTATIONS),
+    angles=st.tuples(*[st.floats(-35, 35, allow_subnormal=False)] * 3),
+    spacing=st.tuples(*[st.floats(0.2, 8, allow_subnormal=False)] * 3),
+    ending=st.sampled_from([".nii", ".nii.gz"]),
+)
+def test_a_mask_has_exactly_the_geometry_of_its_volume(tmp_path_factory, codes, angles, spacing, ending):
+    folder = tmp_path_factory.mktemp("nifti")
+    values, affine = stored_as(voxels(), oblique(angles, spacing), codes)
+    save(folder / f"ct{ending}", values, affine)
+    volume = read_volume(folder / f"ct{ending}")
+    assert np.array_equal(volume.values, values) and np.allclose(volume.affine, affine, atol=1e-4)
+    write_label_volume(folder / "mask.nii.gz", (values > 0).astype(np.int64), volume)
+    before, after = nibabel.load(folder / f"ct{ending}"), nibabel.load(folder / "mask.nii.gz")
+    assert after.get_data_dtype() == np.uint8 and np.array_equal(after.dataobj, values > 0)
+    assert np.array_equal(after.affine, before.affine)
+    for name in ("pixdim", "dim", "qform_code", "sform_code", "srow_x", "quatern_b", "qoffset_z", "xyzt_units"):
+        assert np.array_equal(after.header[name], before.header[name]), name
+    check_same_geometry(folder / f"ct{ending}", folder / "mask.nii.gz")
+
+
+def test_header_codes_units_and_a_fourth_axis_of_one_are_kept_and_texts_are_not(tmp_path):
+    image = nibabel.Nifti2Image(voxels()[..., None], None)
+    image.set_qform(oblique() / [[1000], [1000], [1000], [1]], code=2)
+    image.header.set_xyzt_units("meter", "sec")
+    image.header["descrip"] = b"Jane Doe"
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"Jane Doe, born 1970"))
+    image.header.set_slope_inter(1, 0)
+    nibabel.save(image, tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    assert np.allclose(volume.spacing_mm, (0.7, 0.8, 2.5), atol=1e-4)
+    write_label_volume(tmp_path / "b.nii.gz", np.ones(SHAPE, np.uint8), volume)
+    mask = nibabel.load(tmp_path / "b.nii.gz")
+    assert isinstance(mask, nibabel.Nifti2Image) and mask.shape == (*SHAPE, 1)
+    assert mask.header["qform_code"] == 2 and mask.header["sform_code"] == 0
+    assert mask.header.get_xyzt_units() == ("meter", "sec")
+    import gzip
+
+    assert b"Jane" not in gzip.decompress((tmp_path / "b.nii.gz").read_bytes())
+    assert volume.volume_ml(np.ones(SHAPE, np.uint8), 2)[1] == pytest.approx(210 * 0.7 * 0.8 * 2.5 / 1000, rel=1e-4)
+
+
+def test_scaled_values_are_scaled_and_labels_are_whole(tmp_path):
+    image = nibabel.Nifti1Image(voxels(), np.eye(4))
+    image.header.set_slope_inter(0.5, -10)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    raw = nibabel.load(tmp_path / "a.nii.gz")
+    assert np.allclose(read_volume(tmp_path / "a.nii.gz").values, raw.get_fdata(), atol=1e-3)
+    save(tmp_path / "l.nii.gz", (voxels() > 0).astype(np.float32), np.eye(4))
+    assert read_label_volume(tmp_path / "l.nii.gz").values.dtype == np.int32
+    save(tmp_path / "f.nii.gz", voxels().astype(np.float32) / 3, np.eye(4))
+    with pytest.raises(ValueError, match="fractions"):
+        read_label_volume(tmp_path / "f.nii.gz")
+
+
+def test_a_header_without_orientation_is_read_with_a_warning(tmp_path):
+    image = nibabel.Nifti1Image(voxels(), None)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    assert "does not say" in read_volume(tmp_path / "a.nii.gz").warnings[0]
+
+
+def test_damaged_and_foreign_files_are_one_clear_error(tmp_path):
+    save(tmp_path / "whole.nii.gz", voxels(), np.eye(4))
+    save(tmp_path / "whole.nii", voxels(), np.eye(4))
+    for name in ("whole.nii.gz", "whole.nii"):
+        content = (tmp_path / name).read_bytes()
+        for share, cut in ((0.7, "cut-"), (0.1, "stub-"), (0, "empty-")):
+            (tmp_path / f"{cut}{name}").write_bytes(content[: int(len(content) * share)])
+    (tmp_path / "text.nii").write_text("hello" * 200)
+    save(tmp_path / "series.nii", np.zeros((4, 4, 4, 3), np.int16), np.eye(4))
+    save(tmp_path / "flat.nii", np.zeros((4, 4), np.int16), np.eye(4))
+    save(tmp_path / "nan.nii", np.full((4, 4, 4), np.nan, np.float32), np.eye(4))
+    colour = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colour, np.eye(4)), tmp_path / "colour.nii")
+    for path in tmp_path.iterdir():
+        if not path.name.startswith("whole"):
+            with pytest.raises(ValueError, match="Replace the file"):
+                read_volume(path)
+    with pytest.raises(FileNotFoundError):
+        read_volume(tmp_path / "nowhere.nii")
+
+
+def test_nothing_is_left_half_written(tmp_path, monkeypatch):
+    volume = Volume(voxels(), np.eye(4))
+    with pytest.raises(ValueError, match="must be equal"):
+        write_label_volume(tmp_path / "m.nii.gz", np.zeros((2, 2, 2), np.uint8), volume)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nibabel, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        write_label_volume(tmp_path / "m.nii.gz", np.zeros(SHAPE, np.uint8), volume)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sheared_volume_without_header_keeps_its_affine(tmp_path):
+    affine = oblique()
+    affine[:3, 2] += (0, 0.6, 0)
+    volume = Volume(voxels(), affine)
+    write_label_volume(tmp_path / "m.nii.gz", np.zeros(SHAPE, np.uint8), volume)
+    mask = nibabel.load(tmp_path / "m.nii.gz")
+    assert np.allclose(mask.affine, affine, atol=1e-4) and mask.header["qform_code"] == 0
+    assert np.allclose(mask.header.get_zooms(), volume.spacing_mm, atol=1e-4)
+
+
+def test_masks_in_other_places_are_told_apart(tmp_path):
+    save(tmp_path / "a.nii.gz", voxels(), oblique())
+    shifted = oblique()
+    shifted[2, 3] += 1
+    save(tmp_path / "b.nii.gz", voxels(), shifted)
+    save(tmp_path / "c.nii.gz", voxels()[:-1], oblique())
+    with pytest.raises(ValueError, match="different places: up to 1 mm"):
+        check_same_geometry(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
+    with pytest.raises(ValueError, match="5 x 6 x 7 voxels.*4 x 6 x 7"):
+        check_same_geometry(tmp_path / "a.nii.gz", tmp_path / "c.nii.gz")
+    with pytest.raises(ValueError, match="one is a volume, the other a picture"):
+        check_same_geometry(tmp_path / "a.nii.gz", tmp_path / "b.png")
