@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from volume_files import oblique, save
 
 from semgan.evaluate import evaluate
 
@@ -411,3 +412,16 @@ def test_1_in_one_mask_and_255_in_another_is_a_question_not_a_guess(tmp_path):
     with pytest.raises(ValueError, match=r"use 1 \(a\.png\), some 255 \(b\.png\)"):
         evaluate(predictions, labels, metric="dice")
     assert evaluate(predictions, labels, metric="dice", ignore=[255]).mean == pytest.approx((1 + 1) / 2)
+
+
+def test_surfaces_of_volumes_are_measured_by_their_own_spacing(tmp_path):
+    truth = np.zeros((8, 8, 8), np.uint8)
+    truth[2:6, 2:6, 2:5] = 1
+    for name, labels in (("true", truth), ("found", np.roll(truth, 1, axis=2))):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name / "liver.nii.gz", labels, oblique(spacing=(0.7, 0.8, 2.5)))
+    folders = tmp_path / "found", tmp_path / "true"
+    result = evaluate(*folders, metric="dice", classes=["background", "liver"], surface=True)
+    assert result.surface["hd95_mm"].mean == pytest.approx(2.5, rel=1e-4)
+    assert result.surface["volume_difference_ml"].mean == pytest.approx(0, abs=1e-9)
+    assert result.mean == pytest.approx(2 / 3)

@@ -13,7 +13,6 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,8 @@ SCORES_FORMAT = 1
 CASE_COLUMNS = ("stem", "group", "class", "intersection", "prediction", "truth", "score")
 
 # (prediction, truth, number of classes) -> measure -> one value per class
-Ruler = Callable[[np.ndarray, np.ndarray, int], dict[str, np.ndarray]]
+# (prediction, truth, classes, spacing in mm of a volume's header) -> measures
+Ruler = Callable[[np.ndarray, np.ndarray, int, Sequence[float] | None], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,12 @@ def evaluate(
 
 
 def _ruler(surface: bool, spacing_mm: Sequence[float] | None) -> Ruler | None:
-    """How surfaces are measured, where that was asked for."""
+    """How surfaces are measured, where that was asked for: by the given spacing, else by a volume's own."""
     if not surface and spacing_mm is not None:
         raise ValueError("Only surface distances use a spacing; ask for them too (--surface), or leave it out.")
-    return partial(measures, spacing_mm=spacing_mm) if surface else None
+    if not surface:
+        return None
+    return lambda found, true, classes, own: measures(found, true, classes, spacing_mm=spacing_mm or own)
 
 
 def _wanted(true: Mapping[str, Path], stems: Sequence[str] | None, folder: Path) -> list[str]:
@@ -207,10 +209,10 @@ def _score_all(
     for prediction_file, label_file in pairs:
         try:
             maps = predicted.read(prediction_file, space.names), true.read(label_file, space.names)
-            check_same_geometry(prediction_file, label_file)
+            spacing = check_same_geometry(prediction_file, label_file)
             _check_sizes(maps[0].shape, maps[1].shape, prediction_file, label_file)
             parts.append(overlap.count(*maps, len(space.names)))
-            measured.append(ruler(*maps, len(space.names)) if ruler else {})
+            measured.append(ruler(*maps, len(space.names), spacing) if ruler else {})
         except ValueError as error:
             problems.append(str(error))
     problems += [doubt for doubt in (predicted.doubt(), true.doubt()) if doubt]

@@ -71,11 +71,14 @@ def write_label_volume(path: Path, labels: np.ndarray, like: Volume) -> None:
         partial.unlink(missing_ok=True)
 
 
-def check_same_geometry(prediction: Path, label: Path) -> None:
-    """Raises ValueError unless two masks are both no NIfTI, or both NIfTI of one shape and one place in space."""
+def check_same_geometry(prediction: Path, label: Path) -> tuple[float, ...] | None:
+    """Spacing in mm along the stored axes of two NIfTI masks of one shape and one place; None for two pictures.
+
+    Raises ValueError for volumes of other shapes or places, and for a volume beside a picture.
+    """
     volumes = [nifti_suffix(path) is not None for path in (prediction, label)]
     if not any(volumes):
-        return
+        return None
     if not all(volumes):
         raise ValueError(f"{prediction} and {label} cannot be compared: one is a volume, the other a picture.")
     (shape, affine), (true_shape, true_affine) = (_guarded(path, _geometry) for path in (prediction, label))
@@ -92,6 +95,7 @@ def check_same_geometry(prediction: Path, label: Path) -> None:
             f"{prediction} and {label} lie in different places: up to {apart:.3g} mm apart. Segment the volume that "
             "the label was drawn on, or resample one onto the other."
         )
+    return tuple(float(step) for step in np.linalg.norm(true_affine[:3, :3], axis=0))
 
 
 def _guarded(path: Path, decode: Callable[[Path], Answer]) -> Answer:
