@@ -157,14 +157,18 @@ def test_the_protocol_is_the_papers():
     assert (recipe.inversion.lambda_pixel, recipe.inversion.lambda_pixel_mri) == (0.001, 1e-5)
 
 
-def test_gzipped_volumes_and_scaled_ones_give_the_same_units(tmp_path):
+def test_gzipped_scaled_and_fractional_volumes_keep_their_units(tmp_path):
     folder = write_lits(tmp_path, 3, 0, suffix=".nii.gz")
     values, _ = abdomen(0, 4)
     image = nibabel.Nifti1Image((values + 1024).astype(np.int16), np.diag([-0.8, -0.7, 2.5, 1]))
     image.header.set_slope_inter(1, -1024)
     nibabel.save(image, folder / "Training Batch 1/volume-0.nii.gz")
+    halves = abdomen(1, 4)[0] / np.float32(2)
+    save(folder / "Training Batch 2/volume-1.nii.gz", halves, np.diag([0.8, -0.7, -2.5, 1]))
     prepare([folder], tmp_path / "out")
     assert np.array_equal(read_image_files(tmp_path / "out/imagesTr/lits-000__0002_0000.tif"), values[..., 2].T)
+    fractions = read_image_files(tmp_path / "out/imagesTr/lits-001__0001_0000.tif")
+    assert fractions.dtype == np.float32 and np.array_equal(fractions, halves[::-1, :, 2].T)
 
 
 def test_several_processes_make_the_same_dataset(tmp_path):
