@@ -44,7 +44,7 @@ class Liver:
         self.used.append(modality)
         return to_unit(torch.from_numpy(preprocess(image, self.rules[modality])))
 
-    def segment_batch(self, image, *, steps=None, snapshot_steps=()):
+    def segment_batch(self, image, *, steps=None, snapshot_steps=(), modality="default"):
         if self.stop_after is not None and len(self.batches) >= self.stop_after:
             raise KeyboardInterrupt
         self.batches.append(len(image))

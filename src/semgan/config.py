@@ -171,6 +171,9 @@ class InversionSettings(Frozen):
     )
     lambda_encoder: float = Field(default=0.1, description="lambda_2, weight of ||w - E(G(w))||^2 [S]")
     lambda_pixel: float = Field(default=0.001, description="lambda_3, weight of the squared pixel distance [S]")
+    lambda_pixel_mri: float | None = Field(
+        default=None, description="lambda_3 for `segment --modality mri`; None: lambda_pixel; a CT model 1e-5 [S]"
+    )
     lambda_prior: float = Field(
         default=0.0, description="weight of the mean squared whitened code, a Gaussian prior (Departure)"
     )

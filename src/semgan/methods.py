@@ -50,7 +50,7 @@ def _load_unet(folder: Path, device: str) -> Segmenter:
     return UNetSegmenter.load(folder, device=device)
 
 
-# lambda_3 and steps of the supplement's section 3, by the first word of the recipe; liver on MRI: lambda_3 = 1e-5.
+# lambda_3 and steps of the supplement's section 3, by the first word of the recipe; on MRI as the recipe says.
 PAPER_INVERSION = {"lungs": (0.001, 200), "chest": (0.001, 200), "skin": (0.1, 200), "liver": (0.001, 400)}
 PAPER_INVERSION_ELSE = (0.001, 400)  # faces
 

@@ -22,6 +22,7 @@ VERBS = (
     ("data", "fetch"),
     ("data", "prepare", "chest-xray"),
     ("data", "prepare", "skin"),
+    ("data", "prepare", "liver"),
     ("data", "prepare", "faces"),
     ("data", "check"),
     ("data", "split"),

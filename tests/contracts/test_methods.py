@@ -63,7 +63,7 @@ def test_the_loaded_model_gives_probabilities_of_every_class(trained):
     assert found.confidence.shape == (3,) and (0.5 <= found.confidence).all() and (found.confidence <= 1).all()
     assert found.label_map.shape == (3, 16, 16) and found.steps == 0
     assert_close(found.snapshots[0], found.probabilities)
-    alone = model.segment_batch(image[1:2], steps=0)
+    alone = model.segment_batch(image[1:2], steps=0, modality="default")
     assert_close(alone.probabilities, found.probabilities[1:2], rtol=2e-2, atol=2e-2)  # bfloat16
 
 

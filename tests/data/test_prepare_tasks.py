@@ -9,6 +9,7 @@ import pytest
 import raw_replicas as raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from liver_replicas import write_lits
 from PIL import Image
 from plain_folders import files_below
 
@@ -352,6 +353,7 @@ def test_the_protocol_is_the_papers():
         ("skin", raw.write_montgomery, "NLM Montgomery.*prepare chest-xray"),
         ("faces", raw.write_ph2, "PH2.*prepare skin"),
         ("chest-xray", raw.write_celebamask, "CelebAMask-HQ.*prepare faces"),
+        ("skin", write_lits, "LiTS.*prepare liver"),
     ],
 )
 def test_a_folder_of_another_task_says_which_one(task, write, looks_like, tmp_path):
@@ -359,7 +361,7 @@ def test_a_folder_of_another_task_says_which_one(task, write, looks_like, tmp_pa
 
 
 def test_volumes_strangers_archives_and_missing_folders_are_told_apart(tmp_path):
-    for name in ("volumes/volume-0.nii", "strangers/thesis.docx", "images.zip"):
+    for name in ("volumes/patient.nii", "strangers/thesis.docx", "images.zip"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert "holds volumes" in refusal("skin", [tmp_path / "volumes"], tmp_path)

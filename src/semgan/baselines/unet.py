@@ -89,9 +89,17 @@ class UNetSegmenter:
         return to_unit(torch.from_numpy(preprocess(image, self.preprocessing[modality])))
 
     def segment_batch(
-        self, image: Tensor, *, steps: int | None = None, snapshot_steps: tuple[int, ...] = ()
+        self,
+        image: Tensor,
+        *,
+        steps: int | None = None,
+        snapshot_steps: tuple[int, ...] = (),
+        modality: str = "default",
     ) -> Segmentation:
-        """Segment ``[batch, channels, size_px, size_px]`` in [-1, 1], in float32. Raises ValueError for steps."""
+        """Segment ``[batch, channels, size_px, size_px]`` in [-1, 1], in float32. Raises ValueError for steps.
+
+        modality: makes no difference after preprocessing
+        """
         from semgan.objectives.segmentation import probabilities
 
         if steps or any(snapshot_steps):

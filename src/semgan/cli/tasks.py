@@ -12,11 +12,13 @@ from semgan.cli.output import AsJson, examples, progress_bars, say, show, verb
 TASKS = {
     "chest-xray": "Lungs: JSRT + SCR; NLM Montgomery and Shenzhen, NIH/XLSor as tests; ChestX-ray14 unlabelled.",
     "skin": "Lesions: ISIC 2018 or 2017; PH2, DermIS, DermQuest as tests; ISIC 2020 unlabelled.",
+    "liver": "Livers: LiTS (CT); its test volumes unlabelled; CHAOS T1 in and opposed phase (MRI) as tests.",
     "faces": "Face parts in 8 classes: CelebAMask-HQ; MetFaces-40 as test; any other pictures unlabelled.",
 }
 EXAMPLES = {
     "chest-xray": "semgan data prepare chest-xray JSRT SCR MontgomerySet ChinaSet_AllFiles ChestX-ray14 -o dataset",
     "skin": "semgan data prepare skin ISIC2018 ISIC2020 'PH2Dataset' 'Skin Image Data Set-1' -o dataset",
+    "liver": "semgan data prepare liver LITS17 CHAOS_Train_Sets -o dataset",
     "faces": "semgan data prepare faces CelebAMask-HQ metfaces40 ffhq -o dataset",
 }
 
@@ -61,7 +63,7 @@ def _add(prepare: typer.Typer, name: str, summary: str) -> None:
             )
         for warning in report.dataset.warnings:
             say(f"warning: {warning}")
-        show("Found", {found.title: f"{found.images} images, {found.role}" for found in report.collections})
+        show("Found", {found.title: f"{found.images} {report.unit}, {found.role}" for found in report.collections})
         show(f"Dataset {out}", {**report.sets, "classes": report.dataset.classes})
         return report
 

@@ -34,6 +34,11 @@ def read_volume(path: Path) -> Volume:
     return _guarded(path, _decode)
 
 
+def read_geometry(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine in millimetres, by the header alone. Raises as `read_volume`."""
+    return _guarded(path, _geometry)
+
+
 def read_label_volume(path: Path) -> Volume:
     """As `read_volume`, with int32 values. Raises ValueError for fractions too."""
 
@@ -53,16 +58,25 @@ def write_label_volume(path: Path, labels: np.ndarray, like: Volume) -> None:
     Only geometry is taken over: no free text, no extensions, which may name the patient. Raises ValueError for another
     shape and for indices over 255.
     """
-    import nibabel
-
     if labels.shape != like.values.shape:
         raise ValueError(f"The mask is {labels.shape} and its volume {like.values.shape}; they must be equal.")
     if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
         raise ValueError(f"Class indices are 0 to 255; got {labels.min()} to {labels.max()}.")
+    _write(path, labels.astype(np.uint8), like)
+
+
+def write_volume(path: Path, volume: Volume) -> None:
+    """The values in their own type, and the geometry, as NIfTI; nothing else of the source is kept."""
+    _write(path, volume.values, volume)
+
+
+def _write(path: Path, values: np.ndarray, like: Volume) -> None:
+    import nibabel
+
     header = _new_header(like) if like.header is None else _geometry_only(like.header)
+    header.set_data_dtype(values.dtype)
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    stored = labels.astype(np.uint8).reshape(header.get_data_shape())
-    image = kind(stored, header.get_best_affine(), header)
+    image = kind(values.reshape(header.get_data_shape()), header.get_best_affine(), header)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}.nii.gz")
     try:
         nibabel.save(image, partial)
@@ -146,9 +160,8 @@ def _decode(path: Path) -> Volume:
 
 
 def _geometry_only(header: Nifti1Header) -> Nifti1Header:
-    """A copy for class indices, without the source's scaling, texts and extensions."""
+    """A copy without the source's scaling, texts and extensions."""
     header = header.copy()
-    header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
     for name in (*_FREE_TEXT, "cal_min", "cal_max"):
         header[name] = 0 if header[name].dtype.kind != "S" else b""

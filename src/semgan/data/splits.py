@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,21 @@ from semgan.data.folder import (
 )
 
 SplitLists = dict[str, Any]
+COUNTED_IN = "labels_counted_in"  # key of splits.json: a column of the manifest
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a published task fixes: metric, numbers of labelled cases, split seeds, share of the pool for validation."""
+    """What a published task fixes: metric, numbers of labelled cases, split seeds, share of the pool for validation.
+
+    counted_in: column of the manifest whose members make up one labelled case (the slices of a volume); None: images
+    """
 
     metric: str
     budgets: tuple[int, ...]
     split_seeds: tuple[int, ...] = (0, 1, 2)
     validation_share: float = 0.0
+    counted_in: str | None = None
 
 
 def write_splits(
@@ -46,20 +52,22 @@ def write_splits(
     the same for every seed); the rest is the "pool". ``group`` is a column of manifest.csv; None takes the one named
     group or patient, where there is one. No group is in two of train, validation and test, the labelled list takes one
     image of each group before a second one of any, and unlabelled images of validation or test groups are left out.
+    Where splits.json says "labels_counted_in" (a column), ``labels`` counts groups of it, and all their images are in.
 
     Raises ValueError for too few images, an unknown column, and groups that are in training and test already.
     """
     dataset = Dataset.open(dataset_path)
     if labels < 2:
         raise ValueError(f"A labelled list has 2 cases or more; got {labels}.")
-    group = group or _column_of_groups(dataset)
+    group = group or dataset.splits.get(COUNTED_IN) or _column_of_groups(dataset)
     lists = _with_pool(dataset, group, validation_share)
-    if labels > len(lists["pool"]):
+    units = _units(dataset, lists, lists["pool"])
+    if labels > units:
         raise ValueError(
-            f"{labels} labelled cases were asked for and {dataset.path} has {len(lists['pool'])} for training "
-            f"({len(lists['validation'])} are kept for validation). Ask for fewer, or add masks."
+            f"{labels} labelled cases were asked for and {dataset.path} has {units} for training "
+            f"({_units(dataset, lists, lists['validation'])} are kept for validation). Ask for fewer, or add masks."
         )
-    lists |= _labelled(lists["pool"], _groups(dataset, group), [labels], split_seed)
+    lists |= _labelled(dataset, lists, _groups(dataset, group), [labels], split_seed)
     write_json(dataset.path / "splits.json", lists)
     return lists
 
@@ -70,11 +78,13 @@ def write_protocol(dataset_path: Path | str, protocol: Protocol) -> SplitLists:
     A budget beyond the pool becomes the whole pool. Groups, validation and errors as in `write_splits`.
     """
     dataset = Dataset.open(dataset_path)
-    group = _column_of_groups(dataset)
+    group = protocol.counted_in or _column_of_groups(dataset)
     lists = _with_pool(dataset, group, protocol.validation_share)
-    budgets = sorted({min(budget, len(lists["pool"])) for budget in protocol.budgets})
+    if protocol.counted_in is not None:
+        lists[COUNTED_IN] = protocol.counted_in
+    budgets = sorted({min(budget, _units(dataset, lists, lists["pool"])) for budget in protocol.budgets})
     for seed in protocol.split_seeds:
-        lists |= _labelled(lists["pool"], _groups(dataset, group), budgets, seed)
+        lists |= _labelled(dataset, lists, _groups(dataset, group), budgets, seed)
     write_json(dataset.path / "splits.json", lists)
     return lists
 
@@ -95,10 +105,19 @@ def _with_pool(dataset: Dataset, group: str | None, validation_share: float) -> 
 
 
 def _labelled(
-    pool: Sequence[str], group_of: Callable[[str], str], budgets: Sequence[int], split_seed: int
+    dataset: Dataset, lists: SplitLists, group_of: Callable[[str], str], budgets: Sequence[int], split_seed: int
 ) -> SplitLists:
-    order = _one_of_each_group_first(pool, group_of, f"labelled {split_seed}")
-    return {f"labelled_{labels}_seed{split_seed}": order[:labels] for labels in budgets}
+    purpose = f"labelled {split_seed}"
+    if column := lists.get(COUNTED_IN):
+        cases = _members(lists["pool"], _groups(dataset, column), purpose)
+    else:
+        cases = [[stem] for stem in _one_of_each_group_first(lists["pool"], group_of, purpose)]
+    return {f"labelled_{count}_seed{split_seed}": list(chain(*cases[:count])) for count in budgets}
+
+
+def _units(dataset: Dataset, lists: SplitLists, stems: Sequence[str]) -> int:
+    """What labels are counted in: images, or groups where the lists say so."""
+    return len(set(map(_groups(dataset, lists.get(COUNTED_IN)), stems)))
 
 
 def import_splits(dataset_path: Path | str, file: Path | str) -> SplitLists:
@@ -142,11 +161,14 @@ def problems_of_splits(dataset: Dataset) -> list[tuple[str, str]]:
     problems += _listed("error", "'unlabelled_extra' names images that imagesUn lacks", unknown)
     problems += _overlaps(dataset)
     pool = set(dataset.pool())
+    if (column := lists.get(COUNTED_IN)) not in (None, *_columns(dataset)):
+        return [*problems, ("error", f"labels are counted in '{column}', and manifest.csv has no such column")]
     for name in labelled_names(lists):
         outside = [stem for stem in lists[name] if stem not in pool]
         problems += _listed("error", f"'{name}' names cases outside the pool", outside)
-        if len(lists[name]) != int(LABELLED_NAME.fullmatch(name)[1]):  # type: ignore[index]
-            problems.append(("error", f"'{name}' has {len(lists[name])} cases, unlike its name"))
+        count = _units(dataset, lists, lists[name])
+        if count != int(LABELLED_NAME.fullmatch(name)[1]):  # type: ignore[index]
+            problems.append(("error", f"'{name}' has {count} cases, unlike its name"))
     return problems
 
 
@@ -188,13 +210,18 @@ def _groups(dataset: Dataset, column: str | None) -> Callable[[str], str]:
     """The group of a stem; every case its own group where there is no column, or no entry."""
     if column is None:
         return lambda stem: f"{stem}\n"
-    known = sorted({name for row in dataset.columns.values() for name in row} - {"stem", "set"})
+    known = _columns(dataset)
     if column not in known:
         raise ValueError(
             f"{dataset.path / 'manifest.csv'} has no column '{column}'; it has {', '.join(known) or 'none'}. "
             "Prepare the dataset with --manifest CSV that has it."
         )
     return lambda stem: dataset.columns.get(stem, {}).get(column) or f"{stem}\n"
+
+
+def _columns(dataset: Dataset) -> list[str]:
+    """The columns of the manifest that may group cases."""
+    return sorted({name for row in dataset.columns.values() for name in row} - {"stem", "set"})
 
 
 def _rank(*parts: str) -> bytes:

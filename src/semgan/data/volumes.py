@@ -66,6 +66,11 @@ def axial(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return turned.transpose(2, 1, 0)
 
 
+def axial_slices(shape: tuple[int, ...], affine: np.ndarray) -> int:
+    """How many slices `axial` gives of a volume ``shape``."""
+    return len(axial(np.broadcast_to(np.uint8(0), shape), affine))
+
+
 def checked_affine(affine: np.ndarray) -> np.ndarray:
     """The affine as float64 ``[4, 4]``. Raises ValueError where it does not place voxels in space."""
     affine = np.asarray(affine, dtype=np.float64)

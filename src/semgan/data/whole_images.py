@@ -122,16 +122,19 @@ def segment_images(
 ) -> Iterator[SegmentedImage]:
     """Segment decoded images or files with any method's model, in order.
 
-    modality names the preprocessing rule of a model that has several.
+    modality names the preprocessing rule (and weights) of a model that has several.
     Files are decoded ahead in threads; at most two batches of preprocessed images wait in memory, and answers are
     brought to their own size one at a time. Raises what the readers, ``preprocess`` and the model raise.
     """
     prepare = preprocessing_of(segmenter, modality)
+    segment_batch = segmenter.segment_batch
+    if modality is not None:
+        segment_batch = partial(segment_batch, modality=modality)  # type: ignore[call-arg]  # as for `preprocess`
     for block in _decoded_blocks(prepare, images, batch, threads):
         import torch
 
         began = time.perf_counter()
-        answer = segmenter.segment_batch(
+        answer = segment_batch(
             torch.stack([pixels for pixels, _ in block]), steps=steps, snapshot_steps=snapshot_steps
         )
         seconds = (time.perf_counter() - began) / len(block)

@@ -2,7 +2,7 @@
 
 Command:  semgan train DATASET -o RUN --recipe liver-ct --labels 20 --method semgan-paper
 Cost:     days on one GPU; not run by us yet (docs/gpu_queue.md)
-Source:   supplement sections 2 and 3; method sections 3 to 6. For MRI: --set inversion.lambda_pixel=1e-5
+Source:   supplement sections 2 and 3; method sections 3 to 6. Clipping and lambda_3 go by `segment --modality ct|mri`
 """
 
 from semgan.config import Settings, override
@@ -15,7 +15,7 @@ def recipe() -> Settings:
             "metric": "dice",
             "preprocessing": {"size_px": 256, "channels": 1, "clip": (-200, 400)},
             "modalities": ("ct", "mri"),
-            "inversion": {"lambda_pixel": 0.001, "steps": 400},
+            "inversion": {"lambda_pixel": 0.001, "lambda_pixel_mri": 1e-5, "steps": 400},
         },
         "liver-ct",
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from semgan import artifacts, config, seeding
-from semgan.config import Preprocessing, Settings
+from semgan.config import InversionSettings, Preprocessing, Settings
 from semgan.data.transforms import preprocess, rules_by_modality, to_unit
 from semgan.data.whole_images import Input, SegmentedImage, segment_images, to_pixels
 from semgan.model_card import model_card
@@ -122,9 +122,17 @@ class SemanticGan:
         return to_unit(torch.from_numpy(preprocess(image, self.rules[modality])))
 
     def segment_batch(
-        self, image: Tensor, *, steps: int | None = None, snapshot_steps: tuple[int, ...] = ()
+        self,
+        image: Tensor,
+        *,
+        steps: int | None = None,
+        snapshot_steps: tuple[int, ...] = (),
+        modality: str = "default",
     ) -> Segmentation:
-        """Segment ``[batch, channels, size_px, size_px]`` in [-1, 1] by inversion; steps 0 is the encoder alone."""
+        """Segment ``[batch, channels, size_px, size_px]`` in [-1, 1] by inversion; steps 0 is the encoder alone.
+
+        modality: may have its own weight of the pixels, lambda_3
+        """
         rule = self.settings.preprocessing
         expected = (rule.channels, rule.size_px, rule.size_px)
         if tuple(image.shape[1:]) != expected:
@@ -136,10 +144,16 @@ class SemanticGan:
             self.whitening,
             self.perceptual,
             image,
-            self.settings.inversion,
+            self._inversion(modality),
             steps=self.steps if steps is None else steps,
             snapshot_steps=snapshot_steps,
         )
+
+    def _inversion(self, modality: str) -> InversionSettings:
+        own = self.settings.inversion
+        if modality != "mri" or own.lambda_pixel_mri is None:
+            return own
+        return own.model_copy(update={"lambda_pixel": own.lambda_pixel_mri})
 
     def segment(
         self,

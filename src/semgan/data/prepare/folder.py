@@ -13,6 +13,8 @@ import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from semgan.data.folder import FORMAT, IMAGE_FOLDERS, LABEL_FOLDERS, Dataset, re
 from semgan.data.parallel import Progress, each
 from semgan.data.prepare.classes import ClassRule, Names, Values, decide_classes
 from semgan.data.prepare.inventory import Inventory, PlainFolders, Source, take_inventory
-from semgan.data.prepare.pictures import Conversion, Found, convert, survey
+from semgan.data.prepare.pictures import Conversion, Found, convert, failed_conversion, failed_survey, survey
+from semgan.data.prepare.slices import check_volume, each_source, keep_volume
 from semgan.data.splits import write_protocol
 from semgan.types import IGNORE
 
@@ -138,9 +141,14 @@ def _check(
     training = sum(source.folder == "imagesTr" for source in paired)
     if training < 2:
         problems.append(f"{training} labelled image(s) for training; at least 2 images with masks are needed.")
-    found = list(each(survey, paired, workers=workers, progress=progress, what="checking images with masks"))
-    problems += [problem for one in found for problem in one.problems]
-    whole = [(source, one) for source, one in zip(paired, found, strict=True) if not one.problems]
+    look = partial(each_source, survey, failed=failed_survey, workers=workers, progress=progress)
+    found = list(look(paired, what="checking images with masks"))
+    problems += [problem for _, one in found for problem in one.problems]
+    whole = [(source, one) for source, one in found if not one.problems]
+    seen = {source.scan for source in paired}
+    tests = [volume for volume in inventory.volumes if volume.scan not in seen]
+    for told in each(check_volume, tests, workers=workers, progress=progress, what="checking volumes", chunk=1):
+        problems += told
     channels = _decide_channels(whole, problems)
     values = sorted({value for _, one in whole for value in one.values})
     rule = None
@@ -152,8 +160,8 @@ def _check(
     if problems:
         # Only now are the images without masks decoded twice: everything wrong is to be told in one go.
         bare = [source for source in inventory.sources if source.label is None]
-        others = each(survey, bare, workers=workers, progress=progress, what="checking images without masks")
-        problems += [problem for one in others for problem in one.problems]
+        others = look(bare, what="checking images without masks")
+        problems += [problem for _, one in others for problem in one.problems]
         raise ValueError(_message(problems))
     assert rule is not None
     return _Plan(rule, channels)
@@ -193,9 +201,13 @@ def _write(growing: Path, inventory: Inventory, plan: _Plan, workers: int | None
     """Convert and write all images and masks; returns the sha256 of their pixels."""
     for name in (*IMAGE_FOLDERS, *LABEL_FOLDERS.values()):
         (growing / name).mkdir()
-    jobs = [Conversion(source, growing, plan.channels, plan.rule.table) for source in inventory.sources]
+    job = partial(convert, Conversion(growing, plan.channels, plan.rule.table, inventory.file_ending))
+    write = partial(each_source, job, failed=failed_conversion, workers=workers, progress=progress)
+    sources = write(inventory.sources, what="writing the dataset")
+    keep, kept = partial(keep_volume, growing), inventory.volumes
+    volumes = each(keep, kept, workers=workers, progress=progress, what="writing test volumes", chunk=1)
     digest, problems = hashlib.sha256(), []
-    for one in each(convert, jobs, workers=workers, progress=progress, what="writing the dataset"):
+    for one in chain((written for _, written in sources), volumes):
         problems += one.problems
         inventory.warnings += one.warnings[: max(0, 20 - len(inventory.warnings))]
         digest.update(one.sha256)
@@ -243,7 +255,7 @@ def _write_description(growing: Path, name: str, inventory: Inventory, plan: _Pl
         "channel_names": {str(index): name for index, name in enumerate(channel_names)},
         "labels": labels,
         "numTraining": sum(source.folder == "imagesTr" for source in inventory.sources),
-        "file_ending": ".png",
+        "file_ending": inventory.file_ending,
         "semgan": {"format": FORMAT, "metric": "dice" if plan.rule.labels.classes == 2 else "miou", **own},
     }
     write_json(growing / "dataset.json", content)
@@ -285,6 +297,9 @@ def _request(inventory: Inventory, classes: Any, mapping: Any, ignore: Collectio
     for source in inventory.sources:
         states = [(state.st_size, state.st_mtime_ns) for state in map(Path.stat, (source.image, *source.labels))]
         digest.update(f"{source.folder}/{source.stem} {states}\n".encode())
+    for volume in inventory.volumes:
+        states = [(state.st_size, state.st_mtime_ns) for state in map(Path.stat, volume.scan.files)]
+        digest.update(f"{volume.collection}/{volume.stem} {states}\n".encode())
     options: list[Any] = [_content(option) for option in (classes, mapping)]
     options += [sorted(ignore), inventory.columns, str(inventory.protocol)]
     digest.update(json.dumps(options, default=str).encode())

@@ -6,16 +6,38 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from semgan.data.folder import read_manifest
 from semgan.data.readers import IMAGE_SUFFIXES, read_image, read_label
-from semgan.data.splits import Protocol
+from semgan.data.splits import Protocol as SplitProtocol
+from semgan.data.volumes import Volume
 
 SIDE_SUFFIXES = (".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml")
 SIDE_NAMES = ("thumbs.db", "desktop.ini", "license", "readme")
 VOLUME_SUFFIXES = (".nii", ".gz", ".dcm", ".mha", ".nrrd")
+
+
+class Scan(Protocol):
+    """A published volume and its mask, in however many files."""
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    @property
+    def modality(self) -> str:
+        """ct or mri."""
+        ...
+
+    def look(self) -> tuple[int, tuple[str, ...]]:
+        """Number of axial slices, and remarks, by the headers. Raises ValueError where volume and mask do not fit."""
+        ...
+
+    def read(self) -> tuple[Volume, np.ndarray | None]:
+        """The volume and class indices of its shape, None without a mask. Raises ValueError."""
+        ...
 
 
 def read_one_label(files: tuple[Path, ...]) -> np.ndarray:
@@ -31,6 +53,7 @@ class Source:
     read_image:   file -> pixels, as `semgan.data.readers.read_image`
     read_label:   the mask's files -> int32 ``[height, width]``; top-level functions, which processes can share
     label_scales: the mask is published at another size than the image, and is resized to it (nearest neighbour)
+    scan:         the volume that it is, or is a slice of
     """
 
     stem: str
@@ -40,6 +63,7 @@ class Source:
     read_image: Callable[[Path], np.ndarray] = read_image
     read_label: Callable[[tuple[Path, ...]], np.ndarray] = read_one_label
     label_scales: bool = False
+    scan: Scan | None = None
 
     @property
     def label(self) -> Path | None:
@@ -58,15 +82,29 @@ class PlainFolders:
     test_labels: Path | None
 
 
+@dataclass(frozen=True)
+class WholeVolume:
+    """A volume to test on, kept whole: ``volumes/COLLECTION/images/STEM.nii.gz`` and ``labels/STEM.nii.gz``."""
+
+    stem: str
+    collection: str
+    scan: Scan
+
+
 @dataclass
 class Inventory:
-    """All sources in the order of folder and stem, what the manifest says, and what is wrong so far."""
+    """All sources in the order of folder and stem, what the manifest says, and what is wrong so far.
+
+    file_ending: .png, or .tif, which keeps values of any kind (HU) as they are
+    """
 
     sources: list[Source] = field(default_factory=list)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    protocol: Protocol | None = None
+    protocol: SplitProtocol | None = None
+    volumes: list[WholeVolume] = field(default_factory=list)
+    file_ending: str = ".png"
 
 
 def take_inventory(folders: PlainFolders, manifest: Path | None) -> Inventory:

@@ -31,12 +31,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Conversion:
-    """``table``: mask value -> class index."""
+    """How a source is stored. ``table``: mask value -> class index; ``file_ending``: .png, or .tif for any values."""
 
-    source: Source
     dataset: Path
     channels: int
     table: dict[int, int]
+    file_ending: str
 
 
 @dataclass
@@ -75,9 +75,17 @@ def survey(source: Source) -> Found:
     return found
 
 
-def convert(job: Conversion) -> Written:
+def failed_survey(problem: str) -> Found:
+    return Found(problems=[problem])
+
+
+def failed_conversion(problem: str) -> Written:
+    return Written(problems=[problem])
+
+
+def convert(job: Conversion, source: Source) -> Written:
     """Write the image, and its mask as class indices, into the dataset folder. Raises OSError for a full disk."""
-    written, source = Written(), job.source
+    written = Written()
     try:
         image = _fitting(source.read_image(source.image), job.channels, source)
         label = None
@@ -86,15 +94,15 @@ def convert(job: Conversion) -> Written:
     except ValueError as error:
         written.problems.append(str(error))
         return written
-    if image.dtype == np.float32:
+    if image.dtype == np.float32 and job.file_ending == ".png":
         image = _stretched(image)
         written.warnings.append(f"{source.image}: values beyond 16 bits; stored as 16 bits, minimum to maximum.")
     digest = hashlib.sha256(f"{source.folder}/{source.stem} {image.shape} {image.dtype}".encode())
     digest.update(np.ascontiguousarray(image).tobytes())
-    _write_image(image, source, job.dataset / source.folder)
+    _write_image(image, source, job.dataset / source.folder, job.file_ending)
     if label is not None:
         digest.update(label.tobytes())
-        _save(label, job.dataset / LABEL_FOLDERS[source.folder] / f"{source.stem}.png")
+        _save(label, job.dataset / LABEL_FOLDERS[source.folder] / f"{source.stem}{job.file_ending}")
     written.sha256 = digest.digest()
     return written
 
@@ -149,23 +157,28 @@ def _stretched(image: np.ndarray) -> np.ndarray:
     return stretched[0] if image.ndim == 2 else np.moveaxis(stretched, 0, -1)
 
 
-def _write_image(image: np.ndarray, source: Source, folder: Path) -> None:
-    """One PNG for grey and RGB, else one grey PNG per channel; an 8-bit PNG of the right kind is copied."""
-    first = folder / f"{source.stem}_0000.png"
+def _write_image(image: np.ndarray, source: Source, folder: Path, ending: str) -> None:
+    """One file for grey and RGB, else one grey file per channel; an 8-bit PNG of the right kind is copied."""
+    first = folder / f"{source.stem}_0000{ending}"
     is_rgb = image.ndim == 3 and image.shape[2] == 3
     is_as_stored = image.dtype == np.uint8 and source.read_image is read_image
     if is_as_stored and _is_plain_png(source.image, "RGB" if is_rgb else "L"):
         shutil.copyfile(source.image, first)
-    elif is_rgb and image.dtype == np.uint16:
+    elif is_rgb and image.dtype == np.uint16 and ending == ".png":
         write_deep_colour_png(first, image)
     elif image.ndim == 2 or is_rgb:
         _save(image, first)
     else:
         for channel in range(image.shape[2]):
-            _save(image[..., channel], folder / f"{source.stem}_{channel:04d}.png")
+            _save(image[..., channel], folder / f"{source.stem}_{channel:04d}{ending}")
 
 
 def _save(pixels: np.ndarray, file: Path) -> None:
+    if file.suffix == ".tif":
+        import tifffile
+
+        tifffile.imwrite(file, pixels, compression="zlib", compressionargs={"level": 1}, metadata=None)
+        return
     # Level 3 takes half the time of Pillow's default and a tenth more space.
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, compress_level=3)
 

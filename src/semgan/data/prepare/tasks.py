@@ -11,10 +11,11 @@ from pathlib import Path
 from semgan.config import Preprocessing
 from semgan.data.folder import Dataset
 from semgan.data.parallel import Progress
-from semgan.data.prepare import chest_xray, faces, skin
+from semgan.data.prepare import chest_xray, faces, liver, skin
 from semgan.data.prepare.folder import Report, prepare_inventory
 from semgan.data.prepare.inventory import VOLUME_SUFFIXES, Inventory, Source
 from semgan.data.prepare.raw import FOLDER_OF, Finding, Layout, is_picture, list_files
+from semgan.data.prepare.slices import cut
 from semgan.data.splits import Protocol
 
 
@@ -25,6 +26,7 @@ class Task:
     test_share:    of the in-domain cases, drawn where the data name no test cases, at most ``most_test``
     most_training: in-domain cases for training; further ones lose their masks and join the unlabelled
     any_folder:    a folder of no known layout is taken as unlabelled pictures
+    in_volumes:    cases are volumes: sets, shares and budgets count these, and their slices are trained on
     """
 
     name: str
@@ -35,6 +37,7 @@ class Task:
     most_test: int
     most_training: int | None = None
     any_folder: bool = False
+    in_volumes: bool = False
 
 
 TASKS = {
@@ -55,6 +58,15 @@ TASKS = {
             layouts=skin.LAYOUTS,
             test_share=594 / 2594,
             most_test=594,
+        ),
+        Task(
+            name="liver",
+            classes=("background", "liver"),
+            protocol=Protocol("dice", (8, 20, 118), counted_in="patient"),
+            layouts=liver.LAYOUTS,
+            test_share=13 / 131,
+            most_test=13,
+            in_volumes=True,
         ),
         Task(
             name="faces",
@@ -83,11 +95,15 @@ class Collection:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """``sets``: number of cases in train, validation, test (in-domain), test_elsewhere and unlabelled."""
+    """``sets``: number of cases in train, validation, test (in-domain), test_elsewhere and unlabelled.
+
+    unit: what cases are, images or volumes
+    """
 
     dataset: Report
     collections: tuple[Collection, ...]
     sets: Mapping[str, int]
+    unit: str = "images"
 
 
 def prepare_task(
@@ -122,12 +138,15 @@ def prepare_task(
     _draw_sets(inventory, task)
     inventory.protocol = replace(task.protocol, validation_share=validation_share)
     inventory.sources.sort(key=lambda source: (source.folder, source.stem))
+    if task.in_volumes:
+        cut(inventory)
     if not any(source.folder == "imagesTr" for source in inventory.sources):
         inventory.problems.append(_no_training(layouts))
     report = prepare_inventory(
         inventory, out, classes=task.classes, preprocessing=preprocessing, workers=workers, progress=progress
     )
-    return TaskReport(report, tuple(collections), _sizes(report.path))
+    sizes = _sizes(report.path, in_volumes=task.in_volumes)
+    return TaskReport(report, tuple(collections), sizes, "volumes" if task.in_volumes else "images")
 
 
 def _with_roles(task: Task, roles: Mapping[str, str]) -> list[Layout]:
@@ -188,7 +207,7 @@ def _foreign(task: Task, files: Sequence[Path], root: Path) -> str:
     below = [file for file in files if root in file.parents]
     if other := _other_task(task, files, root):
         return f"{root} is not for {task.name}: it looks like {other[1].title}. Use `semgan data prepare {other[0]}`."
-    if any(file.suffix.lower() in VOLUME_SUFFIXES for file in below):
+    if not task.in_volumes and any(file.suffix.lower() in VOLUME_SUFFIXES for file in below):
         return f"{root} is not for {task.name}: it holds volumes. Use `semgan data prepare liver`."
     known = "\n".join(f"- {layout.title}" for layout in task.layouts)
     return (
@@ -275,13 +294,15 @@ def _no_training(layouts: Sequence[Layout]) -> str:
     )
 
 
-def _sizes(dataset: Path) -> dict[str, int]:
+def _sizes(dataset: Path, *, in_volumes: bool) -> dict[str, int]:
     opened = Dataset.open(dataset)
-    inside = len(opened.splits.get("test", []))
-    return {
-        "train": len(opened.cases("train")),
-        "validation": len(opened.cases("validation")),
-        "test": inside,
-        "test_elsewhere": len(opened.cases("test")) - inside,
-        "unlabelled": len(opened.files["imagesUn"]),
-    }
+    listed = {name: [case.stem for case in opened.cases(name)] for name in ("train", "validation", "test")}
+    inside = set(opened.splits.get("test", []))
+    listed["test_elsewhere"] = [stem for stem in listed["test"] if stem not in inside]
+    listed["test"] = sorted(inside)
+    listed["unlabelled"] = list(opened.files["imagesUn"])
+    if not in_volumes:
+        return {name: len(stems) for name, stems in listed.items()}
+    sizes = {name: len({opened.group(stem) for stem in stems}) for name, stems in listed.items()}
+    kept = list((dataset / "volumes").glob("*/images/*"))
+    return {**sizes, "test_elsewhere": len(kept) - sizes["test"]}
