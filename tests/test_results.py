@@ -43,6 +43,16 @@ def test_the_same_number_twice_is_an_error_unless_it_replaces_the_old_one(tmp_pa
         append_rows(path, [again, again], replace=True)
 
 
+def test_a_model_scored_again_leaves_no_row_of_its_former_self(tmp_path: Path):
+    path = tmp_path / "scores.csv"
+    stale = dataclasses.replace(ROW, steps=10)
+    other = dataclasses.replace(ROW, test_set="kermany")
+    append_rows(path, [ROW, stale, other])
+    again = dataclasses.replace(ROW, value=0.9)
+    append_rows(path, [again], replace=True)
+    assert read_rows(path) == [other, again]
+
+
 def test_writers_side_by_side_lose_no_row(tmp_path: Path):
     path = tmp_path / "scores.csv"
     rows = [dataclasses.replace(ROW, steps=step) for step in range(12)]

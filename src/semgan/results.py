@@ -20,6 +20,7 @@ from semgan.metrics.overlap import METRICS
 
 MEAN = "mean"
 NOT_IN_KEY = ("chosen", "n", "value", "commit")  # the rest tells which number a row gives
+NOT_IN_SUBJECT = (*NOT_IN_KEY, "class_name", "steps")  # the rest tells which model and which test set
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class ScoreRow:
         """What the row is about."""
         return tuple(value for name, value in asdict(self).items() if name not in NOT_IN_KEY)
 
+    @property
+    def subject(self) -> tuple[object, ...]:
+        """Which model on which test set."""
+        return tuple(value for name, value in asdict(self).items() if name not in NOT_IN_SUBJECT)
+
 
 # "class" is a word of Python, so the field is class_name and the column class.
 COLUMNS = tuple("class" if item.name == "class_name" else item.name for item in fields(ScoreRow))
@@ -81,7 +87,8 @@ def read_rows(path: Path) -> list[ScoreRow]:
 def append_rows(path: Path, rows: Sequence[ScoreRow], *, replace: bool = False) -> None:
     """Add rows to ``results/NAME/scores.csv``, all or none; safe beside other processes that do the same.
 
-    replace: rows about the same thing give way to the new ones; without it they are an error (ValueError).
+    replace: all old rows of the same models and test sets give way, steps that are not scored again included; without
+        it, the same number twice is an error (ValueError).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path):
@@ -93,7 +100,8 @@ def append_rows(path: Path, rows: Sequence[ScoreRow], *, replace: bool = False) 
                 f"{path} would give the same number twice: {sorted(map(str, twice))[0]}. "
                 "Take the old row out, or replace it."
             )
-        kept = [row for row in old if row.key not in set(new)]
+        renewed = {row.subject for row in rows} if replace else set()
+        kept = [row for row in old if row.subject not in renewed]
         artifacts.write_text_atomic(path, _text([*kept, *rows]))
 
 
