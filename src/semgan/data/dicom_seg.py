@@ -51,7 +51,7 @@ def write_dicom_seg(path: Path, labels: np.ndarray, volume: Volume, names: Seque
 
 def _highdicom() -> Any:
     try:
-        import highdicom
+        import highdicom  # pyright: ignore[reportMissingImports]  # an extra
     except Exception as error:  # a half-installed package raises anything
         raise ValueError(f"DICOM SEG needs highdicom ({error}): pip install 'semgan[dicom]'.") from None
     return highdicom
