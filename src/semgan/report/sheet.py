@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL_INCH = 0.92
+NAMES_CELLS = 1.15  # the column of domain names, in cells
 CHART_INCH = 3.1
 COLOURS = {
     "semgan-live": METHODS["semgan-start"],
@@ -42,7 +43,7 @@ def write_sheet(out: Path, record: Record) -> Path:
     path = Path(out) / "demo.png"
     rows = score_rows(out)
     columns = sheet_columns(out, record)
-    width = CELL_INCH * (len(columns) + 1.0) + CHART_INCH
+    width = CELL_INCH * (len(columns) + NAMES_CELLS) + CHART_INCH
     height = CELL_INCH * len(record.domains) + 1.15
     write_bytes_atomic(
         path,
@@ -105,7 +106,7 @@ def _paint(figure: Figure, record: Record, columns: Sequence[Column], rows: Sequ
     figure.set_layout_engine("none")
     width, height = (float(value) for value in figure.get_size_inches())
     cell_w, cell_h = CELL_INCH / width, CELL_INCH / height
-    left, top = 1.0 * CELL_INCH / width, 1 - 0.72 / height
+    left, top = NAMES_CELLS * CELL_INCH / width, 1 - 0.72 / height
     gaps = _group_gaps(columns)
     for i, column in enumerate(columns):
         x = left + i * cell_w + gaps[i] / width
