@@ -67,8 +67,10 @@ def segment_volumes(
     if others:
         logger.warning("%d files in %s hold no slices and are left out, for example %s", len(others), images, others[0])
     niftis = [study.stem for study in studies if study.series is None]
-    if options["dicom_seg"] and niftis:
-        raise ValueError(f"A DICOM SEG is drawn on DICOM images, and {niftis[0]} is NIfTI; leave out --dicom-seg.")
+    if options["dicom_seg"]:
+        if niftis:
+            raise ValueError(f"A DICOM SEG is drawn on DICOM images, and {niftis[0]} is NIfTI; leave out --dicom-seg.")
+        check_at_hand()
     files = [(study.stem, file) for study in studies for file in study.files]
     request = {
         "format": 1,
@@ -119,8 +121,6 @@ def _check_options(segmenter: Segmenter, options: dict[str, Any]) -> None:
                 f"{instead} is for pictures: a volume's would take many times its own size. Leave it out, and open "
                 "OUT/STEM.nii.gz over the volume in a viewer."
             )
-    if options["dicom_seg"]:
-        check_at_hand()
     modality = None if options["modality"] == "auto" else options["modality"]
     preprocessing_of(segmenter, modality)(np.zeros((16, 16), np.int16))
 
