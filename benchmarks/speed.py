@@ -174,7 +174,7 @@ def table(cases: list[Case], seconds: list[list[float]]) -> list[dict[str, objec
 
 def write(rows: list[dict[str, object]], note: str) -> None:
     with open(HERE / "speed.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]

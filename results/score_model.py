@@ -17,6 +17,7 @@ from semgan import artifacts, results
 from semgan.data.readers import read_label
 from semgan.data.whole_images import find_inputs, segment_images
 from semgan.metrics import overlap
+from semgan.runtime.device import prepare_cpu
 
 
 def arguments() -> argparse.Namespace:
@@ -34,6 +35,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    prepare_cpu()
     description, _ = artifacts.read_model(args.run)
     settings = description["settings"]
     chosen = (description.get("inversion") or {"chosen_steps": 0})["chosen_steps"]

@@ -75,6 +75,16 @@ class Publisher:
 
 
 @contextmanager
+def reachable(monkeypatch) -> Iterator[Publisher]:
+    """The server, with no proxy in between and no pauses between retries."""
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("semgan.download.PAUSE_S", 0.0)
+    with publishing() as server:
+        yield server
+
+
+@contextmanager
 def publishing() -> Iterator[Publisher]:
     """A publisher that answers until the block ends."""
     publisher = Publisher()

@@ -6,7 +6,7 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from publisher import ENVIRONMENT, publishing
+from publisher import publishing, reachable
 
 from semgan import download
 from semgan.download import DownloadFailed, NoSpace, retrieve
@@ -16,10 +16,7 @@ CONTENT = bytes(range(256)) * 4000  # 1 MB that shows any gap or overlap
 
 @pytest.fixture
 def publisher(monkeypatch):
-    for name in ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "PAUSE_S", 0.0)
-    with publishing() as server:
+    with reachable(monkeypatch) as server:
         server.files["data"] = CONTENT
         yield server
 

@@ -14,9 +14,8 @@ import time
 import zipfile
 
 import pytest
-from publisher import ENVIRONMENT, publishing, zipped
+from publisher import reachable, zipped
 
-from semgan import download
 from semgan.cli import main
 from semgan.data import archives, sets
 from semgan.data.sets import Archive, DataSet
@@ -28,10 +27,7 @@ MASKS = zipped({f"Masks/{name}_mask.png": name.encode() for name in "abc"})
 
 @pytest.fixture
 def publisher(monkeypatch):
-    for name in ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "PAUSE_S", 0.0)
-    with publishing() as server:
+    with reachable(monkeypatch) as server:
         server.files |= {"images.zip": IMAGES, "masks.zip": MASKS}
         yield server
 

@@ -325,7 +325,9 @@ class _Story:
 
     def _segment_with(self, name: str, folder: Path) -> None:
         import semgan
+        from semgan.runtime.device import prepare_cpu
 
+        prepare_cpu()
         segmenter, method = semgan.load(folder, device=self.device), self.record.methods[name]
         self._choose_image_count(segmenter, method)
         domains = [VALIDATION, *self.record.domains]

@@ -30,6 +30,7 @@ from semgan.data.studies import holds_volumes
 from semgan.data.whole_images import Input, SegmentedImage, find_inputs, preprocessing_of, segment_images
 from semgan.report.colours import overlay as overlaid
 from semgan.result_folder import ResultFolder
+from semgan.runtime.device import prepare_cpu
 from semgan.segmentation_rows import TABLE, Row, read_rows
 from semgan.types import Segmenter
 
@@ -68,6 +69,7 @@ def segment(
     FileNotFoundError where there is no image or no model.
     """
     images, out = Path(images), Path(out)
+    prepare_cpu()
     segmenter, identity = _loaded(model, device)
     options = {"steps": steps, "probabilities": save_probabilities, "overlay": overlay, "modality": modality}
     if holds_volumes(images):

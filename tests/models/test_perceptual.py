@@ -206,6 +206,21 @@ def test_the_gap_of_directions_and_its_gradient_are_those_of_the_formula_written
     assert coarse.dtype == torch.float32 and torch.allclose(coarse, found, atol=0.02)
 
 
+def test_large_float16_features_keep_a_finite_distance_and_gradient():
+    class Loud(nn.Module):
+        def features(self, image):
+            return [image.half() * 1000]
+
+    torch.manual_seed(0)
+    image, other = torch.rand(1, 3, 64, 64) + 0.5, torch.rand(1, 3, 64, 64) + 0.5
+    image.requires_grad_()
+    distance = DiscriminatorDistance(Loud())
+    found = distance(image, other)
+    assert torch.allclose(found, DirectionGap.apply(image, other), rtol=1e-2)
+    (gradient,) = torch.autograd.grad(found.sum(), image)
+    assert gradient.isfinite().all()
+
+
 def test_discriminator_distance_keeps_its_own_critic():
     torch.manual_seed(0)
     critic = SmallCritic()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from semgan.artifacts import temporary_beside
 from semgan.data.volumes import Volume
 
 _STRUCTURE = ("123037004", "SCT", "Anatomical Structure")  # category and, as names are free, type of every segment
@@ -41,7 +42,7 @@ def write_dicom_seg(path: Path, labels: np.ndarray, volume: Volume, names: Seque
         segmentation = _segmentation(sources, pictures, names)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"No DICOM SEG can be made for {files[0].parent} ({error}); leave out --dicom-seg.") from None
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = temporary_beside(path)
     try:
         segmentation.save_as(partial)
         os.replace(partial, path)

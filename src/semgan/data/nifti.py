@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from semgan.artifacts import temporary_beside
+from semgan.data.readers import decoded
 from semgan.data.volumes import Volume, checked_affine
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ NIFTI_SUFFIXES = (".nii.gz", ".nii")
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}  # millimetres and unknown units: 1
 _TOLERANCE = 0.01  # of a voxel: two volumes further apart lie in different places
 _FREE_TEXT = ("descrip", "aux_file", "intent_name", "intent_code", "intent_p1", "intent_p2", "intent_p3")
-Answer = TypeVar("Answer")
 
 
 def nifti_suffix(path: Path) -> str | None:
@@ -31,12 +31,12 @@ def read_volume(path: Path) -> Volume:
 
     Raises FileNotFoundError; ValueError for damaged files, other than three axes, values that are not finite.
     """
-    return _guarded(path, _decode)
+    return decoded(path, _decode)
 
 
 def read_geometry(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine in millimetres, by the header alone. Raises as `read_volume`."""
-    return _guarded(path, _geometry)
+    return decoded(path, _geometry)
 
 
 def read_label_volume(path: Path) -> Volume:
@@ -49,7 +49,7 @@ def read_label_volume(path: Path) -> Volume:
             raise ValueError("a mask holds whole numbers, and this one has fractions")
         return Volume(values.astype(np.int32), volume.affine, header=volume.header, warnings=volume.warnings)
 
-    return _guarded(path, decode)
+    return decoded(path, decode)
 
 
 def write_label_volume(path: Path, labels: np.ndarray, like: Volume) -> None:
@@ -77,7 +77,7 @@ def _write(path: Path, values: np.ndarray, like: Volume) -> None:
     header.set_data_dtype(values.dtype)
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     image = kind(values.reshape(header.get_data_shape()), header.get_best_affine(), header)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}.nii.gz")
+    partial = Path(f"{temporary_beside(path)}.nii.gz")  # nibabel goes by the ending
     try:
         nibabel.save(image, partial)
         os.replace(partial, path)
@@ -95,7 +95,7 @@ def check_same_geometry(prediction: Path, label: Path) -> tuple[float, ...] | No
         return None
     if not all(volumes):
         raise ValueError(f"{prediction} and {label} cannot be compared: one is a volume, the other a picture.")
-    (shape, affine), (true_shape, true_affine) = (_guarded(path, _geometry) for path in (prediction, label))
+    (shape, affine), (true_shape, true_affine) = (decoded(path, _geometry) for path in (prediction, label))
     if shape != true_shape:
         sizes = [" x ".join(map(str, size)) for size in (shape, true_shape)]
         raise ValueError(
@@ -110,19 +110,6 @@ def check_same_geometry(prediction: Path, label: Path) -> tuple[float, ...] | No
             "the label was drawn on, or resample one onto the other."
         )
     return tuple(float(step) for step in np.linalg.norm(true_affine[:3, :3], axis=0))
-
-
-def _guarded(path: Path, decode: Callable[[Path], Answer]) -> Answer:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist or is not a file.")
-    try:
-        return decode(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise almost anything on damaged files
-        reason = str(error).replace(str(path), "the file").strip() or type(error).__name__
-        raise ValueError(f"{path} cannot be read ({reason}). Replace the file, or take it out of the folder.") from None
 
 
 def _open(path: Path) -> Any:

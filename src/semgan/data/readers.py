@@ -5,7 +5,9 @@ Every failure becomes one ValueError that names the file and the cure.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,6 +15,7 @@ from PIL import Image, ImageOps
 from semgan.data.png16 import is_deep_colour_png, read_deep_colour_png
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+Answer = TypeVar("Answer")
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 _MOST_BETWEEN = 0.05  # share of pixels between dark and bright above which a picture is no binary mask
 
@@ -77,10 +80,16 @@ def read_foreground(path: Path) -> np.ndarray:
 
 def _guarded(path: Path, decode, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> np.ndarray:  # noqa: ANN001
     path = Path(path)
+    if path.is_file() and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path} is not an image of a known kind; expected {', '.join(suffixes)}.")
+    return decoded(path, decode)
+
+
+def decoded(path: Path, decode: Callable[[Path], Answer]) -> Answer:
+    """What ``decode`` makes of a file. Raises FileNotFoundError; ValueError naming the file where that fails."""
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist or is not a file.")
-    if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{path} is not an image of a known kind; expected {', '.join(suffixes)}.")
     try:
         return decode(path)
     except MemoryError:

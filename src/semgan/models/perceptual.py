@@ -126,6 +126,11 @@ class DirectionGap(torch.autograd.Function):
         return torch.addcmul(towards_b, a, (-share * cosine * inverse_a.square()).to(a.dtype)), None
 
 
+def _with_range(x: Tensor) -> Tensor:
+    """float16 as float32, since products of features overflow there; bfloat16 has the range."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
 def _inverse_length(x: Tensor) -> Tensor:
     """1/|x| of every pixel's features, float32; 0 where there are none."""
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
@@ -232,7 +237,8 @@ class DiscriminatorDistance(nn.Module):
 
     def distance(self, features_a: list[Tensor], features_b: list[Tensor]) -> Tensor:
         """``[batch]`` float32; gradients go to ``features_a`` alone."""
-        per_scale = [DirectionGap.apply(a, b) for a, b in zip(features_a, features_b, strict=True)]
+        pairs = zip(features_a, features_b, strict=True)
+        per_scale = [DirectionGap.apply(_with_range(a), _with_range(b)) for a, b in pairs]
         return torch.stack(per_scale).mean(0)
 
     def forward(self, image_a: Tensor, image_b: Tensor) -> Tensor:
