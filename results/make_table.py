@@ -1,6 +1,6 @@
 """Write the table of a results folder from its scores.csv into its README.md, between the two table marks.
 
-    python results/make_table.py results/lungs-64
+python results/make_table.py results/lungs-64
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from pathlib import Path
 from semgan.artifacts import write_text_atomic
 from semgan.results import MEAN, ScoreRow, read_rows
 
+ORDER = "validation kermany hannover isic2017 ph2 celebamask fasseg".split()  # in-domain before out-of-domain
 MARKS = ("<!-- table -->", "<!-- end of table -->")
 
 
 def table(rows: list[ScoreRow]) -> str:
     """Methods by test set, the chosen step first, then every step."""
     means = [row for row in rows if row.class_name == MEAN]
-    sets = sorted({row.test_set for row in means}, key=["validation", "kermany", "hannover"].index)
+    sets = sorted({row.test_set for row in means}, key=ORDER.index)
     lines = ["| labels | method | steps | " + " | ".join(sets) + " |", "|---" * (3 + len(sets)) + "|"]
     for labels, method in sorted({(row.labels, row.method) for row in means}):
         own = [row for row in means if (row.labels, row.method) == (labels, method)]

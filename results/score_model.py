@@ -4,6 +4,10 @@
 
 Images are segmented once, with the masks kept at every step asked for; scores are at the images' own size. The step
 that was chosen on validation (model/config.json) is marked ``chosen``. Models without optimisation have step 0 only.
+
+Where a test set has other classes than the model, parts of a split file say how they meet, each as FILE.json:KEY:
+``--mapping`` (value of a true mask -> class), ``--map-predictions`` (predicted class -> class of the test set),
+``--classes`` (names in the test set) and ``--mean-over`` (names that make the mean).
 """
 
 from __future__ import annotations
@@ -11,6 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import semgan
 from semgan import artifacts, results
@@ -25,12 +32,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True, help="masks STEM.png of class indices")
-    parser.add_argument("--only", help="FILE.json:LIST, the stems to score; default: all images")
+    parser.add_argument("--only", type=part, help="the stems to score; default: all images")
+    parser.add_argument("--mapping", type=part, help="class of every value in the true masks, a list")
+    parser.add_argument("--map-predictions", type=part, help="test set's class of every class of the model, a list")
+    parser.add_argument("--classes", type=part, help="names of the test set's classes; default: the model's")
+    parser.add_argument("--mean-over", type=part, help="names of the classes in the mean; default: all but the first")
     parser.add_argument("--test-set", required=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--steps", default="0,25,50,100,200")
     parser.add_argument("--out", type=Path, required=True, help="folder of scores.csv")
     return parser.parse_args()
+
+
+def part(text: str) -> Any:
+    """What FILE.json holds under KEY, from "FILE.json:KEY"."""
+    file, _, key = text.rpartition(":")
+    return json.loads(Path(file).read_text())[key]
 
 
 def main() -> None:
@@ -44,15 +61,19 @@ def main() -> None:
     model = semgan.load(args.run)
     inputs, _ = find_inputs(args.images, settings["preprocessing"]["channels"])
     if args.only:
-        file, _, name = args.only.partition(":")
-        wanted = set(json.loads(Path(file).read_text())[name])
-        inputs = [item for item in inputs if item.stem in wanted]
+        inputs = [item for item in inputs if item.stem in set(args.only)]
+    classes = list(args.classes.values()) if isinstance(args.classes, dict) else args.classes or description["classes"]
+    over = [classes.index(name) for name in args.mean_over] if args.mean_over else None
+    of_true, of_predicted = (table and np.array(table) for table in (args.mapping, args.map_predictions))
     counts: dict[int, list[overlap.Counts]] = {step: [] for step in steps}
     answers = segment_images(model, inputs, steps=max(steps) if optimises else None, snapshot_steps=tuple(steps))
     for item, answer in zip(inputs, answers, strict=True):
         truth = read_label(args.labels / f"{item.stem}.png")
+        truth = truth if of_true is None else of_true[truth]
         for step in steps:
-            counts[step].append(overlap.count(answer.snapshots[step], truth, len(description["classes"])))
+            predicted = answer.snapshots[step]
+            predicted = predicted if of_predicted is None else of_predicted[predicted]
+            counts[step].append(overlap.count(predicted, truth, len(classes)))
     commit = artifacts.read_json(artifacts.RunFolder(args.run).environment)["commit"]
 
     def row(test_set: str, name: str, step: int, count: int, value: float) -> results.ScoreRow:
@@ -75,10 +96,10 @@ def main() -> None:
 
     rows = []
     for step in steps:
-        scores = overlap.class_scores(overlap.concatenate(counts[step]), settings["metric"])
-        named = dict(zip(description["classes"], scores, strict=True))
-        named.pop(description["classes"][0])
-        named[results.MEAN] = overlap.mean_score(scores)
+        cases = overlap.concatenate(counts[step])
+        named = dict(zip(classes, overlap.class_scores(cases, settings["metric"]), strict=True))
+        named.pop(classes[0])
+        named[results.MEAN] = overlap.overall(cases, settings["metric"], over)
         for name, value in named.items():
             rows.append(row(args.test_set, name, step, len(inputs), value))
             if name == results.MEAN:

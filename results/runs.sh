@@ -1,0 +1,58 @@
+# Sourced by results/*/run.sh: trains, scores and keeps the logs of every label count and method of one task.
+#
+# The caller sets TASK (lungs, skin, faces) and defines two functions: `prepare DATASET_FOLDER`, and `score_all RUN`,
+# which calls `score RUN ...` once per test set.
+#
+#   DATA=... results/skin-64/run.sh              everything, one after the other
+#   DATA=... results/skin-64/run.sh 40           one label count. Two of these side by side, each with OMP_NUM_THREADS=1,
+#                                                keep two cores busier than one with two threads
+#   METHODS=unet SEEDS="1 2" DATA=... results/skin-64/run.sh 40      some methods; other seeds (split and training)
+#
+# DATA: folder of the data sets; WORK: where runs go. Interrupted, the same command goes on where it stopped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+: "${DATA:?set DATA to the folder of the data sets}"
+OUT=results/$TASK-64
+WORK=${WORK:-runs/$TASK-64}
+METHODS=${METHODS:-unet unet-strong semgan}
+SEEDS=${SEEDS:-0}
+
+# The first of several processes prepares the data, the others wait for it.
+prepare_once() {
+    mkdir -p "$WORK"
+    exec 9>"$WORK/.prepare.lock"
+    flock 9
+    [ -d "$WORK/data/splits" ] || {
+        prepare "$WORK/data"
+        semgan data split "$WORK/data" --from "splits/$TASK.json"
+    }
+    flock -u 9
+}
+
+score() { python results/score_model.py "$@" --task "$TASK" --out "$OUT"; }
+
+# Settings, environment, log and metrics of a run, without the machine's paths.
+keep_logs() { # RUN NAME
+    mkdir -p "$OUT/$2"
+    for file in config.yaml environment.json log.txt metrics.jsonl; do
+        sed "s#$PWD/##g; s#$DATA#DATA#g" "$1/$file" > "$OUT/$2/$file"
+    done
+    cp "$1/curves.png" "$OUT/$2/"
+}
+
+run_all() { # LABELS...
+    prepare_once
+    for seed in $SEEDS; do
+        for labels in "$@"; do
+            for method in $METHODS; do
+                name=$labels-$method
+                [ "$seed" = 0 ] || name=$name-seed$seed
+                semgan train "$WORK/data" -o "$WORK/$name" --recipe "$TASK-64" --labels "$labels" --method "$method" \
+                    --split-seed "$seed" --seed "$seed"
+                score_all "$WORK/$name"
+                keep_logs "$WORK/$name" "$name"
+            done
+        done
+    done
+    python results/make_table.py "$OUT"
+}
