@@ -196,11 +196,17 @@ class InversionSettings(Frozen):
 class BaselineSettings(Frozen):
     """Supervised and semi-supervised rivals [S sec. 5]."""
 
+    network: Literal["unet", "deeplabv2"] = "unet"
     widths: tuple[int, ...] = Field(default=(32, 64, 128, 256), description="U-Net channels by level")
     images: int = Field(default=160_000, description="10k steps of 16 [S]")
     batch: int = Field(default=16, ge=2)
+    unlabelled_batch: int = Field(default=8, ge=1, description="unlabelled images beside each labelled batch [S]")
     learning_rate: float = 0.00025
+    schedule: Literal["constant", "poly"] = Field(
+        default="constant", description="poly: falls to 0 as (1 - progress)^0.9, as in DeepLab and nnU-Net"
+    )
     intensity_augment: bool = Field(default=False, description="gamma, contrast, brightness, noise, blur (unet-strong)")
+    test_time_flips: bool = Field(default=False, description="answer with the mean over an image and its mirror image")
     precision: Precision = "bfloat16"
 
 

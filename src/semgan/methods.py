@@ -38,16 +38,16 @@ def _load_semantic_gan(folder: Path, device: str) -> Segmenter:
     return SemanticGan.load(folder, device=device)
 
 
-def _train_unet(job: TrainingJob) -> StageResult:
-    from semgan.baselines.pipeline import train_unet
+def _train_supervised(job: TrainingJob) -> StageResult:
+    from semgan.baselines.pipeline import train_baseline
 
-    return train_unet(job)
+    return train_baseline(job)
 
 
-def _load_unet(folder: Path, device: str) -> Segmenter:
-    from semgan.baselines.unet import UNetSegmenter
+def _load_network(folder: Path, device: str) -> Segmenter:
+    from semgan.baselines.segmenter import NetworkSegmenter
 
-    return UNetSegmenter.load(folder, device=device)
+    return NetworkSegmenter.load(folder, device=device)
 
 
 # lambda_3 and steps of the supplement's section 3, by the first word of the recipe; on MRI as the recipe says.
@@ -95,11 +95,11 @@ METHODS: dict[str, Method] = {
     "semgan-paper": Method(
         "as the paper and its supplement say", _train_semantic_gan, _load_semantic_gan, False, paper_changes
     ),
-    "unet": Method("U-Net on the labelled images", _train_unet, _load_unet, True),
+    "unet": Method("U-Net on the labelled images", _train_supervised, _load_network, True),
     "unet-strong": Method(
         "U-Net with gamma, contrast, brightness, noise and blur augmentation",
-        _train_unet,
-        _load_unet,
+        _train_supervised,
+        _load_network,
         True,
         lambda settings: {"baseline": {"intensity_augment": True}},
     ),

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from semgan import artifacts, config
-from semgan.baselines.unet import UNetSegmenter, UNetStage, build_unet
+from semgan.baselines.networks import build_network
+from semgan.baselines.segmenter import NetworkSegmenter
+from semgan.baselines.stage import BaselineStage, Streams
 from semgan.data.loading import ImageStream
 from semgan.types import LabelSpace, Segmentation
 
@@ -45,17 +47,17 @@ def stream(classes: int, number: int) -> ImageStream:
     return ImageStream(images, label_maps, seed=5, stream_name="labelled", mirror=True, affine=(0.1, 0.15, 15.0))
 
 
-def stage(validate=None, labels: LabelSpace = BINARY, **baseline: Any) -> UNetStage:
+def stage(validate=None, labels: LabelSpace = BINARY, **baseline: Any) -> BaselineStage:
     chosen = settings(**baseline)
-    return UNetStage(chosen, labels, stream(labels.classes, 40), torch.device("cpu"), validate)
+    return BaselineStage(chosen, labels, Streams(stream(labels.classes, 40)), torch.device("cpu"), validate)
 
 
-def train(trained: UNetStage, steps: range) -> list[dict[str, float]]:
+def train(trained: BaselineStage, steps: range) -> list[dict[str, float]]:
     found = [trained.step(step * trained.batch) for step in steps]
     return [{name: float(value) for name, value in losses.items()} for losses in found]
 
 
-def weights(trained: UNetStage) -> dict[str, torch.Tensor]:
+def weights(trained: BaselineStage) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trained.network.state_dict().items()}
 
 
@@ -148,12 +150,12 @@ def test_intensity_augmentation_changes_what_is_learnt_and_nothing_else_does():
 
 def test_initial_weights_depend_on_the_seed_alone():
     torch.manual_seed(1)
-    first = build_unet((4, 4, 8, 8), 1, 1, seed=3).state_dict()
+    first = build_network(settings(), 1, seed=3).state_dict()
     state = torch.random.get_rng_state()
-    second = build_unet((4, 4, 8, 8), 1, 1, seed=3).state_dict()
+    second = build_network(settings(), 1, seed=3).state_dict()
     assert_same(first, second)
     assert torch.equal(state, torch.random.get_rng_state())
-    other = build_unet((4, 4, 8, 8), 1, 1, seed=4).state_dict()
+    other = build_network(settings(), 1, seed=4).state_dict()
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
@@ -161,7 +163,7 @@ def test_initial_weights_depend_on_the_seed_alone():
 
 
 @pytest.fixture
-def model_folder(tmp_path: Path) -> tuple[Path, UNetStage]:
+def model_folder(tmp_path: Path) -> tuple[Path, BaselineStage]:
     trained = stage(labels=FOUR)
     train(trained, range(3))
     chosen = settings()
@@ -177,7 +179,7 @@ def model_folder(tmp_path: Path) -> tuple[Path, UNetStage]:
 
 def test_a_saved_model_segments_as_the_trained_one(model_folder):
     folder, trained = model_folder
-    loaded = UNetSegmenter.load(folder, "cpu")
+    loaded = NetworkSegmenter.load(folder, "cpu")
     image = torch.from_numpy(pictures(3)[0]).float() / 127.5 - 1
     expected = trained.segmenter.segment_batch(image)
     found = loaded.segment_batch(image)
@@ -186,7 +188,7 @@ def test_a_saved_model_segments_as_the_trained_one(model_folder):
 
 
 def test_preprocessing_is_that_of_training(model_folder):
-    loaded = UNetSegmenter.load(model_folder[0], "cpu")
+    loaded = NetworkSegmenter.load(model_folder[0], "cpu")
     image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     found = loaded.preprocess(image)
     assert found.shape == (1, SIZE, SIZE) and found.dtype == torch.float32
@@ -218,14 +220,14 @@ def test_what_a_unet_cannot_do_is_said(model_folder, tmp_path):
     with pytest.raises(ValueError, match="not optimised at test time"):
         segmenter.segment_batch(torch.zeros(1, 1, SIZE, SIZE), steps=5)
     with pytest.raises(ValueError, match="needs four numbers"):
-        build_unet((8, 8), 1, 1)
+        build_network(settings(widths=(8, 8)), 1)
     unlabelled = ImageStream(pictures(4)[0], seed=0, stream_name="unlabelled")
     with pytest.raises(ValueError, match="no label maps"):
-        UNetStage(settings(), BINARY, unlabelled, torch.device("cpu")).step(0)
+        BaselineStage(settings(), BINARY, Streams(unlabelled), torch.device("cpu")).step(0)
     description = artifacts.read_json(model_folder[0] / "config.json") | {"method": "semgan"}
     artifacts.save_model(tmp_path / "other", description, {"generator": {"a": torch.zeros(1)}}, "card")
-    with pytest.raises(ValueError, match="method 'semgan', which is no U-Net"):
-        UNetSegmenter.load(tmp_path / "other")
+    with pytest.raises(ValueError, match="method 'semgan', which is no baseline"):
+        NetworkSegmenter.load(tmp_path / "other")
 
 
 if __name__ == "__main__":

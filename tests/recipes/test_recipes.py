@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from semgan import config, recipes
-from semgan.baselines.unet import build_unet
+from semgan.baselines.networks import build_network
 from semgan.config import Settings
 from semgan.methods import METHODS
 from semgan.stages.stage1_gan import build_generator, build_image_critic, build_pair_critic
@@ -53,7 +53,7 @@ def test_the_networks_of_a_recipe_can_be_built(name):
         assert build_generator(settings, labels).size_px == settings.preprocessing.size_px
         build_image_critic(settings)
         build_pair_critic(settings, labels)
-        build_unet(settings.baseline.widths, settings.preprocessing.channels, labels.channels)
+        build_network(settings, labels.channels)
 
 
 def test_a_recipe_that_is_not_there_comes_with_a_suggestion():

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from semgan.baselines.unet import UNetStage
+from semgan.baselines.stage import BaselineStage, Streams
 from semgan.config import Settings, override
 from semgan.data.loading import ImageStream
 from semgan.models.discriminators import ImageCritic
@@ -97,5 +97,5 @@ def tiny_encoder(settings: Settings = SETTINGS) -> EncoderStage:
     )
 
 
-def tiny_unet(settings: Settings = SETTINGS) -> UNetStage:
-    return UNetStage(settings, BINARY, stream("labelled", BINARY), CPU)
+def tiny_unet(settings: Settings = SETTINGS) -> BaselineStage:
+    return BaselineStage(settings, BINARY, Streams(stream("labelled", BINARY)), CPU)

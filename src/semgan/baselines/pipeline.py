@@ -3,46 +3,54 @@
 from __future__ import annotations
 
 from semgan import artifacts
-from semgan.baselines.unet import UNetStage
+from semgan.baselines.stage import BaselineStage, Streams
 from semgan.data.transforms import rules_by_modality
 from semgan.job import TrainingJob
 from semgan.runtime.loop import StageResult, run_stage
 
 
-def train_unet(job: TrainingJob) -> StageResult:
-    """Train a U-Net on the labelled images; the best weights by validation go into the model folder."""
+def train_baseline(job: TrainingJob, kind: type[BaselineStage] = BaselineStage) -> StageResult:
+    """Train a baseline; the best weights by validation go into the model folder.
+
+    Raises ValueError where it needs unlabelled images and there are none.
+    """
 
     def validate(segmenter) -> float:  # noqa: ANN001
         return job.validate(lambda image: segmenter.segment_batch(image).probabilities)
 
-    stage = UNetStage(
-        job.settings, job.labels, job.labelled_stream("labelled"), job.device, validate if len(job.validation) else None
-    )
+    unlabelled = job.image_stream("unlabelled", with_labelled=False) if len(job.unlabelled) else None
+    streams = Streams(job.labelled_stream("labelled"), unlabelled)
+    stage = kind(job.settings, job.labels, streams, job.device, validate if len(job.validation) else None)
     result = run_stage(
         stage, job.run, job.settings.run, deadline=job.deadline, preview=stage.preview, progress=job.progress
     )
-    facts = {"images seen": result.images_seen, "best weights at": stage.best_images_seen}
+    save_baseline(job, stage, {"images seen": result.images_seen, "best weights at": stage.best_images_seen})
+    return result
+
+
+def save_baseline(job: TrainingJob, stage: BaselineStage, facts: dict[str, int]) -> None:
+    """The model folder of a trained baseline."""
     scores = {} if stage.best_score is None else {f"validation {job.settings.metric}": stage.best_score}
+    data = {"labelled images": len(job.labelled), "validation images": len(job.validation)}
+    if stage.needs_unlabelled:
+        data["unlabelled images"] = len(job.unlabelled)
     description = {
         "method": job.settings.method,
         "settings": job.settings.model_dump(mode="json"),
         "classes": list(job.labels.names),
-        "preprocessing": {
-            name: rule.model_dump(mode="json") for name, rule in rules_by_modality(job.settings).items()
-        },
+        "preprocessing": {name: rule.model_dump(mode="json") for name, rule in rules_by_modality(job.settings).items()},
         "scores": scores,
-        "training": facts | {"labelled images": len(job.labelled), "validation images": len(job.validation)},
+        "training": facts | data,
     }
-    artifacts.save_model(job.run.model, description, stage.model_weights(), _card(job, facts, scores))
-    return result
+    artifacts.save_model(job.run.model, description, stage.model_weights(), _card(job, facts | data, scores))
 
 
 def _card(job: TrainingJob, facts: dict[str, int], scores: dict[str, float]) -> str:
     lines = [
         f"# {job.settings.recipe}: {job.settings.method}",
         "",
-        f"A U-Net (MONAI) for {', '.join(job.labels.names)}, trained as a baseline on {len(job.labelled)} labelled "
-        f"images with the recipe `{job.settings.recipe}`. **Not a medical device.**",
+        f"A baseline (method `{job.settings.method}`, network `{job.settings.baseline.network}`) for "
+        f"{', '.join(job.labels.names)}, trained with the recipe `{job.settings.recipe}`. **Not a medical device.**",
         "",
         *(f"- {name}: {value}" for name, value in (facts | scores).items()),
         "",

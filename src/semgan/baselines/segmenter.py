@@ -1,0 +1,91 @@
+"""A trained network of any baseline, which answers as every method does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from semgan import artifacts, config
+from semgan.baselines.networks import build_network
+from semgan.data.transforms import preprocess, to_unit
+from semgan.runtime.device import choose_device
+from semgan.runtime.modes import evaluating
+from semgan.types import LabelSpace, Segmentation
+
+if TYPE_CHECKING:
+    import numpy as np
+
+WEIGHTS = "network"  # network.safetensors of the model folder
+
+
+class NetworkSegmenter:
+    """A network from images to logits, as a `semgan.types.Segmenter`; it has no optimisation steps.
+
+    flips: answer with the mean over the image and its mirror image (left-right)
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labels: LabelSpace,
+        preprocessing: Mapping[str, config.Preprocessing],
+        device: torch.device,
+        *,
+        flips: bool = False,
+    ) -> None:
+        self.network = network
+        self.labels = labels
+        self.preprocessing = dict(preprocessing)  # modality -> rule; "default" always
+        self.device = device
+        self.flips = flips
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> NetworkSegmenter:
+        """From a run or model folder. Raises ValueError where it holds a model of another kind."""
+        description, weights = artifacts.read_model(folder)
+        if WEIGHTS not in weights:
+            raise ValueError(f"{folder} holds a model of method '{description.get('method')}', which is no baseline.")
+        settings = config.override(config.Settings(), description["settings"], f"{folder}/config.json")  # type: ignore[call-arg]
+        labels = LabelSpace(tuple(description["classes"]))
+        rules = {name: config.Preprocessing(**rule) for name, rule in description["preprocessing"].items()}
+        network = build_network(settings, labels.channels)
+        network.load_state_dict(weights[WEIGHTS])
+        place = choose_device(device)
+        return cls(network.to(place).eval(), labels, rules, place, flips=settings.baseline.test_time_flips)
+
+    def preprocess(self, image: np.ndarray, modality: str = "default") -> Tensor:
+        """One decoded image -> ``[channels, size_px, size_px]`` in [-1, 1], by the rule of its modality."""
+        if modality not in self.preprocessing:
+            raise ValueError(f"No preprocessing for modality '{modality}'; the model has {list(self.preprocessing)}.")
+        return to_unit(torch.from_numpy(preprocess(image, self.preprocessing[modality])))
+
+    def segment_batch(
+        self,
+        image: Tensor,
+        *,
+        steps: int | None = None,
+        snapshot_steps: tuple[int, ...] = (),
+        modality: str = "default",
+    ) -> Segmentation:
+        """Segment ``[batch, channels, size_px, size_px]`` in [-1, 1], in float32. Raises ValueError for steps.
+
+        modality: makes no difference after preprocessing
+        """
+        if steps or any(snapshot_steps):
+            raise ValueError("A baseline is not optimised at test time; leave steps out, or give 0.")
+        with torch.no_grad(), evaluating(self.network):
+            batch = image.to(self.device).contiguous(memory_format=torch.channels_last)
+            found = self._probabilities(batch)
+            if self.flips:
+                found = (found + self._probabilities(batch.flip(3)).flip(3)) / 2
+        confidence = found.amax(1).mean((1, 2))
+        return Segmentation(found, confidence, snapshots={step: found for step in snapshot_steps})
+
+    def _probabilities(self, image: Tensor) -> Tensor:
+        from semgan.objectives.segmentation import probabilities
+
+        return probabilities(self.network(image)).contiguous()

@@ -1,0 +1,209 @@
+"""Training of a baseline under the same loop as every other method; by itself, supervised learning [S sec. 5].
+
+A supervised baseline (``unet``, ``unet-strong``, ``deeplabv2``) is `BaselineStage` as it stands: cross-entropy + Dice
+on the labelled images with the flips and affine maps of the labelled stream, Adam, and the weights with the best
+validation score are kept. Every semi-supervised one is a class in a file of its own that says what it does with the
+unlabelled images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from semgan import config
+from semgan.baselines.networks import build_network
+from semgan.baselines.segmenter import WEIGHTS, NetworkSegmenter
+from semgan.data.transforms import rules_by_modality
+from semgan.runtime.device import autocast
+from semgan.types import Batch, LabelSpace, Segmenter
+
+if TYPE_CHECKING:
+    from semgan.data.loading import ImageStream
+
+PHOTOMETRIC_STREAM = "baseline/photometric"
+PHOTOMETRIC_PROBABILITY = 0.5  # of each of the five changes, per image
+POLY_POWER = 0.9  # DeepLab, nnU-Net
+
+Validate = Callable[[Segmenter], float]
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a baseline learns from. unlabelled: images without label maps; None where the dataset has none."""
+
+    labelled: ImageStream
+    unlabelled: ImageStream | None = None
+
+
+class BaselineStage:
+    """Supervised training, and what all baselines share: batches, optimiser, best weights, state.
+
+    A semi-supervised baseline overrides `loss_terms` (and adds its networks to ``networks``), `after_step`, or `step`
+    where several players alternate. validate: model -> score on the validation list, higher is better; None: the last
+    weights are kept.
+    """
+
+    name = "baseline"
+    needs_unlabelled = False
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        labels: LabelSpace,
+        streams: Streams,
+        device: torch.device,
+        validate: Validate | None = None,
+    ) -> None:
+        if self.needs_unlabelled and (streams.unlabelled is None or not len(streams.unlabelled)):
+            raise ValueError(
+                f"Method '{settings.method}' learns from unlabelled images too, and the dataset has none; "
+                "add some (data prepare folder --unlabelled), choose a shorter labelled list, or another method."
+            )
+        own = settings.baseline
+        self.total_images, self.batch = own.images, own.batch
+        self.settings, self.labels, self.device = settings, labels, device
+        self._streams, self._validate = streams, validate
+        self.network = build_network(settings, labels.channels).to(device)
+        self.networks: dict[str, nn.Module] = {WEIGHTS: self.network}  # all whose state is kept
+        self.optimisers: dict[str, torch.optim.Optimizer] = {WEIGHTS: self.adam(self.network, own.learning_rate)}
+        self._scaler = torch.amp.GradScaler(device.type, enabled=own.precision == "float16")
+        self.best_score: float | None = None
+        self.best_images_seen = 0
+        self._best_weights: dict[str, Tensor] = {}
+
+    # ------------------------------------------------------------ for those who build on it
+
+    def adam(self, network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        """The optimiser of one network."""
+        return torch.optim.Adam(network.parameters(), learning_rate)
+
+    @property
+    def answering(self) -> nn.Module:
+        """The network that is validated and saved."""
+        return self.network
+
+    @property
+    def segmenter(self) -> NetworkSegmenter:
+        """The present answering network as a segmenter."""
+        rules, flips = rules_by_modality(self.settings), self.settings.baseline.test_time_flips
+        return NetworkSegmenter(self.answering, self.labels, rules, self.device, flips=flips)
+
+    def progress(self, images_seen: int) -> float:
+        """Share of the training that is done, in [0, 1)."""
+        return min(images_seen / self.total_images, 1.0)
+
+    def labelled_batch(self, images_seen: int) -> Batch:
+        """The next labelled images and their label maps, on the device."""
+        batch = self._streams.labelled.batch(images_seen, self.batch)
+        if batch.label_map is None:
+            raise ValueError("A baseline learns from labelled images; this stream has no label maps.")
+        image = self._layout(self.photometric(batch.image.to(self.device), batch.index, PHOTOMETRIC_STREAM))
+        return Batch(batch.index, image, batch.label_map.to(self.device))
+
+    def unlabelled_batch(self, images_seen: int) -> Batch:
+        """The next ``baseline.unlabelled_batch`` images without label maps, on the device, not changed in intensity."""
+        assert self._streams.unlabelled is not None
+        count = self.settings.baseline.unlabelled_batch
+        batch = self._streams.unlabelled.batch(images_seen // self.batch * count, count)
+        return Batch(batch.index, self._layout(batch.image.to(self.device)))
+
+    def photometric(self, image: Tensor, index: Tensor, stream: str, *, always: bool = False) -> Tensor:
+        """The image changed in intensity where ``baseline.intensity_augment`` (or ``always``) asks for it."""
+        if not (always or self.settings.baseline.intensity_augment):
+            return image
+        from semgan.data.photometric import photometric
+
+        return photometric(
+            image,
+            seed=self.settings.seed,
+            stream=stream,
+            index=index.tolist(),
+            probability=PHOTOMETRIC_PROBABILITY,
+        )
+
+    def forward(self, network: nn.Module, image: Tensor) -> Any:
+        """A network's output for a batch, under the recipe's precision."""
+        with autocast(self.device, self.settings.baseline.precision):
+            return network(image)
+
+    def loss_terms(self, images_seen: int) -> dict[str, Tensor]:
+        """The terms whose sum the networks are trained on: here those of the labelled images."""
+        from semgan.objectives.segmentation import supervised_loss
+
+        batch = self.labelled_batch(images_seen)
+        assert batch.label_map is not None
+        return supervised_loss(self.forward(self.network, batch.image).float(), batch.label_map)
+
+    def after_step(self, images_seen: int) -> None:
+        """Called when the weights have changed, with the images seen before the step."""
+
+    # ------------------------------------------------------------ the loop's side
+
+    def step(self, images_seen: int) -> dict[str, Tensor]:
+        """Learn from the next batch; losses as scalars on the device, not waited for."""
+        terms = self.loss_terms(images_seen)
+        total = torch.stack(list(terms.values())).sum()
+        self.update(total, images_seen, WEIGHTS)
+        self.after_step(images_seen)
+        return {"loss": total.detach(), **{name: value.detach() for name, value in terms.items()}}
+
+    def update(self, loss: Tensor, images_seen: int, *names: str) -> None:
+        """One step of the named optimisers down the gradient of a loss."""
+        chosen = [self.optimisers[name] for name in names]
+        for optimiser in chosen:
+            self._set_learning_rate(optimiser, images_seen)
+            optimiser.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        for optimiser in chosen:
+            self._scaler.step(optimiser)
+        self._scaler.update()
+
+    def _set_learning_rate(self, optimiser: torch.optim.Optimizer, images_seen: int) -> None:
+        if self.settings.baseline.schedule == "constant":
+            return
+        for group in optimiser.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+            group["lr"] = group["initial_lr"] * (1 - self.progress(images_seen)) ** POLY_POWER
+
+    def preview(self, images_seen: int) -> dict[str, float]:
+        """Score the validation list and keep the weights where they are the best so far."""
+        if self._validate is None:
+            return {}
+        score = float(self._validate(self.segmenter))
+        if self.best_score is None or score > self.best_score:
+            self.best_score, self.best_images_seen = score, images_seen
+            self._best_weights = {name: value.detach().cpu().clone() for name, value in self._weights().items()}
+        return {f"validation/{self.settings.metric}": score, "validation/best": self.best_score}
+
+    def _weights(self) -> dict[str, Tensor]:
+        return dict(self.answering.state_dict())
+
+    def _layout(self, image: Tensor) -> Tensor:
+        return image.contiguous(memory_format=torch.channels_last)
+
+    def model_weights(self) -> dict[str, dict[str, Tensor]]:
+        """What the model folder holds: the best weights by validation, else the last."""
+        return {WEIGHTS: self._best_weights or self._weights()}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "networks": {name: dict(network.state_dict()) for name, network in self.networks.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "scaler": self._scaler.state_dict(),
+            "best": {"score": self.best_score, "images_seen": self.best_images_seen, "weights": self._best_weights},
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self._scaler.load_state_dict(state["scaler"])
+        best = state["best"]
+        self.best_score, self.best_images_seen = best["score"], best["images_seen"]
+        self._best_weights = dict(best["weights"])
