@@ -209,7 +209,9 @@ class RunSettings(Frozen):
     checkpoint_every_images: int = Field(
         default=16_000, description="images between checkpoints: the most that a kill can lose"
     )
-    preview_every_images: int = Field(default=16_000, description="images between sample grids and validation scores")
+    preview_every_images: int | None = Field(
+        default=16_000, description="images between sample grids, validation scores; None: never, nor at the end"
+    )
     validation_cases: int = Field(default=75, description="validation images scored at a preview, at most")
 
 
