@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 import numpy as np
 
@@ -181,17 +182,15 @@ def _choose_bowel(chance: Chance) -> tuple[Blob, ...]:
 
 def _choose_organs(chance: Chance) -> tuple[Blob, ...]:
     """What lies beside and behind the liver, and dents it."""
-    hollow = {"margin": 3.0, "wall": 4.0}
+    hollow = partial(Blob, Tissue.BOWEL_WALL, margin=3.0, wall=4.0)
     flexure = -150 + chance.around(0, 20)
     return (
         Blob(Tissue.PANCREAS, _near(chance, (14, 2, -112), 6), _sized(chance, (50, 10, 14)), lean=(0, -0.3), margin=4),
-        Blob(
-            Tissue.BOWEL_WALL,
+        hollow(
             _near(chance, (66, -22, -66), 8),
             _sized(chance, (40, 42, 48), 0.2),
             lean=(0.25, 0.3),
             gas=chance.between(-0.9, 0.5),
-            **hollow,
         ),
         Blob(Tissue.SPLEEN, _near(chance, (104, 36, -64), 6), _sized(chance, (27, 40, 50), 0.18), margin=2),
         Blob(Tissue.KIDNEY, _near(chance, (-58, 52, -146), 7), _sized(chance, (27, 25, 52), 0.1), (0.2, 0.1), margin=7),
@@ -199,14 +198,8 @@ def _choose_organs(chance: Chance) -> tuple[Blob, ...]:
         Blob(Tissue.FAT, (-42, 46, -146), (14, 9, 26)),
         Blob(Tissue.FAT, (44, 44, -132), (14, 9, 26)),
         Blob(Tissue.BILE, _near(chance, (-42, -42, -118), 8), _sized(chance, (13, 16, 26), 0.3), (0, 0.4), margin=1),
-        Blob(
-            Tissue.BOWEL_WALL,
-            (-92, 0, flexure - 80),
-            (23, 24, 62),
-            gas=chance.between(-0.5, 0.6),
-            **hollow,
-        ),
-        Blob(Tissue.BOWEL_WALL, (106, 14, -190), (16, 17, 95), gas=chance.between(-0.8, 0.6), **hollow),
+        hollow((-92, 0, flexure - 80), (23, 24, 62), gas=chance.between(-0.5, 0.6)),
+        hollow((106, 14, -190), (16, 17, 95), gas=chance.between(-0.8, 0.6)),
     )
 
 
@@ -233,7 +226,8 @@ def _choose_tumours(chance: Chance) -> tuple[Blob, ...]:
     found = []
     for _ in range(1 + int(chance.between(0, 5))):
         radius = 5 + 22 * chance.between(0, 1) ** 2
-        found.append(Blob(Tissue.TUMOUR, _near(chance, (-72, -4, -74), 52), _sized(chance, (radius,) * 3, 0.2)))
+        centre = _near(chance, (-72, -4, -74), 52)
+        found.append(Blob(Tissue.TUMOUR, centre, _sized(chance, (radius, radius, radius), 0.2)))
     return tuple(found)
 
 

@@ -56,7 +56,7 @@ def write_dicom_slice(
     import pydicom.uid
     from pydicom.dataset import Dataset, FileMetaDataset
 
-    def uid(*words: object) -> str:
+    def uid(*words: object) -> pydicom.uid.UID:
         return pydicom.uid.generate_uid(entropy_srcs=["semgan phantom", series.patient, *map(str, words)])
 
     data = Dataset()
