@@ -74,6 +74,34 @@ def prepare_from_folders(
     return report
 
 
+@app.command(
+    "phantoms",
+    epilog=examples(
+        "semgan data phantoms -o raw --volumes 80 --mri 10",
+        "semgan data prepare liver raw/LITS17 raw/CHAOS_Train_Sets --validation 0.1 -o dataset",
+    ),
+)
+@verb
+def phantoms(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write: LITS17 and CHAOS_Train_Sets.")],
+    volumes: Annotated[int, typer.Option(min=0, help="CT volumes with masks, as LiTS has them.")] = 80,
+    mri: Annotated[int, typer.Option(min=0, help="MRI patients, T1 in and out of phase, as CHAOS has them.")] = 10,
+    unlabelled: Annotated[int, typer.Option(min=0, help="CT volumes without masks.")] = 0,
+    size_px: Annotated[int, typer.Option(min=16, help="Columns of a slice.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Other patients with every seed.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per CPU core.")] = None,
+    as_json: AsJson = False,
+) -> Any:
+    """Draw procedural abdomens, scanned by CT and MRI: NIfTI and DICOM files for `semgan data prepare liver`."""
+    from semgan.data.phantoms import write_abdomens
+
+    numbers = {"volumes": volumes, "mri": mri, "unlabelled": unlabelled}
+    with progress_bars() as progress:
+        write_abdomens(out, **numbers, size_px=size_px, seed=seed, workers=workers, progress=progress)
+    show(f"Phantoms {out}", numbers)
+    return {"out": out, **numbers}
+
+
 @app.command("check", epilog=examples("semgan data check dataset", "semgan data check dataset --json"))
 @verb
 def check(
