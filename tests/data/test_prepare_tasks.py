@@ -168,13 +168,14 @@ def test_patients_stay_together_in_the_test_list(tmp_path):
     assert [len(group) for group in patients] == [3, 2, 1] and len(set.union(*patients)) == 6
 
 
-@pytest.mark.parametrize("point", ["{x} {y}", "{{{x}, {y}}}", "({x}.0; {y}.0)"])
-def test_lungs_are_drawn_from_landmarks_whatever_the_brackets(point, tmp_path):
-    corners = {"right lung": (128, 256, 384, 768), "heart": (0, 0, 900, 900), "left lung": (640, 256, 896, 768)}
-    text = ["[Number of structures = 3]"]
+@pytest.mark.parametrize("between", ["\n", "  "], ids=["lines", "one-line"])
+@pytest.mark.parametrize("point", ["{x} {y}\n", "{{ {x}.0, {y}.5 }},", "({x}.0; {y}.0)"])
+def test_lungs_are_drawn_from_landmarks_whatever_the_brackets(point, between, tmp_path):
+    corners = {"right lung": (128, 256, 384, 768), "heart": (-3, 0, 900, 1026), "left lung": (640, 256, 896, 768)}
+    text = ["{ [Number of structures = 3]"]
     for name, (x0, y0, x1, y1) in corners.items():
-        text += [f"[Label={name}]", "4"]
-        text += [point.format(x=x, y=y) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
+        points = [point.format(x=x, y=y) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
+        text += [f"{{ [Label={name}]", "4", "{", between.join(points), "}", "}"]
     (tmp_path / "JPCLN001.pfs").write_text("\n".join(text))
     drawn = read_lungs((tmp_path / "JPCLN001.pfs",))
     expected = raw.lungs(1024)[0] | raw.lungs(1024)[1]
@@ -184,6 +185,9 @@ def test_lungs_are_drawn_from_landmarks_whatever_the_brackets(point, tmp_path):
 def test_landmarks_without_lungs_are_refused(tmp_path):
     (tmp_path / "JPCLN001.pfs").write_text("left lung\n1 1\n9 9\n1 9\n")
     with pytest.raises(ValueError, match="0 of the right one.*Use SCR's masks"):
+        read_lungs((tmp_path / "JPCLN001.pfs",))
+    (tmp_path / "JPCLN001.pfs").write_text("left lung\n1 1\n9 9\n1 9\nright lung\n1 1\n2048 9\n1 9\n")
+    with pytest.raises(ValueError, match="outside of SCR's grid of 1024 px"):
         read_lungs((tmp_path / "JPCLN001.pfs",))
 
 
