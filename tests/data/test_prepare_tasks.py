@@ -105,6 +105,22 @@ def test_unlabelled_films_of_test_patients_are_no_training_material(chests):
     assert "00000003_000" in unlabelled and "00000001_000" not in unlabelled
 
 
+def test_every_test_set_lies_under_its_name_without_taking_space(chests, tmp_path, monkeypatch):
+    _, out = chests
+    sets = {folder.name: len(list((folder / "images").iterdir())) for folder in (out / "test_sets").iterdir()}
+    assert sets == {"jsrt": 2, "montgomery": 2, "shenzhen": 2, "nih": 2}
+    for file in (out / "test_sets/nih/labels").iterdir():
+        assert file.samefile(out / "labelsTs" / file.name)
+
+    def refuse(*_):
+        raise OSError("this disk knows no links")
+
+    monkeypatch.setattr("os.link", refuse)
+    prepare("chest-xray", raw.write_jsrt(tmp_path, 4), tmp_path / "out")
+    for copy in (tmp_path / "out/test_sets/jsrt/labels").iterdir():
+        assert copy.read_bytes() == (tmp_path / "out/labelsTr" / copy.name).read_bytes()
+
+
 def test_nodules_are_shared_out_evenly_and_lists_are_nested(chests):
     _, out = chests
     lists = Dataset.open(out).splits

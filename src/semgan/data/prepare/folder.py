@@ -24,6 +24,7 @@ from semgan.data.cache import open_cache
 from semgan.data.folder import FORMAT, IMAGE_FOLDERS, LABEL_FOLDERS, Dataset, read_object
 from semgan.data.parallel import Progress, each
 from semgan.data.prepare.classes import ClassRule, Names, Values, decide_classes
+from semgan.data.prepare.held_out import link_test_sets
 from semgan.data.prepare.inventory import Inventory, PlainFolders, Source, take_inventory
 from semgan.data.prepare.pictures import Conversion, Found, convert, failed_conversion, failed_survey, survey
 from semgan.data.prepare.slices import check_volume, each_source, keep_volume
@@ -217,7 +218,7 @@ def _write(growing: Path, inventory: Inventory, plan: _Plan, workers: int | None
 
 
 def _write_lists(growing: Path, inventory: Inventory) -> None:
-    """manifest.csv for the cases at hand, and splits.json where manifest or protocol name lists."""
+    """manifest.csv for the cases at hand; splits.json and test sets where manifest or protocol name them."""
     stems = {source.stem for source in inventory.sources}
     rows = {stem: row for stem, row in inventory.columns.items() if stem in stems}
     if rows:
@@ -236,6 +237,7 @@ def _write_lists(growing: Path, inventory: Inventory) -> None:
         write_json(growing / "splits.json", lists)
     if inventory.protocol is not None:
         write_protocol(growing, inventory.protocol)
+        link_test_sets(growing, inventory)
 
 
 def _csv_line(values: Sequence[str]) -> str:

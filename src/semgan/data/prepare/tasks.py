@@ -194,11 +194,7 @@ def _other_task(task: Task, files: Sequence[Path], root: Path) -> tuple[str, Lay
     below = [file for file in files if root in file.parents]
     candidates = ((other, layout) for other in TASKS.values() if other is not task for layout in other.layouts)
     return next(
-        (
-            (other.name, layout)
-            for other, layout in candidates
-            if not layout.is_generic and layout.find(below).used
-        ),
+        ((other.name, layout) for other, layout in candidates if not layout.is_generic and layout.find(below).used),
         None,
     )
 
