@@ -306,6 +306,50 @@ def test_a_picture_in_place_of_a_mask_is_refused(tmp_path):
     assert "ISIC_0000001_segmentation.png should be a mask of two values" in message
 
 
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_unlabelled_pictures_that_cannot_be_used_are_left_out_and_the_rest_goes_on(tmp_path):
+    folders = [raw.write_isic2018(tmp_path), raw.write_isic2020(tmp_path, range(20, 25))]
+    cut(tmp_path / "ISIC_2020_Training_JPEG/train/ISIC_0000021.jpg")
+    raw.put(tmp_path / "ISIC_2020_Training_JPEG/train/ISIC_0000023.jpg", raw.noise(0, 9, 9))  # grey among colour
+    report = prepare("skin", folders, tmp_path / "out")
+    assert report.sets["unlabelled"] == 3 and report.dataset.unlabelled == 3
+    told = "\n".join(report.dataset.warnings)
+    assert "ISIC_0000021.jpg cannot be read" in told and "ISIC_0000023.jpg has 1 channel" in told
+    assert "2 unlabelled file(s)" in report.dataset.warnings[-1]
+    stems = {case.stem for case in Dataset.open(tmp_path / "out").unlabelled(None, 0)}
+    assert {"ISIC_0000020", "ISIC_0000022", "ISIC_0000024"} <= stems and "ISIC_0000021" not in stems
+
+
+def test_an_unlabelled_volume_that_cannot_be_read_is_left_out_with_all_its_slices(tmp_path):
+    folder = write_lits(tmp_path, 3, 2)
+    cut(folder / "LITS-Challenge-Test-Data/test-volume-1.nii")
+    report = prepare("liver", [folder], tmp_path / "out")
+    assert report.sets["unlabelled"] == 1
+    assert any("left out: " in warning and "test-volume-1.nii" in warning for warning in report.dataset.warnings)
+
+
+def test_everything_wrong_with_labelled_files_is_told_at_once_and_nothing_is_written(tmp_path):
+    folder = raw.write_isic2018(tmp_path, 5)
+    truth = folder / "ISIC2018_Task1_Training_GroundTruth"
+    cut(folder / "ISIC2018_Task1-2_Training_Input/ISIC_0000001.jpg")
+    (truth / "ISIC_0000002_segmentation.png").write_bytes(b"")
+    raw.put(truth / "ISIC_0000003_segmentation.png", raw.lesion(3, 32, 30))
+    message = refusal("skin", [folder], tmp_path)
+    assert "3 problem(s)" in message and "ISIC_0000001.jpg cannot be read" in message
+    assert "ISIC_0000002_segmentation.png cannot be read" in message and "is 32x30 px and its image" not in message
+    assert "ISIC_0000003_segmentation.png is 30x32 px and its image" in message
+
+
+def test_a_damaged_table_of_patients_is_told_with_its_line(tmp_path):
+    folder = raw.write_chest14(tmp_path)
+    table = folder / "Data_Entry_2017_v2020.csv"
+    table.write_bytes(table.read_bytes()[:-30] + b"\xff\xfe?,none\n")
+    assert "Data_Entry_2017_v2020.csv, line" in refusal("chest-xray", [*raw.write_jsrt(tmp_path), folder], tmp_path)
+
+
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     root = tmp_path_factory.mktemp("faces")

@@ -130,7 +130,7 @@ def prepare_task(
     roots = [Path(folder).resolve() for folder in raw]
     layouts = _with_roles(task, roles or {})
     findings = _look(layouts, roots, task)
-    inventory, collections = Inventory(), []
+    inventory, collections = Inventory(leaves_out_broken=True), []
     taken: dict[str, str] = {}
     for layout, finding in findings:
         _refuse_maskless(inventory, layout, finding)
