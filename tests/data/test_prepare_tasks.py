@@ -323,6 +323,16 @@ def test_unlabelled_pictures_that_cannot_be_used_are_left_out_and_the_rest_goes_
     assert {"ISIC_0000020", "ISIC_0000022", "ISIC_0000024"} <= stems and "ISIC_0000021" not in stems
 
 
+def test_large_unlabelled_pictures_are_averaged_down_and_others_stay_as_published(tmp_path):
+    folder = tmp_path / "ISIC_2020/train"
+    large = np.kron(raw.noise(1, 13, 33, 3), np.ones((64, 64, 1), np.uint8))  # 832 x 2112, of even blocks
+    raw.put(folder / "ISIC_0000031.png", large)
+    raw.put(folder / "ISIC_0000032.png", large[:, :2047])
+    prepare("skin", [raw.write_isic2018(tmp_path), folder.parent], tmp_path / "out")
+    assert np.array_equal(read_image_files(tmp_path / "out/imagesUn/ISIC_0000031_0000.png"), large[::2, ::2])
+    assert np.array_equal(read_image_files(tmp_path / "out/imagesUn/ISIC_0000032_0000.png"), large[:, :2047])
+
+
 def test_an_unlabelled_volume_that_cannot_be_read_is_left_out_with_all_its_slices(tmp_path):
     folder = write_lits(tmp_path, 3, 2)
     cut(folder / "LITS-Challenge-Test-Data/test-volume-1.nii")

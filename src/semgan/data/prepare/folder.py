@@ -202,7 +202,10 @@ def _write(growing: Path, inventory: Inventory, plan: _Plan, workers: int | None
     """Convert and write all images and masks; returns the sha256 of their pixels. Sources left out go from the list."""
     for name in (*IMAGE_FOLDERS, *LABEL_FOLDERS.values()):
         (growing / name).mkdir()
-    job = partial(convert, Conversion(growing, plan.channels, plan.rule.table, inventory.file_ending))
+    conversion = Conversion(
+        growing, plan.channels, plan.rule.table, inventory.file_ending, unlabelled_px=inventory.unlabelled_px
+    )
+    job = partial(convert, conversion)
     write = partial(each_source, job, failed=failed_conversion, workers=workers, progress=progress)
     sources = write(inventory.sources, what="writing the dataset")
     keep, kept = partial(keep_volume, growing), inventory.volumes

@@ -97,6 +97,7 @@ class Inventory:
 
     file_ending:       .png, or .tif, which keeps values of any kind (HU) as they are
     leaves_out_broken: unlabelled images that cannot be read are left out with a warning; else nothing is written
+    unlabelled_px:     see `semgan.data.prepare.pictures.Conversion`
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -107,6 +108,7 @@ class Inventory:
     volumes: list[WholeVolume] = field(default_factory=list)
     file_ending: str = ".png"
     leaves_out_broken: bool = False
+    unlabelled_px: int | None = None
 
 
 def take_inventory(folders: PlainFolders, manifest: Path | None) -> Inventory:
