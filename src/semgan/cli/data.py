@@ -1,4 +1,4 @@
-"""``semgan data``: fetch data, make a dataset folder, check it, and choose who is labelled."""
+"""``semgan data``: fetch and unpack data, make a dataset folder, check it, and choose who is labelled."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from semgan.cli import fetch
+from semgan.cli import fetch, unpack
 from semgan.cli.output import AsJson, Exit, examples, existing, progress_bars, say, show, verb
 from semgan.cli.tasks import add_tasks
 
-app = typer.Typer(help="Fetch data, make a dataset folder, check it, choose the labelled cases.", no_args_is_help=True)
+app = typer.Typer(
+    help="Fetch and unpack data, make a dataset folder, check it, choose the labelled cases.", no_args_is_help=True
+)
 prepare = typer.Typer(help="Make a dataset folder from raw images.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
 fetch.register(app)
+unpack.register(app)
 add_tasks(prepare)
 
 

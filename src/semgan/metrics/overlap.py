@@ -24,15 +24,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semgan.types import IGNORE
-
-Metric = Literal["dice", "jaccard", "miou", "miou-per-case"]
-METRICS: tuple[str, ...] = get_args(Metric)
+from semgan.types import IGNORE, METRICS
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -24,6 +24,7 @@ from semgan.data.cache import open_cache
 from semgan.data.folder import FORMAT, IMAGE_FOLDERS, LABEL_FOLDERS, Dataset, read_object
 from semgan.data.parallel import Progress, each
 from semgan.data.prepare.classes import ClassRule, Names, Values, decide_classes
+from semgan.data.prepare.held_out import link_test_sets
 from semgan.data.prepare.inventory import Inventory, PlainFolders, Source, take_inventory
 from semgan.data.prepare.pictures import Conversion, Found, convert, failed_conversion, failed_survey, survey
 from semgan.data.prepare.slices import check_volume, each_source, keep_volume
@@ -198,26 +199,44 @@ def _decide_channels(whole: list[tuple[Source, Found]], problems: list[str]) -> 
 
 
 def _write(growing: Path, inventory: Inventory, plan: _Plan, workers: int | None, progress: Progress | None) -> str:
-    """Convert and write all images and masks; returns the sha256 of their pixels."""
+    """Convert and write all images and masks; returns the sha256 of their pixels. Sources left out go from the list."""
     for name in (*IMAGE_FOLDERS, *LABEL_FOLDERS.values()):
         (growing / name).mkdir()
-    job = partial(convert, Conversion(growing, plan.channels, plan.rule.table, inventory.file_ending))
+    conversion = Conversion(
+        growing, plan.channels, plan.rule.table, inventory.file_ending, unlabelled_px=inventory.unlabelled_px
+    )
+    job = partial(convert, conversion)
     write = partial(each_source, job, failed=failed_conversion, workers=workers, progress=progress)
     sources = write(inventory.sources, what="writing the dataset")
     keep, kept = partial(keep_volume, growing), inventory.volumes
     volumes = each(keep, kept, workers=workers, progress=progress, what="writing test volumes", chunk=1)
-    digest, problems = hashlib.sha256(), []
-    for one in chain((written for _, written in sources), volumes):
+    digest, problems, broken = hashlib.sha256(), [], {}
+    for source, one in chain(sources, ((None, written) for written in volumes)):
+        if one.problems and inventory.leaves_out_broken and source is not None and source.folder == "imagesUn":
+            broken[source.stem] = one.problems[0]
+            continue
         problems += one.problems
         inventory.warnings += one.warnings[: max(0, 20 - len(inventory.warnings))]
         digest.update(one.sha256)
     if problems:
         raise ValueError(_message(problems))
+    _leave_out(inventory, broken)
     return digest.hexdigest()
 
 
+def _leave_out(inventory: Inventory, broken: Mapping[str, str]) -> None:
+    """Take unlabelled sources (stem -> problem), and all slices of their volumes, out of the inventory, and say so."""
+    scans = {source.scan for source in inventory.sources if source.stem in broken} - {None}
+    inventory.sources = [
+        source for source in inventory.sources if source.stem not in broken and source.scan not in scans
+    ]
+    inventory.warnings += [f"left out: {problem}" for problem in list(broken.values())[:SHOWN_PROBLEMS]]
+    if broken:
+        inventory.warnings.append(f"{len(broken)} unlabelled file(s) cannot be used and were left out; see above.")
+
+
 def _write_lists(growing: Path, inventory: Inventory) -> None:
-    """manifest.csv for the cases at hand, and splits.json where manifest or protocol name lists."""
+    """manifest.csv for the cases at hand; splits.json and test sets where manifest or protocol name them."""
     stems = {source.stem for source in inventory.sources}
     rows = {stem: row for stem, row in inventory.columns.items() if stem in stems}
     if rows:
@@ -236,6 +255,7 @@ def _write_lists(growing: Path, inventory: Inventory) -> None:
         write_json(growing / "splits.json", lists)
     if inventory.protocol is not None:
         write_protocol(growing, inventory.protocol)
+        link_test_sets(growing, inventory)
 
 
 def _csv_line(values: Sequence[str]) -> str:

@@ -95,7 +95,9 @@ class WholeVolume:
 class Inventory:
     """All sources in the order of folder and stem, what the manifest says, and what is wrong so far.
 
-    file_ending: .png, or .tif, which keeps values of any kind (HU) as they are
+    file_ending:       .png, or .tif, which keeps values of any kind (HU) as they are
+    leaves_out_broken: unlabelled images that cannot be read are left out with a warning; else nothing is written
+    unlabelled_px:     see `semgan.data.prepare.pictures.Conversion`
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -105,6 +107,8 @@ class Inventory:
     protocol: SplitProtocol | None = None
     volumes: list[WholeVolume] = field(default_factory=list)
     file_ending: str = ".png"
+    leaves_out_broken: bool = False
+    unlabelled_px: int | None = None
 
 
 def take_inventory(folders: PlainFolders, manifest: Path | None) -> Inventory:

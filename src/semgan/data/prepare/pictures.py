@@ -31,12 +31,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a source is stored. ``table``: mask value -> class index; ``file_ending``: .png, or .tif for any values."""
+    """How a source is stored. ``table``: mask value -> class index; ``file_ending``: .png, or .tif for any values.
+
+    unlabelled_px: 8-bit images without masks are shrunk by the whole number that leaves their longer side at least this
+                   long; None: never. No recipe sees more, and photographs of 24 megapixels would fill disks as PNG.
+    """
 
     dataset: Path
     channels: int
     table: dict[int, int]
     file_ending: str
+    unlabelled_px: int | None = None
 
 
 @dataclass
@@ -97,9 +102,13 @@ def convert(job: Conversion, source: Source) -> Written:
     if image.dtype == np.float32 and job.file_ending == ".png":
         image = _stretched(image)
         written.warnings.append(f"{source.image}: values beyond 16 bits; stored as 16 bits, minimum to maximum.")
+    factor = max(image.shape[:2]) // job.unlabelled_px if job.unlabelled_px and source.folder == "imagesUn" else 1
+    is_shrunk = factor > 1 and image.dtype == np.uint8 and image.shape[2:] in ((), (3,))
+    if is_shrunk:
+        image = np.asarray(Image.fromarray(image).reduce(factor))
     digest = hashlib.sha256(f"{source.folder}/{source.stem} {image.shape} {image.dtype}".encode())
     digest.update(np.ascontiguousarray(image).tobytes())
-    _write_image(image, source, job.dataset / source.folder, job.file_ending)
+    _write_image(image, source, job.dataset / source.folder, job.file_ending, may_copy=not is_shrunk)
     if label is not None:
         digest.update(label.tobytes())
         _save(label, job.dataset / LABEL_FOLDERS[source.folder] / f"{source.stem}{job.file_ending}")
@@ -157,11 +166,11 @@ def _stretched(image: np.ndarray) -> np.ndarray:
     return stretched[0] if image.ndim == 2 else np.moveaxis(stretched, 0, -1)
 
 
-def _write_image(image: np.ndarray, source: Source, folder: Path, ending: str) -> None:
+def _write_image(image: np.ndarray, source: Source, folder: Path, ending: str, *, may_copy: bool) -> None:
     """One file for grey and RGB, else one grey file per channel; an 8-bit PNG of the right kind is copied."""
     first = folder / f"{source.stem}_0000{ending}"
     is_rgb = image.ndim == 3 and image.shape[2] == 3
-    is_as_stored = image.dtype == np.uint8 and source.read_image is read_image
+    is_as_stored = may_copy and image.dtype == np.uint8 and source.read_image is read_image
     if is_as_stored and _is_plain_png(source.image, "RGB" if is_rgb else "L"):
         shutil.copyfile(source.image, first)
     elif is_rgb and image.dtype == np.uint16 and ending == ".png":
