@@ -9,7 +9,8 @@
 #                                                keep two cores busier than one with two threads
 #   METHODS=unet SEEDS="1 2" DATA=... results/skin-64/run.sh 40      some methods; other seeds (split and training)
 #
-# DATA: folder of the data sets; WORK: where runs go; OUT: where results go. Interrupted, the same command goes on where it stopped.
+# DATA: folder of the data sets; WORK: where runs go; OUT: where results go. Interrupted, the same command goes on where
+# it stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${DATA:?set DATA to the folder of the data sets}"
@@ -24,9 +25,10 @@ prepare_once() {
     mkdir -p "$WORK"
     exec 9>"$WORK/.prepare.lock"
     flock 9
-    [ -d "$WORK/data/splits" ] || {
+    [ -f "$WORK/.prepared" ] || {
         prepare "$WORK/data"
         [ ! -f "splits/$TASK.json" ] || semgan data split "$WORK/data" --from "splits/$TASK.json"
+        touch "$WORK/.prepared"
     }
     flock -u 9
 }
