@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from nibabel.nifti1 import Nifti1Header
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's world -> NIfTI's, and back
 _DISPLAY = ("L", "P", "S")  # stored axes as an axial picture is shown: columns to the left, rows to the back, slices up
 
 
@@ -25,6 +26,7 @@ class Volume:
     header:       of the NIfTI file it came from; None for DICOM
     thickness:    ``[k]`` extent of each stored k relative to the affine's, where uneven (DICOM); None: all 1
     frames:       file and frame number of each stored k (DICOM)
+    positions:    ``[k, 3]`` where the first voxel of each stored k lies (DICOM); None: as the affine says
     warnings:     what a user should know about the geometry
     """
 
@@ -34,6 +36,7 @@ class Volume:
     header: Nifti1Header | None = None
     thickness: np.ndarray | None = None
     frames: tuple[tuple[Path, int], ...] = ()
+    positions: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
 
     @property
