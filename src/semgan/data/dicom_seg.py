@@ -16,6 +16,10 @@ from semgan.data.volumes import LPS_TO_RAS, Volume
 
 _STRUCTURE = ("123037004", "SCT", "Anatomical Structure")  # category and, as names are free, type of every segment
 _AI = ("123109", "DCM", "Artificial Intelligence")
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
+    *("AccessionNumber", "ReferringPhysicianName"),
+)
 
 
 def referred_series(path: Path) -> str | None:
@@ -104,7 +108,7 @@ def write_dicom_seg(path: Path, labels: np.ndarray, volume: Volume, names: Seque
     if not volume.frames:
         raise ValueError("A DICOM SEG refers to DICOM images, and this volume has none.")
     files = list(dict.fromkeys(file for file, _ in volume.frames))
-    sources = [pydicom.dcmread(file) for file in files]
+    sources = [_completed(pydicom.dcmread(file, stop_before_pixels=True), volume) for file in files]
     # Several files hold one slice each and are in order; the frames of one file are put back into the file's order.
     order = np.arange(len(files)) if len(files) > 1 else np.argsort([frame for _, frame in volume.frames])
     if len(order) != len(volume.frames):
@@ -120,6 +124,16 @@ def write_dicom_seg(path: Path, labels: np.ndarray, volume: Volume, names: Seque
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _completed(head: Any, volume: Volume) -> Any:
+    """The header with what a SEG repeats and may be empty, and what the volume tells; exports often lack both."""
+    for name in _MAY_BE_EMPTY:
+        if name not in head:
+            setattr(head, name, "")
+    if "PixelSpacing" in head and not head.get("SliceThickness"):
+        head.SliceThickness = round(volume.spacing_mm[2], 6)
+    return head
 
 
 def _highdicom() -> Any:
