@@ -212,7 +212,7 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _distances(places: NDArray[np.bool_], others: NDArray[np.bool_], sampling: Sequence[float]) -> NDArray[np.float64]:
-    from scipy.spatial import KDTree  # grows with the surfaces; a distance transform would with the volume
+    from scipy.ndimage import distance_transform_edt
 
-    points, targets = (np.argwhere(surface) * np.asarray(sampling) for surface in (places, others))
-    return np.asarray(KDTree(targets).query(points)[0], dtype=np.float64)
+    field = np.asarray(distance_transform_edt(~others, sampling=sampling), dtype=np.float64)
+    return field[places]
