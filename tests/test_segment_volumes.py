@@ -363,6 +363,29 @@ def test_a_volume_is_one_case_scored_over_all_its_slices(tmp_path):
     assert [row["stem"] for row in rows] == ["one", "two"] and int(rows[0]["truth"]) == truth.sum()
 
 
+def test_a_mask_stored_in_another_order_is_scored_voxel_by_voxel(tmp_path):
+    values, where = organ()
+    save(tmp_path / "ct.nii.gz", values, oblique())
+    segment(Liver(), tmp_path / "ct.nii.gz", tmp_path / "out")
+    (tmp_path / "labels").mkdir()
+    save(tmp_path / "labels" / "ct.nii.gz", *stored_as(where.astype(np.uint8), oblique(), "SPL"))
+    result = evaluate(tmp_path / "out", tmp_path / "labels", metric="dice", surface=True)
+    assert result.mean == 1 and result.surface["hd95_mm"].mean == 0
+
+
+def test_surfaces_of_sheared_volumes_need_a_spacing(tmp_path):
+    sheared = oblique()
+    sheared[:3, 2] += (0, 0.6, 0)
+    for folder in ("out", "labels"):
+        (tmp_path / folder).mkdir()
+        save(tmp_path / folder / "one.nii.gz", organ()[1].astype(np.uint8), sheared)
+    folders = tmp_path / "out", tmp_path / "labels"
+    assert evaluate(*folders, metric="dice").mean == 1
+    with pytest.raises(ValueError, match="tilted gantry.*--spacing-mm"):
+        evaluate(*folders, metric="dice", surface=True)
+    assert evaluate(*folders, metric="dice", surface=True, spacing_mm=[0.7, 0.8, 2.5]).surface["hd95_mm"].mean == 0
+
+
 def test_masks_in_another_place_are_not_scored(tmp_path):
     values, where = organ()
     for folder, affine in (("out", oblique()), ("labels", oblique((12, -8, 21)))):

@@ -130,7 +130,7 @@ def _decode(path: Path) -> Volume:
     return Volume(values.reshape(shape), affine, header=header.copy(), warnings=_remarks(header))
 
 
-def _remarks(header: Nifti1Header) -> tuple[str, ...]:
+def _remarks(header: Any) -> tuple[str, ...]:
     """What the header leaves open about the place in space."""
     has_qform, has_sform = header["qform_code"] > 0, header["sform_code"] > 0
     if not (has_qform or has_sform):
