@@ -31,8 +31,8 @@ add_tasks(prepare)
 )
 @verb
 def prepare_from_folders(
-    images: Annotated[Path, typer.Option(help="Folder of labelled training images (PNG, JPEG, TIFF).")],
-    labels: Annotated[Path, typer.Option(help="Folder of masks with the same stems.")],
+    images: Annotated[Path, typer.Option(help="Labelled training images (PNG, JPEG, TIFF) or volumes (NIfTI, DICOM).")],
+    labels: Annotated[Path, typer.Option(help="Masks with the same stems; for DICOM series also DICOM SEG, wherever.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Dataset folder to write.")],
     unlabelled: Annotated[Path | None, typer.Option(help="Folder of images without masks.")] = None,
     test_images: Annotated[Path | None, typer.Option(help="Folder of test images.")] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import ExifTags, Image
 from semgan.data.folder import LABEL_FOLDERS
 from semgan.data.png16 import write_deep_colour_png
 from semgan.data.prepare.inventory import Source
-from semgan.data.readers import read_image
+from semgan.data.readers import read_image, values_in
 from semgan.data.transforms import scale_label, stretch
 
 MOST_VALUES = 300  # a mask with more values is no mask; the rest need not be listed
@@ -69,7 +70,7 @@ def survey(source: Source) -> Found:
         return found
     try:
         label = _label(source, None if image is None else image.shape)
-        found.values = tuple(np.unique(label)[:MOST_VALUES].tolist())
+        found.values = tuple(values_in(label)[:MOST_VALUES])
     except (ValueError, OSError) as error:
         found.problems.append(str(error))
     if image is not None and label is not None and image.shape[:2] != label.shape:
@@ -95,7 +96,7 @@ def convert(job: Conversion, source: Source) -> Written:
         image = _fitting(source.read_image(source.image), job.channels, source)
         label = None
         if source.label is not None:
-            label = _indices(_label(source, image.shape), job.table, source.label)
+            label = indices(_label(source, image.shape), job.table, source.label)
     except ValueError as error:
         written.problems.append(str(error))
         return written
@@ -151,12 +152,13 @@ def _fitting(image: np.ndarray, channels: int, source: Source) -> np.ndarray:
     )
 
 
-def _indices(values: np.ndarray, table: dict[int, int], file: Path) -> np.ndarray:
-    found = np.unique(values)
-    unknown = [value for value in found.tolist() if value not in table]
+def indices(values: np.ndarray, table: Mapping[int, int], file: Path) -> np.ndarray:
+    """Mask values as class indices, uint8. Raises ValueError for a value that the table lacks."""
+    found = values_in(values)
+    unknown = [value for value in found if value not in table]
     if unknown:
         raise ValueError(f"{file} holds the values {unknown[:10]}, which have no class; it changed while it was read.")
-    targets = np.array([table[value] for value in found.tolist()], np.uint8)
+    targets = np.array([table[value] for value in found], np.uint8)
     return targets[np.searchsorted(found, values)]
 
 
