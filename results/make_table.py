@@ -12,7 +12,8 @@ from pathlib import Path
 from semgan.artifacts import write_text_atomic
 from semgan.results import MEAN, ScoreRow, read_rows
 
-ORDER = "validation kermany hannover isic2017 ph2 celebamask fasseg".split()  # in-domain before out-of-domain
+# In-domain before out-of-domain.
+ORDER = "validation kermany hannover isic2017 ph2 celebamask fasseg phantom-ct phantom-mri-in phantom-mri-out".split()
 MARKS = ("<!-- table -->", "<!-- end of table -->")
 
 

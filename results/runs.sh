@@ -1,19 +1,22 @@
 # Sourced by results/*/run.sh: trains, scores and keeps the logs of every label count and method of one task.
 #
-# The caller sets TASK (lungs, skin, faces) and defines two functions: `prepare DATASET_FOLDER`, and `score_all RUN`,
-# which calls `score RUN ...` once per test set.
+# The caller sets TASK (lungs, skin, faces, liver) and defines two functions: `prepare DATASET_FOLDER`, and `score_all RUN`,
+# which calls `score RUN ...` (volumes: `score_volumes RUN ...`) once per test set. Lists come from splits/TASK.json, where
+# there is one. RECIPE: the recipe, or a YAML file over one for a trial.
 #
 #   DATA=... results/skin-64/run.sh              everything, one after the other
 #   DATA=... results/skin-64/run.sh 40           one label count. Two of these side by side, each with OMP_NUM_THREADS=1,
 #                                                keep two cores busier than one with two threads
 #   METHODS=unet SEEDS="1 2" DATA=... results/skin-64/run.sh 40      some methods; other seeds (split and training)
 #
-# DATA: folder of the data sets; WORK: where runs go. Interrupted, the same command goes on where it stopped.
+# DATA: folder of the data sets; WORK: where runs go; OUT: where results go. Interrupted, the same command goes on where
+# it stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${DATA:?set DATA to the folder of the data sets}"
-OUT=results/$TASK-64
+OUT=${OUT:-results/$TASK-64}
 WORK=${WORK:-runs/$TASK-64}
+RECIPE=${RECIPE:-$TASK-64}
 METHODS=${METHODS:-unet unet-strong semgan}
 SEEDS=${SEEDS:-0}
 
@@ -22,12 +25,15 @@ prepare_once() {
     mkdir -p "$WORK"
     exec 9>"$WORK/.prepare.lock"
     flock 9
-    [ -d "$WORK/data/splits" ] || {
+    [ -f "$WORK/.prepared" ] || {
         prepare "$WORK/data"
-        semgan data split "$WORK/data" --from "splits/$TASK.json"
+        [ ! -f "splits/$TASK.json" ] || semgan data split "$WORK/data" --from "splits/$TASK.json"
+        touch "$WORK/.prepared"
     }
     flock -u 9
 }
+
+score_volumes() { python results/score_volumes.py "$@" --task "$TASK" --out "$OUT"; }
 
 score() { python results/score_model.py "$@" --task "$TASK" --out "$OUT"; }
 
@@ -47,7 +53,7 @@ run_all() { # LABELS...
             for method in $METHODS; do
                 name=$labels-$method
                 [ "$seed" = 0 ] || name=$name-seed$seed
-                semgan train "$WORK/data" -o "$WORK/$name" --recipe "$TASK-64" --labels "$labels" --method "$method" \
+                semgan train "$WORK/data" -o "$WORK/$name" --recipe "$RECIPE" --labels "$labels" --method "$method" \
                     --split-seed "$seed" --seed "$seed"
                 score_all "$WORK/$name"
                 keep_logs "$WORK/$name" "$name"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def main() -> None:
     prepare_cpu()
     description, _ = artifacts.read_model(args.run)
     settings = description["settings"]
-    chosen = (description.get("inversion") or {"chosen_steps": 0})["chosen_steps"]
+    chosen = chosen_steps(description)
     optimises = "inversion" in description
     steps = sorted({int(step) for step in args.steps.split(",")} | ({chosen} - {None})) if optimises else [0]
     model = semgan.load(args.run)
@@ -74,11 +75,33 @@ def main() -> None:
             predicted = answer.snapshots[step]
             predicted = predicted if of_predicted is None else of_predicted[predicted]
             counts[step].append(overlap.count(predicted, truth, len(classes)))
-    commit = artifacts.read_json(artifacts.RunFolder(args.run).environment)["commit"]
+    row, rows = rows_of(args.run, args.task), []
+    for step in steps:
+        cases = overlap.concatenate(counts[step])
+        named = dict(zip(classes, overlap.class_scores(cases, settings["metric"]), strict=True))
+        named.pop(classes[0])
+        named[results.MEAN] = overlap.overall(cases, settings["metric"], over)
+        for name, value in named.items():
+            rows.append(row(args.test_set, name, step, int(step == chosen), len(inputs), value))
+            if name == results.MEAN:
+                print(f"{settings['method']} {args.test_set} steps {step}: {value:.4f}")
+    rows += validation_rows(args.run, args.task)
+    results.append_rows(args.out / "scores.csv", rows, replace=True)
 
-    def row(test_set: str, name: str, step: int, count: int, value: float) -> results.ScoreRow:
+
+def chosen_steps(description: dict[str, Any]) -> int | None:
+    """Optimisation steps that validation chose for a model; 0 for methods without optimisation."""
+    return (description.get("inversion") or {"chosen_steps": 0})["chosen_steps"]
+
+
+def rows_of(run: Path, task: str) -> Callable[..., results.ScoreRow]:
+    """What makes a row about a run from test set, class, steps, whether chosen, cases and value."""
+    settings = artifacts.read_model(run)[0]["settings"]
+    commit = artifacts.read_json(artifacts.RunFolder(run).environment)["commit"]
+
+    def row(test_set: str, name: str, step: int, chosen: int, count: int, value: float) -> results.ScoreRow:
         return results.ScoreRow(
-            task=args.task,
+            task=task,
             metric=settings["metric"],
             resolution=settings["preprocessing"]["size_px"],
             labels=settings["labels"] or 0,
@@ -88,25 +111,21 @@ def main() -> None:
             test_set=test_set,
             class_name=name,
             steps=step,
-            chosen=int(step == chosen),
+            chosen=chosen,
             n=count,
             value=round(float(value), 5),
             commit=commit,
         )
 
-    rows = []
-    for step in steps:
-        cases = overlap.concatenate(counts[step])
-        named = dict(zip(classes, overlap.class_scores(cases, settings["metric"]), strict=True))
-        named.pop(classes[0])
-        named[results.MEAN] = overlap.overall(cases, settings["metric"], over)
-        for name, value in named.items():
-            rows.append(row(args.test_set, name, step, len(inputs), value))
-            if name == results.MEAN:
-                print(f"{settings['method']} {args.test_set} steps {step}: {value:.4f}")
-    for step, count, value in validation_scores(args.run, settings["metric"]):
-        rows.append(row("validation", results.MEAN, step, count, value))
-    results.append_rows(args.out / "scores.csv", rows, replace=True)
+    return row
+
+
+def validation_rows(run: Path, task: str) -> list[results.ScoreRow]:
+    """The validation list's scores of every step."""
+    description, _ = artifacts.read_model(run)
+    row, chosen = rows_of(run, task), chosen_steps(description)
+    scores = validation_scores(run, description["settings"]["metric"])
+    return [row("validation", results.MEAN, step, int(step == chosen), count, value) for step, count, value in scores]
 
 
 def validation_scores(run: Path, metric: str) -> list[tuple[int, int, float]]:

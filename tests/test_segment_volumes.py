@@ -10,13 +10,14 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_files import write_multi_frame, write_series
+from dicom_files import header, with_pixels, write_multi_frame, write_series
 from PIL import Image
 from volume_files import ORIENTATIONS, oblique, save, stored_as
 
 import semgan
 from semgan import artifacts, cli
 from semgan.config import Preprocessing
+from semgan.data.dicom_seg import read_dicom_seg
 from semgan.data.studies import find_studies, holds_volumes
 from semgan.data.transforms import preprocess, to_unit
 from semgan.evaluate import evaluate
@@ -161,6 +162,41 @@ def test_dicom_seg_is_the_same_mask_on_the_same_images(tmp_path):
         if shown:
             referred = {str(uid) for _, _, uid in found.get_source_image_uids()}
             assert referred == {str(pydicom.dcmread(file).SOPInstanceUID) for file in shown}
+
+
+def test_dicom_seg_is_made_of_series_with_scanty_headers_and_uneven_slices(tmp_path):
+    pytest.importorskip("highdicom")
+    values, where = organ()
+    positions = np.array([(-50.0, -40.0, height) for height in (0, 2, 4, 7, 10.5)])
+    files = write_series(tmp_path / "scan", values.transpose(2, 1, 0), positions=positions, order=[3, 1, 4, 0, 2])
+    for path in files:
+        data = pydicom.dcmread(path)
+        for name in ("SliceThickness", "PatientBirthDate", "PatientSex", "StudyID", "StudyTime", "AccessionNumber"):
+            delattr(data, name)
+        data.save_as(path)
+    segment(Liver(), tmp_path / "scan", tmp_path / "out", dicom_seg=True)
+    volume = find_studies(tmp_path / "scan")[0][0].read()
+    assert np.array_equal(read_dicom_seg(tmp_path / "out" / "scan.dcm", volume), where)
+    found = pydicom.dcmread(tmp_path / "out" / "scan.dcm")
+    assert found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == 10.5 / 4
+
+
+def test_a_series_without_frame_of_reference_gets_no_seg_and_says_so(tmp_path):
+    pytest.importorskip("highdicom")
+    for path in write_series(tmp_path / "scan", organ()[0].transpose(2, 1, 0)):
+        data = pydicom.dcmread(path)
+        del data.FrameOfReferenceUID
+        data.save_as(path)
+    with pytest.raises(ValueError, match="Frame Of Reference.*leave out --dicom-seg"):
+        segment(Liver(), tmp_path / "scan", tmp_path / "out", dicom_seg=True)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_dicom_files_without_any_slice_are_no_volume(tmp_path):
+    scout = header(SeriesInstanceUID="1.2.9", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    with_pixels(scout, np.zeros((4, 4), np.int16)).save_as(tmp_path / "scout.dcm", enforce_file_format=True)
+    with pytest.raises(FileNotFoundError, match="holds no volume: 1 DICOM files, none of which is a slice"):
+        segment(Liver(), tmp_path, tmp_path / "out")
 
 
 def test_dicom_seg_needs_dicom_and_its_package(tmp_path, monkeypatch):
@@ -325,6 +361,29 @@ def test_a_volume_is_one_case_scored_over_all_its_slices(tmp_path):
     with open(tmp_path / "out" / "cases.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["class"] == "foreground"]
     assert [row["stem"] for row in rows] == ["one", "two"] and int(rows[0]["truth"]) == truth.sum()
+
+
+def test_a_mask_stored_in_another_order_is_scored_voxel_by_voxel(tmp_path):
+    values, where = organ()
+    save(tmp_path / "ct.nii.gz", values, oblique())
+    segment(Liver(), tmp_path / "ct.nii.gz", tmp_path / "out")
+    (tmp_path / "labels").mkdir()
+    save(tmp_path / "labels" / "ct.nii.gz", *stored_as(where.astype(np.uint8), oblique(), "SPL"))
+    result = evaluate(tmp_path / "out", tmp_path / "labels", metric="dice", surface=True)
+    assert result.mean == 1 and result.surface["hd95_mm"].mean == 0
+
+
+def test_surfaces_of_sheared_volumes_need_a_spacing(tmp_path):
+    sheared = oblique()
+    sheared[:3, 2] += (0, 0.6, 0)
+    for folder in ("out", "labels"):
+        (tmp_path / folder).mkdir()
+        save(tmp_path / folder / "one.nii.gz", organ()[1].astype(np.uint8), sheared)
+    folders = tmp_path / "out", tmp_path / "labels"
+    assert evaluate(*folders, metric="dice").mean == 1
+    with pytest.raises(ValueError, match="tilted gantry.*--spacing-mm"):
+        evaluate(*folders, metric="dice", surface=True)
+    assert evaluate(*folders, metric="dice", surface=True, spacing_mm=[0.7, 0.8, 2.5]).surface["hd95_mm"].mean == 0
 
 
 def test_masks_in_another_place_are_not_scored(tmp_path):

@@ -251,3 +251,9 @@ def test_another_run_may_not_write_into_the_folder(start, whole, tmp_path):
     with pytest.raises(ValueError, match=r"other settings \(gan.images\)"):
         start("run", changes=["gan.images=32"])
     assert content(tmp_path / "run") == before and RunFolder(tmp_path / "run").model.is_dir()
+
+
+def test_every_metric_of_evaluate_can_choose_the_best_weights(start, tmp_path):
+    start("run", method="unet", changes=["metric=miou-per-case"])
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert any("validation/miou-per-case" in row for row in rows)

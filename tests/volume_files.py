@@ -2,9 +2,12 @@
 
 from itertools import permutations, product
 
-import nibabel
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+from semgan.data.phantoms.scan_files import stored_as
+from semgan.data.phantoms.scan_files import write_nifti as save
+
+__all__ = ["ORIENTATIONS", "oblique", "rotation", "save", "stored_as"]
 
 ORIENTATIONS = ["".join(c) for p in permutations(("LR", "PA", "IS")) for c in product(*p)]
 
@@ -22,18 +25,3 @@ def oblique(angles_deg=(12, -8, 20), spacing=(0.7, 0.8, 2.5)):
     affine[:3, :3] = rotation(angles_deg) * spacing
     affine[:3, 3] = (-90.5, 33.25, 1200)
     return affine
-
-
-def stored_as(values, affine, codes):
-    """The same volume in space, stored in another orientation."""
-    change = ornt_transform(io_orientation(affine), axcodes2ornt(codes))
-    moved = affine @ nibabel.orientations.inv_ornt_aff(change, values.shape)
-    return apply_orientation(values, change), moved
-
-
-def save(path, values, affine):
-    """A NIfTI file in millimetres; returns its path."""
-    image = nibabel.Nifti1Image(values, affine)
-    image.header.set_xyzt_units("mm")
-    nibabel.save(image, path)
-    return path

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from semgan.types import Metric
+
 Precision = Literal["float32", "bfloat16", "float16"]
 Modality = Literal["ct", "mri"]
 
@@ -215,7 +217,9 @@ class RunSettings(Frozen):
     checkpoint_every_images: int = Field(
         default=16_000, description="images between checkpoints: the most that a kill can lose"
     )
-    preview_every_images: int = Field(default=16_000, description="images between sample grids and validation scores")
+    preview_every_images: int | None = Field(
+        default=16_000, description="images between sample grids, validation scores; None: never, nor at the end"
+    )
     validation_cases: int = Field(default=75, description="validation images scored at a preview, at most")
 
 
@@ -230,7 +234,7 @@ class Settings(Frozen):
     )
     split_seed: int = Field(default=0, ge=0, description="which labelled list of that size")
     classes: tuple[str, ...] = Field(default=("background", "foreground"), description="set from the dataset")
-    metric: Literal["dice", "jaccard", "miou"] = "dice"
+    metric: Metric = "dice"
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     threads: int | None = Field(default=None, description="CPU threads of torch; None: torch decides")
     preprocessing: Preprocessing = Preprocessing()

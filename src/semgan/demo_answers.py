@@ -49,19 +49,21 @@ def score(out: Path, record: Record) -> list[ScoreRow]:
 
     rows: list[ScoreRow] = []
     for name, method in record.methods.items():
-        table: dict[tuple[str, int], np.ndarray] = {}
+        table: dict[tuple[str, int], dict[str, float]] = {}
         for domain in [VALIDATION, *record.domains]:
             answers = demo_files.read_answers(out, name, domain)
             truths = demo_files.read_inputs(out, domain).truth[: answers.masks.shape[1]]
             for step, masks in zip(answers.steps, answers.masks, strict=True):
                 pairs = zip(masks, truths, strict=True)
                 counts = overlap.concatenate(overlap.count(mask, truth, len(record.classes)) for mask, truth in pairs)
-                table[domain, step] = overlap.class_scores(counts, record.metric)
-        method.chosen_steps = max(method.steps, key=lambda step: (overlap.mean_score(table[VALIDATION, step]), -step))
+                scores = overlap.class_scores(counts, record.metric)[1:]
+                table[domain, step] = dict(zip(record.classes[1:], scores.tolist(), strict=True))
+                table[domain, step][MEAN] = overlap.overall(counts, record.metric)
+        method.chosen_steps = max(method.steps, key=lambda step: (table[VALIDATION, step][MEAN], -step))
         for (domain, step), values in table.items():
             n = len(demo_files.read_answers(out, name, domain).masks[0])
-            named = {MEAN: overlap.mean_score(values)} | dict(zip(record.classes[1:], values[1:], strict=True))
-            rows += [_row(record, name, domain, part, step, n, float(value)) for part, value in named.items()]
+            named = {MEAN: values[MEAN]} | values  # the mean first
+            rows += [_row(record, name, domain, part, step, n, value) for part, value in named.items()]
     return rows
 
 

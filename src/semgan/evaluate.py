@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from semgan import artifacts
-from semgan.data.nifti import check_same_geometry
+from semgan.data.nifti import common_grid
+from semgan.data.volumes import is_sheared, stored_like
 from semgan.masks import SHOWN, ClassMapping, ClassSpace, MaskReader, class_space, inferred_space, listed, masks_in
 from semgan.metrics import overlap
 from semgan.metrics.intervals import overlap_interval
@@ -27,9 +28,8 @@ from semgan.metrics.surface import Summary, measures, summarise
 SCORES_FORMAT = 1
 CASE_COLUMNS = ("stem", "group", "class", "intersection", "prediction", "truth", "score")
 
-# (prediction, truth, number of classes) -> measure -> one value per class
-# (prediction, truth, classes, spacing in mm of a volume's header) -> measures
-Ruler = Callable[[np.ndarray, np.ndarray, int, Sequence[float] | None], dict[str, np.ndarray]]
+# (prediction, truth, number of classes, affine of a volume) -> measure -> one value per class
+Ruler = Callable[[np.ndarray, np.ndarray, int, np.ndarray | None], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,19 @@ def _ruler(surface: bool, spacing_mm: Sequence[float] | None) -> Ruler | None:
         raise ValueError("Only surface distances use a spacing; ask for them too (--surface), or leave it out.")
     if not surface:
         return None
-    return lambda found, true, classes, own: measures(found, true, classes, spacing_mm=spacing_mm or own)
+    return lambda found, true, classes, affine: measures(
+        found, true, classes, spacing_mm=spacing_mm or (None if affine is None else _spacing_of(affine))
+    )
+
+
+def _spacing_of(affine: np.ndarray) -> tuple[float, ...]:
+    """Millimetres along the stored axes of a volume. Raises ValueError where these are not at right angles."""
+    if is_sheared(affine):
+        raise ValueError(
+            "Surface distances need axes at right angles, and a volume is sheared (tilted gantry): leave --surface "
+            "out, or give --spacing-mm to measure as if it were not."
+        )
+    return tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
 
 
 def _wanted(true: Mapping[str, Path], stems: Sequence[str] | None, folder: Path) -> list[str]:
@@ -208,11 +220,13 @@ def _score_all(
     parts, measured, problems = [], [], []
     for prediction_file, label_file in pairs:
         try:
+            grid = common_grid(prediction_file, label_file)
             maps = predicted.read(prediction_file, space.names), true.read(label_file, space.names)
-            spacing = check_same_geometry(prediction_file, label_file)
+            if grid is not None:
+                maps = stored_like(maps[0], grid[0]), maps[1]
             _check_sizes(maps[0].shape, maps[1].shape, prediction_file, label_file)
             parts.append(overlap.count(*maps, len(space.names)))
-            measured.append(ruler(*maps, len(space.names), spacing) if ruler else {})
+            measured.append(ruler(*maps, len(space.names), None if grid is None else grid[1]) if ruler else {})
         except ValueError as error:
             problems.append(str(error))
     problems += [doubt for doubt in (predicted.doubt(), true.doubt()) if doubt]

@@ -18,6 +18,7 @@ from semgan.config import Settings
 from semgan.data.cache import ImageCache, open_cache
 from semgan.data.folder import Dataset
 from semgan.data.loading import ImageStream, load_labels
+from semgan.data.splits import COUNTED_IN
 from semgan.metrics.validation import score_cases
 from semgan.runtime.loop import Progress
 from semgan.types import LabelSpace
@@ -35,10 +36,14 @@ Draw = Callable[[np.ndarray, np.ndarray, int, Path], None]
 
 @dataclass(frozen=True)
 class Pixels:
-    """Rows of the image cache and, for labelled cases, their masks ``[n, size_px, size_px]`` uint8."""
+    """Rows of the image cache and, for labelled cases, their masks ``[n, size_px, size_px]`` uint8.
+
+    groups: the patient of every row, where scores are per patient (slices of volumes); None: an image is a case
+    """
 
     rows: np.ndarray
     label_maps: np.ndarray | None = None
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,17 +90,24 @@ class TrainingJob:
             self.images, rows=rows, seed=self.settings.seed, stream_name=name, mirror=self.settings.data.mirror
         )
 
-    def validate(self, probabilities: Callable[[Tensor], Tensor]) -> float:
+    @property
+    def validation_images(self) -> np.ndarray:
+        """The images that are scored at a preview, uint8 ``[n, channels, size_px, size_px]``."""
+        return np.asarray(self.images[self.validation.rows[: self.settings.run.validation_cases]])
+
+    def validate(self, probabilities: Callable[[Tensor], Tensor], *, batch: int = 64) -> float:
         """The task's metric of a model on the validation list, at the network's resolution."""
         assert self.validation.label_maps is not None and len(self.validation)
-        count = self.settings.run.validation_cases
+        images, groups = self.validation_images, self.validation.groups
         return score_cases(
             probabilities,
-            np.asarray(self.images[self.validation.rows[:count]]),
-            self.validation.label_maps[:count],
+            images,
+            self.validation.label_maps[: len(images)],
             self.settings.metric,
             classes=self.labels.classes,
             device=self.device,
+            batch=batch,
+            groups=None if groups is None else groups[: len(images)],
         )
 
 
@@ -119,7 +131,8 @@ def load_pixels(
 
     def with_masks(cases: list) -> Pixels:
         maps = load_labels(cases, size_px, dataset.labels, dataset.ignore)
-        return Pixels(cache.rows(cases), maps)
+        by_patient = COUNTED_IN in dataset.splits
+        return Pixels(cache.rows(cases), maps, tuple(case.group or case.stem for case in cases) if by_patient else None)
 
     if not validation:
         logger.warning("%s has no validation list: the last weights and the recipe's steps are used.", dataset.path)

@@ -6,7 +6,8 @@ How a mask becomes class indices, in this order:
 3. without one, and for two classes, a mask whose values are all 0 or 255 means 0 or 1, but not beside masks that use 1;
 4. what is then not 0 to classes - 1 is an error.
 
-Which classes: those given; else the ones of ``dataset.json`` or ``classes.json`` beside the folder of labels; else two
+Which classes: those given; else the ones of ``dataset.json`` or ``classes.json`` beside the folder of labels (for the
+whole volumes of a dataset folder, the ``dataset.json`` of that); else two
 where no value but 0 and 1 (or 255) occurs; else one per index up to the largest, with a warning.
 """
 
@@ -76,6 +77,8 @@ def class_space(
             raise ValueError(f"Two or more different class names are needed, background first; got {list(names)}.")
         return named_space(names, ignore)
     beside = labels.resolve().parent
+    if beside.parent.name == "volumes":  # DATASET/volumes/NAME/labels
+        beside = beside.parent.parent
     table: Mapping[str, int] = {}
     left_out = set(ignore)
     if (beside / "dataset.json").is_file():
@@ -131,21 +134,20 @@ class MaskReader:
         self._first_with: dict[int, Path] = {}
 
     def values(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """The mapped mask, int64 ``[height, width]`` or ``[i, j, k]``, and which of its pixels count."""
+        """The mapped mask, int32 ``[height, width]`` or ``[i, j, k]``, and which of its pixels count."""
         from semgan.data.nifti import nifti_suffix, read_label_volume
-        from semgan.data.readers import read_label
+        from semgan.data.readers import read_label, values_in
 
         stored = read_label_volume(path).values if nifti_suffix(path) else read_label(path)
-        stored = stored.astype(np.int64)
         counted = ~np.isin(stored, self._ignore)
         if self._targets is None:
             return stored, counted
-        unknown = sorted(set(np.unique(stored[counted]).tolist()) - set(self._targets))
+        unknown = sorted(set(values_in(stored[counted])) - set(self._targets))
         if unknown:
             raise ValueError(
                 f"{path} has values {listed(unknown)}, which the mapping of the {self.what}s does not name."
             )
-        mapped = np.full(stored.shape, IGNORE, dtype=np.int64)
+        mapped = np.full(stored.shape, IGNORE, dtype=np.int32)
         for value, target in self._targets.items():
             mapped[stored == value] = target
         # A prediction is due everywhere: for it, 255 stays a wrong value.
@@ -153,13 +155,17 @@ class MaskReader:
 
     def present(self, path: Path) -> set[int]:
         """The values that count in one mask."""
+        from semgan.data.readers import values_in
+
         values, counted = self.values(path)
-        return set(np.unique(values[counted]).tolist())
+        return set(values_in(values[counted]))
 
     def read(self, path: Path, names: Sequence[str]) -> np.ndarray:
         """Class indices of the mask's shape, with IGNORE. Raises ValueError naming the file for other values."""
+        from semgan.data.readers import values_in
+
         values, counted = self.values(path)
-        present = set(np.unique(values[counted]).tolist())
+        present = set(values_in(values[counted]))
         if len(names) == 2 and self._targets is None:
             for value in present & {1, 255}:
                 self._first_with.setdefault(value, path)
@@ -172,7 +178,7 @@ class MaskReader:
                 f"{path} has values {listed(wrong)} outside the classes 0 to {len(names) - 1} "
                 f"({listed(names)}); {cure}."
             )
-        return np.where(counted, values, IGNORE)
+        return np.where(counted, values, np.int32(IGNORE))
 
     def doubt(self) -> str | None:
         """What is wrong with the masks read so far taken together; None where nothing is."""

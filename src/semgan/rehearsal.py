@@ -45,7 +45,7 @@ def rehearse(settings: Settings, job_of: Callable[[Settings, RunFolder], Trainin
     short: dict[str, dict[str, Any]] = {name: {"images": lengths[name].batch * STEPS} for name in uses}
     if "gan" in short:
         short["gan"] |= REHEARSED
-    quiet = {"run": {"log_every_images": 1, "preview_every_images": 10**9}, "inversion": {"steps": 0}}
+    quiet = {"run": {"log_every_images": 1, "preview_every_images": None}, "inversion": {"steps": 0}}
     with tempfile.TemporaryDirectory(prefix="semgan-dry-run-") as folder:
         trial = RunFolder(Path(folder) / "run")
         job = job_of(config.override(settings, short | quiet, "the dry run"), trial)

@@ -64,6 +64,11 @@ def segment_volumes(
     """
     _check_options(segmenter, options)
     studies, others = find_studies(images)
+    if not studies:
+        raise FileNotFoundError(
+            f"{images} holds no volume: {len(others)} DICOM files, none of which is a slice (but localisers, masks). "
+            "Give the folder of the series."
+        )
     if others:
         logger.warning("%d files in %s hold no slices and are left out, for example %s", len(others), images, others[0])
     niftis = [study.stem for study in studies if study.series is None]

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 if TYPE_CHECKING:  # torch takes seconds to import; the command line must answer at once
     import numpy as np
     from torch import Tensor
 
 IGNORE = 255
+Metric = Literal["dice", "jaccard", "miou", "miou-per-case"]  # what they mean: semgan.metrics.overlap
+METRICS: tuple[str, ...] = get_args(Metric)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from semgan.cli.output import AsJson, Exit, duration, plain, progress_bars, verb
 VERBS = (
     ("data", "prepare", "folder"),
     ("data", "fetch"),
+    ("data", "unpack"),
     ("data", "prepare", "chest-xray"),
     ("data", "prepare", "skin"),
     ("data", "prepare", "liver"),

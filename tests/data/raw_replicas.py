@@ -65,6 +65,36 @@ def write_film(file: Path, dark_is_high: np.ndarray) -> Path:
     return file
 
 
+def write_raw_jsrt(root: Path, size: int, count: int = 4) -> tuple[Path, Path]:
+    """JSRT as .IMG of ``size`` px, air bright; SCR as landmarks for odd numbers, as PNG masks for even ones."""
+    left, right = lungs(1024)
+    for number in range(1, count + 1):
+        name = f"JPC{'LN'[number % 2]}N{number:03d}"
+        write_film(root / "All247images" / f"{name}.IMG", 4095 - chest(number, size, 4095).astype(int))
+        scr = root / "SCR" / f"fold{2 - number % 2}"
+        if number % 2:
+            (scr / "landmarks").mkdir(parents=True, exist_ok=True)
+            text = ["{"]
+            for label, shown in (("right lung", right), ("left lung", left)):
+                (top, bottom), (near, far) = (np.flatnonzero(shown.any(axis))[[0, -1]] for axis in (1, 0))
+                corners = ((near, top), (far, top), (far, bottom), (near, bottom))
+                text += [f"  {{ [Label={label}]", *(f"    {{ {x}.0, {y}.0 }}," for x, y in corners), "  },"]
+            (scr / "landmarks" / f"{name}.pfs").write_text("\n".join([*text, "}"]))
+        else:
+            for side, shown in (("left lung", left), ("right lung", right)):
+                put(scr / "masks" / side / f"{name}.png", shown.astype(np.uint8) * 255)
+    return root / "All247images", root / "SCR"
+
+
+def litter(root: Path) -> None:
+    """What desktops, packers and publishers leave beside data."""
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "README.txt", "LICENSE.md", "checksums.csv", "._1.png"):
+            (folder / name).write_bytes(b"\0not data")
+        (folder / "__MACOSX").mkdir()
+        (folder / "__MACOSX/._ISIC_0000000.jpg").write_bytes(b"\0resource fork")
+
+
 def write_montgomery(root: Path, count: int = 2) -> Path:
     """8-bit films with one 1-bit mask per lung, and readings as text."""
     folder = root / "MontgomerySet"

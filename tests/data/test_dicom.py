@@ -6,7 +6,7 @@ import pytest
 from dicom_files import AXIAL, header, with_pixels, write_multi_frame, write_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 from volume_files import rotation
 
 from semgan.data.dicom import find_series, is_dicom, read_series
@@ -79,18 +79,74 @@ def test_monochrome1_is_turned_for_pictures_and_not_for_hounsfield_units(tmp_pat
     assert np.array_equal(mri.slices, 2 * (65535 - (hu + 1024) // 2) - 1024)
 
 
-def test_a_single_slice_is_a_volume(tmp_path):
-    volume = read_series(write_series(tmp_path, body(1)))
-    assert volume.values.shape == (8, 6, 1) and "one slice" in volume.warnings[0]
+def test_a_single_slice_is_as_thick_as_its_header_says(tmp_path):
+    files = write_series(tmp_path, body(1))
+    volume = read_series(files)
+    assert volume.values.shape == (8, 6, 1) and "2.5 mm is from its header" in volume.warnings[0]
+    assert np.allclose(volume.spacing_mm, (0.7, 0.8, 2.5))
+    altered(files[0], lambda data: delattr(data, "SliceThickness"))
+    volume = read_series(files)
+    assert volume.spacing_mm[2] == 1 and "taken as 1 mm" in volume.warnings[0]
 
 
-def test_rle_is_decoded(tmp_path):
+def test_slope_and_intercept_of_every_slice_are_its_own(tmp_path):
     hu = body()
-    files = write_series(tmp_path, hu)
+    files = write_series(tmp_path, hu, Modality="MR")
+    for number, path in enumerate(files, start=1):
+
+        def rescale(data, number=number):
+            data.RescaleSlope, data.RescaleIntercept = 0.5 * number, -number
+
+        altered(path, rescale)
+    expected = [(picture + 1024) // 2 * 0.5 * (k + 1) - (k + 1) for k, picture in enumerate(hu)]
+    assert np.allclose(read_series(files).slices, expected)
+
+
+def test_only_the_stored_bits_count_signed_or_not(tmp_path):
+    files = write_series(tmp_path, body(2))
+    stored = np.array([[-5, 7]] * 6, np.int16).repeat(4, axis=1)
+
+    def signed(data):
+        data.BitsStored, data.HighBit, data.PixelRepresentation = 12, 11, 1
+        data.PixelData = (stored & 0x0FFF).astype(np.uint16).tobytes()
+
+    def with_overlay_bits(data):
+        data.BitsStored, data.HighBit = 12, 11
+        data.PixelData = (np.full((6, 8), 300) | 0x3000).astype(np.uint16).tobytes()
+
+    altered(files[0], signed)
+    altered(files[1], with_overlay_bits)
+    volume = read_series(files)
+    assert np.array_equal(volume.slices[0], 2 * stored - 1024.0) and (volume.slices[1] == 2 * 300 - 1024).all()
+
+
+def by_gdcm(path):
+    """Rewrite a file as JPEG lossless, which pydicom itself cannot write."""
+    import gdcm
+
+    reader, writer, change = gdcm.ImageReader(), gdcm.ImageWriter(), gdcm.ImageChangeTransferSyntax()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize("slices", ["single", "multi-frame"])
+def test_losslessly_compressed_series_are_read_exactly(tmp_path, syntax, slices):
+    hu = np.random.default_rng(0).integers(-500, 500, (3, 40, 36)) * 2
+    files = write_series(tmp_path, hu) if slices == "single" else [write_multi_frame(tmp_path / "a.dcm", hu)]
     for path in files:
-        data = pydicom.dcmread(path)
-        data.compress(RLELossless)
-        data.save_as(path)
+        if syntax == JPEGLosslessSV1:
+            by_gdcm(path)
+        else:
+            altered(path, lambda data: data.compress(syntax))
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == syntax
     assert np.array_equal(read_series(files).slices, hu)
 
 
@@ -158,6 +214,8 @@ def altered(path, change):
         (lambda data: delattr(data, "PixelSpacing"), "has no PixelSpacing"),
         (lambda data: setattr(data, "SamplesPerPixel", 3), "in colour"),
         (lambda data: setattr(data, "NumberOfFrames", 4), "4 frames without a position"),
+        (lambda data: setattr(data, "ModalityLUTSequence", []), "by a table .Modality LUT."),
+        (lambda data: (delattr(data, "PixelSpacing"), setattr(data, "Modality", "DX")), "projection.*16-bit PNG"),
     ],
 )
 def test_a_slice_that_is_not_whole_is_one_clear_error(tmp_path, change, message):
@@ -177,10 +235,14 @@ def test_series_are_told_apart_and_other_objects_are_left_out(tmp_path):
     with_pixels(scout, np.zeros((4, 4), np.int16)).save_as(tmp_path / "scout.dcm", enforce_file_format=True)
     with_pixels(mask, np.zeros((4, 4), np.int16)).save_as(tmp_path / "mask.dcm", enforce_file_format=True)
     report.save_as(tmp_path / "report", enforce_file_format=True)
-    extra = [tmp_path / name for name in ("scout.dcm", "mask.dcm", "report")]
+    screen = header("1.2.840.10008.5.1.4.1.1.7", "CT", SeriesInstanceUID="1.2.12")
+    with_pixels(screen, np.zeros((9, 9), np.int16)).save_as(tmp_path / "dose.dcm", enforce_file_format=True)
+    extra = [tmp_path / name for name in ("scout.dcm", "mask.dcm", "report", "dose.dcm")]
     found, others = find_series(tmp_path, [*files, *extra])
     assert [(one.number, len(one.files), one.uid) for one in found] == [(1, 3, "1.2.8"), (7, 3, "1.2.7")]
-    assert others == extra and not found[0].broken
+    assert others == extra and not found[0].broken and found[0].modality == "ct"
+    shape, affine = found[0].geometry()
+    assert shape == (8, 6, 3) and np.array_equal(affine, found[0].read().affine)
     assert np.array_equal(found[0].read().slices, hu)
 
 

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from volume_files import ORIENTATIONS, oblique, save, stored_as
 
-from semgan.data.nifti import check_same_geometry, read_label_volume, read_volume, write_label_volume
-from semgan.data.volumes import Volume, axial
+from semgan.config import Preprocessing
+from semgan.data.nifti import common_grid, read_label_volume, read_volume, write_label_volume
+from semgan.data.transforms import preprocess
+from semgan.data.volumes import Volume, axial, stored_like
 
 SHAPE = (5, 6, 7)
 
@@ -60,7 +62,7 @@ def test_a_mask_has_exactly_the_geometry_of_its_volume(tmp_path_factory, codes, 
     assert np.array_equal(after.affine, before.affine)
     for name in ("pixdim", "dim", "qform_code", "sform_code", "srow_x", "quatern_b", "qoffset_z", "xyzt_units"):
         assert np.array_equal(after.header[name], before.header[name]), name
-    check_same_geometry(folder / f"ct{ending}", folder / "mask.nii.gz")
+    assert common_grid(folder / f"ct{ending}", folder / "mask.nii.gz") is not None
 
 
 def test_header_codes_units_and_a_fourth_axis_of_one_are_kept_and_texts_are_not(tmp_path):
@@ -148,6 +150,39 @@ def test_a_sheared_volume_without_header_keeps_its_affine(tmp_path):
     assert np.allclose(mask.header.get_zooms(), volume.spacing_mm, atol=1e-4)
 
 
+@pytest.mark.parametrize("codes", ORIENTATIONS[::7])
+def test_the_same_voxels_stored_in_another_order_are_one_grid(tmp_path, codes):
+    values, affine = stored_as(voxels(), oblique(), codes)
+    save(tmp_path / "a.nii.gz", values, affine)
+    save(tmp_path / "b.nii.gz", voxels(), oblique())
+    change, like = common_grid(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
+    assert np.array_equal(stored_like(values, change), voxels()) and np.allclose(like, oblique(), atol=1e-4)
+
+
+def test_two_places_in_one_header_are_told(tmp_path):
+    image = nibabel.Nifti1Image(voxels(), oblique())
+    image.set_qform(oblique(), code=1)
+    image.set_sform(oblique((0, 0, 0)), code=2)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    volume = read_volume(tmp_path / "a.nii.gz")
+    assert "two places in space" in volume.warnings[0] and np.allclose(volume.affine, oblique((0, 0, 0)), atol=1e-4)
+    image.set_sform(oblique(), code=2)
+    nibabel.save(image, tmp_path / "b.nii.gz")
+    assert not read_volume(tmp_path / "b.nii.gz").warnings
+
+
+def test_big_endian_files_are_read_and_written(tmp_path):
+    header = nibabel.Nifti1Header(endianness=">")
+    header.set_data_dtype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels().astype(">i2"), oblique(), header), tmp_path / "a.nii.gz")
+    volume = read_volume(tmp_path / "a.nii.gz")
+    assert np.array_equal(volume.values, voxels())
+    rule = Preprocessing(size_px=16)
+    assert np.array_equal(preprocess(volume.slices[2], rule), preprocess(axial(voxels(), oblique())[2], rule))
+    write_label_volume(tmp_path / "b.nii.gz", voxels() > 0, volume)
+    assert np.array_equal(nibabel.load(tmp_path / "b.nii.gz").dataobj, voxels() > 0)
+
+
 def test_masks_in_other_places_are_told_apart(tmp_path):
     save(tmp_path / "a.nii.gz", voxels(), oblique())
     shifted = oblique()
@@ -155,8 +190,8 @@ def test_masks_in_other_places_are_told_apart(tmp_path):
     save(tmp_path / "b.nii.gz", voxels(), shifted)
     save(tmp_path / "c.nii.gz", voxels()[:-1], oblique())
     with pytest.raises(ValueError, match="different places: up to 1 mm"):
-        check_same_geometry(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
+        common_grid(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
     with pytest.raises(ValueError, match="5 x 6 x 7 voxels.*4 x 6 x 7"):
-        check_same_geometry(tmp_path / "a.nii.gz", tmp_path / "c.nii.gz")
+        common_grid(tmp_path / "a.nii.gz", tmp_path / "c.nii.gz")
     with pytest.raises(ValueError, match="one is a volume, the other a picture"):
-        check_same_geometry(tmp_path / "a.nii.gz", tmp_path / "b.png")
+        common_grid(tmp_path / "a.nii.gz", tmp_path / "b.png")

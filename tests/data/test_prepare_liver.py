@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from liver_replicas import CHAOS_VALUES, SIZE, abdomen, organs, write_chaos, write_lits, write_mr
+from liver_replicas import SIZE, abdomen, organs, write_chaos, write_lits, write_mr
 from plain_folders import files_below
 from raw_replicas import put
 from volume_files import save
@@ -17,6 +17,7 @@ from semgan.config import Preprocessing
 from semgan.data.check import check_dataset
 from semgan.data.folder import Dataset
 from semgan.data.nifti import read_label_volume, read_volume
+from semgan.data.phantoms.abdomen_scans import CHAOS_GREY
 from semgan.data.prepare.tasks import TASKS, prepare_task
 from semgan.data.readers import read_image_files, read_label
 from semgan.data.splits import write_splits
@@ -116,7 +117,7 @@ def test_every_slice_of_chaos_has_the_mask_of_its_number(livers, phase, divisor)
     volume, labels = read_volume(out / stem.format("images")), read_label_volume(out / stem.format("labels"))
     upwards = slice(None, None, -1)  # files run from top to bottom
     assert np.array_equal(volume.slices, values[upwards] // divisor)
-    assert np.array_equal(labels.slices, grey[upwards] == CHAOS_VALUES["liver"])
+    assert np.array_equal(labels.slices, grey[upwards] == CHAOS_GREY["liver"])
     assert np.allclose(volume.spacing_mm, (1.4, 1.5, 6.0)) and np.allclose(volume.affine, labels.affine)
 
 

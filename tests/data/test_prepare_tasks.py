@@ -105,6 +105,22 @@ def test_unlabelled_films_of_test_patients_are_no_training_material(chests):
     assert "00000003_000" in unlabelled and "00000001_000" not in unlabelled
 
 
+def test_every_test_set_lies_under_its_name_without_taking_space(chests, tmp_path, monkeypatch):
+    _, out = chests
+    sets = {folder.name: len(list((folder / "images").iterdir())) for folder in (out / "test_sets").iterdir()}
+    assert sets == {"jsrt": 2, "montgomery": 2, "shenzhen": 2, "nih": 2}
+    for file in (out / "test_sets/nih/labels").iterdir():
+        assert file.samefile(out / "labelsTs" / file.name)
+
+    def refuse(*_):
+        raise OSError("this disk knows no links")
+
+    monkeypatch.setattr("os.link", refuse)
+    prepare("chest-xray", raw.write_jsrt(tmp_path, 4), tmp_path / "out")
+    for copy in (tmp_path / "out/test_sets/jsrt/labels").iterdir():
+        assert copy.read_bytes() == (tmp_path / "out/labelsTr" / copy.name).read_bytes()
+
+
 def test_nodules_are_shared_out_evenly_and_lists_are_nested(chests):
     _, out = chests
     lists = Dataset.open(out).splits
@@ -168,13 +184,14 @@ def test_patients_stay_together_in_the_test_list(tmp_path):
     assert [len(group) for group in patients] == [3, 2, 1] and len(set.union(*patients)) == 6
 
 
-@pytest.mark.parametrize("point", ["{x} {y}", "{{{x}, {y}}}", "({x}.0; {y}.0)"])
-def test_lungs_are_drawn_from_landmarks_whatever_the_brackets(point, tmp_path):
-    corners = {"right lung": (128, 256, 384, 768), "heart": (0, 0, 900, 900), "left lung": (640, 256, 896, 768)}
-    text = ["[Number of structures = 3]"]
+@pytest.mark.parametrize("between", ["\n", "  "], ids=["lines", "one-line"])
+@pytest.mark.parametrize("point", ["{x} {y}\n", "{{ {x}.0, {y}.5 }},", "({x}.0; {y}.0)"])
+def test_lungs_are_drawn_from_landmarks_whatever_the_brackets(point, between, tmp_path):
+    corners = {"right lung": (128, 256, 384, 768), "heart": (-3, 0, 900, 1026), "left lung": (640, 256, 896, 768)}
+    text = ["{ [Number of structures = 3]"]
     for name, (x0, y0, x1, y1) in corners.items():
-        text += [f"[Label={name}]", "4"]
-        text += [point.format(x=x, y=y) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
+        points = [point.format(x=x, y=y) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
+        text += [f"{{ [Label={name}]", "4", "{", between.join(points), "}", "}"]
     (tmp_path / "JPCLN001.pfs").write_text("\n".join(text))
     drawn = read_lungs((tmp_path / "JPCLN001.pfs",))
     expected = raw.lungs(1024)[0] | raw.lungs(1024)[1]
@@ -184,6 +201,9 @@ def test_lungs_are_drawn_from_landmarks_whatever_the_brackets(point, tmp_path):
 def test_landmarks_without_lungs_are_refused(tmp_path):
     (tmp_path / "JPCLN001.pfs").write_text("left lung\n1 1\n9 9\n1 9\n")
     with pytest.raises(ValueError, match="0 of the right one.*Use SCR's masks"):
+        read_lungs((tmp_path / "JPCLN001.pfs",))
+    (tmp_path / "JPCLN001.pfs").write_text("left lung\n1 1\n9 9\n1 9\nright lung\n1 1\n2048 9\n1 9\n")
+    with pytest.raises(ValueError, match="outside of SCR's grid of 1024 px"):
         read_lungs((tmp_path / "JPCLN001.pfs",))
 
 
@@ -284,6 +304,60 @@ def test_a_picture_in_place_of_a_mask_is_refused(tmp_path):
     raw.put(wrong, raw.noise(1, 26, 32))
     message = refusal("skin", [folder], tmp_path)
     assert "ISIC_0000001_segmentation.png should be a mask of two values" in message
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_unlabelled_pictures_that_cannot_be_used_are_left_out_and_the_rest_goes_on(tmp_path):
+    folders = [raw.write_isic2018(tmp_path), raw.write_isic2020(tmp_path, range(20, 25))]
+    cut(tmp_path / "ISIC_2020_Training_JPEG/train/ISIC_0000021.jpg")
+    raw.put(tmp_path / "ISIC_2020_Training_JPEG/train/ISIC_0000023.jpg", raw.noise(0, 9, 9))  # grey among colour
+    report = prepare("skin", folders, tmp_path / "out")
+    assert report.sets["unlabelled"] == 3 and report.dataset.unlabelled == 3
+    told = "\n".join(report.dataset.warnings)
+    assert "ISIC_0000021.jpg cannot be read" in told and "ISIC_0000023.jpg has 1 channel" in told
+    assert "2 unlabelled file(s)" in report.dataset.warnings[-1]
+    stems = {case.stem for case in Dataset.open(tmp_path / "out").unlabelled(None, 0)}
+    assert {"ISIC_0000020", "ISIC_0000022", "ISIC_0000024"} <= stems and "ISIC_0000021" not in stems
+
+
+def test_large_unlabelled_pictures_are_averaged_down_and_others_stay_as_published(tmp_path):
+    folder = tmp_path / "ISIC_2020/train"
+    large = np.kron(raw.noise(1, 13, 33, 3), np.ones((64, 64, 1), np.uint8))  # 832 x 2112, of even blocks
+    raw.put(folder / "ISIC_0000031.png", large)
+    raw.put(folder / "ISIC_0000032.png", large[:, :2047])
+    prepare("skin", [raw.write_isic2018(tmp_path), folder.parent], tmp_path / "out")
+    assert np.array_equal(read_image_files(tmp_path / "out/imagesUn/ISIC_0000031_0000.png"), large[::2, ::2])
+    assert np.array_equal(read_image_files(tmp_path / "out/imagesUn/ISIC_0000032_0000.png"), large[:, :2047])
+
+
+def test_an_unlabelled_volume_that_cannot_be_read_is_left_out_with_all_its_slices(tmp_path):
+    folder = write_lits(tmp_path, 3, 2)
+    cut(folder / "LITS-Challenge-Test-Data/test-volume-1.nii")
+    report = prepare("liver", [folder], tmp_path / "out")
+    assert report.sets["unlabelled"] == 1
+    assert any("left out: " in warning and "test-volume-1.nii" in warning for warning in report.dataset.warnings)
+
+
+def test_everything_wrong_with_labelled_files_is_told_at_once_and_nothing_is_written(tmp_path):
+    folder = raw.write_isic2018(tmp_path, 5)
+    truth = folder / "ISIC2018_Task1_Training_GroundTruth"
+    cut(folder / "ISIC2018_Task1-2_Training_Input/ISIC_0000001.jpg")
+    (truth / "ISIC_0000002_segmentation.png").write_bytes(b"")
+    raw.put(truth / "ISIC_0000003_segmentation.png", raw.lesion(3, 32, 30))
+    message = refusal("skin", [folder], tmp_path)
+    assert "3 problem(s)" in message and "ISIC_0000001.jpg cannot be read" in message
+    assert "ISIC_0000002_segmentation.png cannot be read" in message and "is 32x30 px and its image" not in message
+    assert "ISIC_0000003_segmentation.png is 30x32 px and its image" in message
+
+
+def test_a_damaged_table_of_patients_is_told_with_its_line(tmp_path):
+    folder = raw.write_chest14(tmp_path)
+    table = folder / "Data_Entry_2017_v2020.csv"
+    table.write_bytes(table.read_bytes()[:-30] + b"\xff\xfe?,none\n")
+    assert "Data_Entry_2017_v2020.csv, line" in refusal("chest-xray", [*raw.write_jsrt(tmp_path), folder], tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_every_set_of_the_paper_is_there():
         "chest-xray": ["jsrt", "montgomery", "shenzhen", "chestxray14", "xlsor"],
         "skin": ["isic2017", "isic2018", "isic2020", "ph2", "dermis-dermquest"],
         "liver": ["lits17", "chaos"],
-        "faces": ["celebamask-hq", "metfaces"],
+        "faces": ["celebamask-hq", "metfaces", "metfaces40"],
     }
 
 

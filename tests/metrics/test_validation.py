@@ -35,6 +35,17 @@ def test_score_equals_that_of_the_label_maps_for_every_batch_size(metric):
         )
 
 
+def test_slices_of_a_patient_are_one_case():
+    images, truths = images_and_truths()
+    truths[0] = 0  # an empty slice is no case of its own
+    patients = ["a", "b", "a", "c", "b", "b", "a"]
+    found = score_cases(bright_is_foreground, images, truths, "dice", classes=2, batch=2, groups=patients)
+    rows = [[row for row, own in enumerate(patients) if own == patient] for patient in "abc"]
+    volumes = [overlap.count(images[own, 0] >= 128, truths[own], 2) for own in rows]
+    assert found == pytest.approx(np.mean([overlap.dice(volume)[0, 1] for volume in volumes]), rel=1e-12)
+    assert found != score_cases(bright_is_foreground, images, truths, "dice", classes=2)
+
+
 def test_truths_at_their_own_size_are_met_by_resized_probabilities():
     images, truths = images_and_truths()
     own_size = [np.kron(truth, np.ones((3, 3), np.uint8)) for truth in truths]

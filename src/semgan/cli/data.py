@@ -1,4 +1,4 @@
-"""``semgan data``: fetch data, make a dataset folder, check it, and choose who is labelled."""
+"""``semgan data``: fetch and unpack data, make a dataset folder, check it, and choose who is labelled."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from semgan.cli import fetch
+from semgan.cli import fetch, unpack
 from semgan.cli.output import AsJson, Exit, examples, existing, progress_bars, say, show, verb
 from semgan.cli.tasks import add_tasks
 
-app = typer.Typer(help="Fetch data, make a dataset folder, check it, choose the labelled cases.", no_args_is_help=True)
+app = typer.Typer(
+    help="Fetch and unpack data, make a dataset folder, check it, choose the labelled cases.", no_args_is_help=True
+)
 prepare = typer.Typer(help="Make a dataset folder from raw images.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
 fetch.register(app)
+unpack.register(app)
 add_tasks(prepare)
 
 
@@ -28,8 +31,8 @@ add_tasks(prepare)
 )
 @verb
 def prepare_from_folders(
-    images: Annotated[Path, typer.Option(help="Folder of labelled training images (PNG, JPEG, TIFF).")],
-    labels: Annotated[Path, typer.Option(help="Folder of masks with the same stems.")],
+    images: Annotated[Path, typer.Option(help="Labelled training images (PNG, JPEG, TIFF) or volumes (NIfTI, DICOM).")],
+    labels: Annotated[Path, typer.Option(help="Masks with the same stems; for DICOM series also DICOM SEG, wherever.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Dataset folder to write.")],
     unlabelled: Annotated[Path | None, typer.Option(help="Folder of images without masks.")] = None,
     test_images: Annotated[Path | None, typer.Option(help="Folder of test images.")] = None,
@@ -72,6 +75,34 @@ def prepare_from_folders(
         say(f"warning: {warning}")
     show(f"Dataset {out}", {name: value for name, value in vars(report).items() if name not in ("path", "warnings")})
     return report
+
+
+@app.command(
+    "phantoms",
+    epilog=examples(
+        "semgan data phantoms -o raw --volumes 80 --mri 10",
+        "semgan data prepare liver raw/LITS17 raw/CHAOS_Train_Sets --validation 0.1 -o dataset",
+    ),
+)
+@verb
+def phantoms(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write: LITS17 and CHAOS_Train_Sets.")],
+    volumes: Annotated[int, typer.Option(min=0, help="CT volumes with masks, as LiTS has them.")] = 80,
+    mri: Annotated[int, typer.Option(min=0, help="MRI patients, T1 in and out of phase, as CHAOS has them.")] = 10,
+    unlabelled: Annotated[int, typer.Option(min=0, help="CT volumes without masks.")] = 0,
+    size_px: Annotated[int, typer.Option(min=16, help="Columns of a slice.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Other patients with every seed.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per CPU core.")] = None,
+    as_json: AsJson = False,
+) -> Any:
+    """Draw procedural abdomens, scanned by CT and MRI: NIfTI and DICOM files for `semgan data prepare liver`."""
+    from semgan.data.phantoms import write_abdomens
+
+    numbers = {"volumes": volumes, "mri": mri, "unlabelled": unlabelled}
+    with progress_bars() as progress:
+        write_abdomens(out, **numbers, size_px=size_px, seed=seed, workers=workers, progress=progress)
+    show(f"Phantoms {out}", numbers)
+    return {"out": out, **numbers}
 
 
 @app.command("check", epilog=examples("semgan data check dataset", "semgan data check dataset --json"))

@@ -105,6 +105,7 @@ def _say_steps(item: DataSet, folder: Path) -> None:
         print(f"{'Left to do' if item.archives else 'How to get it'}, by hand:")
         for number, step in enumerate(item.steps, start=1):
             print(f"  {number}. {step}")
+        print(f"Unpack archives: semgan data unpack ARCHIVE... -o {folder}")
     print(f"Then: {next_command(item, folder)}")
 
 

@@ -20,7 +20,9 @@ from semgan.download import NoSpace, Progress, megabytes
 MAX_RATIO = 200  # unpacked : packed; pictures and volumes stay below 20, masks below 100
 RATIO_FREE = 100 * 10**6  # bytes that any archive may unpack to, however small it is
 MAX_MEMBERS = 2_000_000
-JUNK = ("__MACOSX", ".DS_Store")  # left out: what the packer's desktop added
+ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")  # of names; what a file is, its content says
+JUNK = ("__macosx", ".ds_store", "thumbs.db", "desktop.ini")  # left out, and "._*": what the packer's desktop added
+FOREIGN = {b"Rar!": "RAR", b"7z\xbc\xaf": "7z"}  # known by their first bytes, not unpacked here
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # the disk's fault, not the archive's
 
 
@@ -33,12 +35,13 @@ class Member:
     open: Callable[[], IO[bytes]]
 
 
-def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> int:
+def unpack(archive: Path, folder: Path, *, keep_root: bool = False, progress: Progress | None = None) -> int:
     """Unpack a zip, tar or tar.gz into the new folder ``folder``; the number of files.
 
-    An archive with a single folder at its root is unpacked without it. ``folder`` appears whole or not at all. Raises
-    FileExistsError where it exists, ValueError for a damaged archive, one that needs a password, and one that would
-    write outside the folder, make links or devices; NoSpace for one that would fill the disk.
+    A single folder at the archive's root is left out, or with ``keep_root`` only where it is named as ``folder`` is:
+    its name may say what the files are. ``folder`` appears whole or not at all. Raises FileExistsError where it exists,
+    ValueError for a damaged archive, one that needs a password, and one that would write outside the folder, make
+    links or devices; NoSpace for one that would fill the disk.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; the archive {archive.name} is unpacked into a new folder only.")
@@ -51,7 +54,9 @@ def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> 
         content = list(temporary.iterdir())
         if not content:
             raise ValueError(f"{archive.name} holds no files.")
-        os.replace(content[0] if len(content) == 1 and content[0].is_dir() else temporary, folder)
+        has_root = len(content) == 1 and content[0].is_dir()
+        is_lifted = has_root and not (keep_root and content[0].name != folder.name)
+        os.replace(content[0] if is_lifted else temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return count
@@ -143,7 +148,10 @@ def _members(packed: IO[bytes], archive: Path, budget: _Budget) -> Iterator[Memb
         with tarfile.open(fileobj=packed) as file:
             yield from _tar_members(file, archive, budget)
     else:
-        is_page = packed.read(64).lstrip().lower().startswith((b"<!doctype", b"<html"))
+        start = packed.read(64)
+        if kind := FOREIGN.get(start[:4]):
+            raise ValueError(f"{archive.name} is a {kind} archive; unpack it by hand (7-Zip, unar), give the folder.")
+        is_page = start.lstrip().lower().startswith((b"<!doctype", b"<html"))
         page = " but a web page: the publisher asks for something first" if is_page else ""
         raise ValueError(f"{archive.name} is no zip and no tar archive{page}.")
 
@@ -196,4 +204,4 @@ def _safe_path(name: str, archive: Path) -> PurePosixPath | None:
             f"{archive.name} holds the path {name!r}, which points outside its folder; nothing was unpacked. "
             "Do not trust this file."
         )
-    return None if any(word in JUNK for word in path.parts) else path
+    return None if any(word.lower() in JUNK or word.startswith("._") for word in path.parts) else path

@@ -15,28 +15,38 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semgan.data.volumes import Volume, checked_affine
+from semgan.data.dicom_pixels import read_pixels
+from semgan.data.volumes import LPS_TO_RAS, Volume, checked_affine
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 MAGIC_OFFSET = 128  # bytes of preamble before "DICM"
 _MODALITIES = {"CT": "ct", "MR": "mri"}
+_PROJECTIONS = ("CR", "DX", "MG", "XA", "RF")
 _DERIVED = ("SEG", "RTDOSE")  # pixels that are drawn upon images
 _SAME_PLACE_MM = 0.01
 _EVEN = 0.02  # share of the spacing by which distances between slices may differ
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class Series:
-    """The image files of one SeriesInstanceUID in one folder; ``number`` is SeriesNumber where there is one."""
+    """The image files of one SeriesInstanceUID in one folder; ``number`` is SeriesNumber where there is one.
+
+    modality: "ct", "mri", or None for others
+    """
 
     folder: Path
     files: tuple[Path, ...]
     uid: str
     number: int | None = None
     broken: tuple[Path, ...] = ()  # DICOM files of the folder that cannot be read: the series may lack them
+    modality: str | None = None
+
+    def geometry(self) -> tuple[tuple[int, ...], np.ndarray]:
+        """Shape and affine, by the headers alone. Raises as `read`."""
+        _, frames, affine, _, _ = _opened(self.files, self.broken)
+        return (*frames[0].size, len(frames)), affine
 
     def read(self) -> Volume:
         return read_series(self.files, broken=self.broken)
@@ -53,11 +63,11 @@ def is_dicom(path: Path) -> bool:
 def find_series(folder: Path, files: Sequence[Path]) -> tuple[list[Series], list[Path]]:
     """The series among a folder's DICOM files, in order of SeriesNumber, and the files that hold no slices.
 
-    Without slices are directories, reports, plans, masks and localisers. Files that cannot be read are the series'
-    ``broken`` ones, or a series of their own where there is no other.
+    Without slices are directories, reports, plans, masks, localisers and pictures of the screen. Files that cannot be
+    read are the series' ``broken`` ones, or a series of their own where there is no other.
     """
     series: dict[str, list[Path]] = {}
-    numbers: dict[str, int | None] = {}
+    firsts: dict[str, Dataset] = {}
     broken, others = [], []
     for path in files:
         try:
@@ -69,13 +79,16 @@ def find_series(folder: Path, files: Sequence[Path]) -> tuple[list[Series], list
             cut = "SOPClassUID" not in head or "Image Storage" in head.SOPClassUID.name
             (broken if cut else others).append(path)
             continue
-        if "LOCALIZER" in (head.get("ImageType") or ()) or head.get("Modality") in _DERIVED:
+        if _is_aside(head):
             others.append(path)
             continue
         uid = str(head.get("SeriesInstanceUID", ""))
         series.setdefault(uid, []).append(path)
-        numbers.setdefault(uid, None if head.get("SeriesNumber") is None else int(head.SeriesNumber))
-    found = [Series(folder, tuple(paths), uid, numbers[uid], tuple(broken)) for uid, paths in series.items()]
+        firsts.setdefault(uid, head)
+    found = [
+        Series(folder, tuple(paths), uid, _series_number(firsts[uid]), tuple(broken), _modality(firsts[uid]))
+        for uid, paths in series.items()
+    ]
     if not found and broken:
         found = [Series(folder, (), "", broken=tuple(broken))]
     return sorted(found, key=lambda one: (one.number is None, one.number or 0, one.uid)), others
@@ -89,6 +102,17 @@ def read_series(files: Sequence[Path], *, broken: Sequence[Path] = ()) -> Volume
 
     Raises ValueError, see the module.
     """
+    head, frames, affine, thickness, remarks = _opened(files, broken)
+    values = _values(frames)
+    places = tuple((frame.path, frame.index) for frame in frames)
+    positions = np.stack([frame.position for frame in frames]) * LPS_TO_RAS.diagonal()[:3]
+    return Volume(values, affine, _modality(head), None, thickness, places, positions, remarks)
+
+
+def _opened(
+    files: Sequence[Path], broken: Sequence[Path]
+) -> tuple[Dataset, list[_Frame], np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """The first file's header, and what `_arranged` makes of the slices of all. Raises ValueError."""
     if broken:
         raise ValueError(
             f"{broken[0]} is no readable DICOM file{_and_more(broken)}: truncated, encrypted or foreign. "
@@ -99,18 +123,16 @@ def read_series(files: Sequence[Path], *, broken: Sequence[Path] = ()) -> Volume
     try:
         frames = [frame for path, head in zip(files, heads, strict=True) for frame in _frames(path, head)]
         _check_alike(frames)
-        frames, affine, thickness, remarks = _arranged(frames)
+        return heads[0], *_arranged(frames)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    values = _values(frames)
-    modality = _MODALITIES.get(str(heads[0].get("Modality", "")))
-    places = tuple((frame.path, frame.index) for frame in frames)
-    return Volume(values, affine, modality, thickness=thickness, frames=places, warnings=remarks)
 
 
 # ---------------------------------------------------------------- headers
 
-_IDENTITY = ["SeriesInstanceUID", "SeriesNumber", "Rows", "ImageType", "Modality", "SOPClassUID"]
+_IDENTITY = [
+    *("SeriesInstanceUID", "SeriesNumber", "Rows", "ImageType", "Modality", "SOPClassUID", "ImageOrientationPatient")
+]
 
 
 @dataclass(frozen=True)
@@ -125,6 +147,7 @@ class _Frame:
     rows: np.ndarray
     slope: float
     intercept: float
+    thickness: float | None = None  # as the header says, millimetres
 
     @property
     def normal(self) -> np.ndarray:
@@ -150,8 +173,26 @@ def _head(path: Path, tags: list[str] | None = None) -> Dataset:
         raise ValueError(f"{path} is no readable DICOM file ({error}). Copy it again, or take it out.") from None
 
 
+def _series_number(head: Dataset) -> int | None:
+    return None if head.get("SeriesNumber") is None else int(head.SeriesNumber)
+
+
+def _modality(head: Dataset) -> str | None:
+    return _MODALITIES.get(str(head.get("Modality", "")))
+
+
+def _is_aside(head: Dataset) -> bool:
+    """Whether an image is no slice: a localiser, a mask, or a picture of the screen (dose report, 3D view)."""
+    if "LOCALIZER" in (head.get("ImageType") or ()) or head.get("Modality") in _DERIVED:
+        return True
+    kind = head.SOPClassUID.name if "SOPClassUID" in head else ""
+    return "Secondary Capture" in kind and "ImageOrientationPatient" not in head
+
+
 def _frames(path: Path, head: Dataset) -> Iterator[_Frame]:
     """The slices of one file; one, or those of a multi-frame file by its functional groups."""
+    if "ModalityLUTSequence" in head:
+        raise ValueError(f"{path.name} gives its values by a table (Modality LUT); export it with rescale slope")
     if int(head.get("SamplesPerPixel", 1)) != 1:
         raise ValueError(f"{path.name} is in colour ({head.get('PhotometricInterpretation')}); expected grey slices")
     count = int(head.get("NumberOfFrames") or 1)
@@ -188,9 +229,12 @@ def _frame(path: Path, index: int, head: Dataset, groups: Sequence[Any]) -> _Fra
         if numbers is None
     ]
     if position is None or direction is None or spacing is None:
-        raise ValueError(f"{path.name} has no {', '.join(missing)}, so it is not known where the slice lies")
+        flat = head.get("Modality") in _PROJECTIONS
+        cure = "; it looks like a projection, to be saved as 16-bit PNG" if flat else ""
+        raise ValueError(f"{path.name} has no {', '.join(missing)}, so it is not known where the slice lies{cure}")
     slope = value("RescaleSlope", "PixelValueTransformationSequence")
     intercept = value("RescaleIntercept", "PixelValueTransformationSequence")
+    thickness = value("SliceThickness", "PixelMeasuresSequence") or None
     return _Frame(
         path,
         index,
@@ -200,6 +244,7 @@ def _frame(path: Path, index: int, head: Dataset, groups: Sequence[Any]) -> _Fra
         rows=direction[3:] * spacing[0],
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
+        thickness=None if thickness is None else float(thickness),
     )
 
 
@@ -246,8 +291,9 @@ def _arranged(frames: list[_Frame]) -> tuple[list[_Frame], np.ndarray, np.ndarra
     _check_positions(frames, steps)
     remarks = []
     if len(frames) == 1:
-        step = first.normal
-        remarks.append("It has one slice only; its thickness is taken as 1 mm.")
+        step = first.normal * (first.thickness or 1.0)
+        source = "from its header" if first.thickness else "taken as 1 mm"
+        remarks.append(f"It has one slice only; its thickness of {first.thickness or 1:.3g} mm is {source}.")
     else:
         step = (last.position - first.position) / (len(frames) - 1)
     uneven = len(steps) > 0 and bool(np.abs(steps - np.median(steps)).max() > max(_EVEN * np.median(steps), 0.02))
@@ -267,7 +313,7 @@ def _arranged(frames: list[_Frame]) -> tuple[list[_Frame], np.ndarray, np.ndarra
     if uneven:
         edges = np.concatenate([[heights[0] - steps[0] / 2], heights[:-1] + steps / 2, [heights[-1] + steps[-1] / 2]])
         thickness = np.diff(edges) / steps.mean()
-    return frames, checked_affine(_LPS_TO_RAS @ affine), thickness, tuple(remarks)
+    return frames, checked_affine(LPS_TO_RAS @ affine), thickness, tuple(remarks)
 
 
 def _check_positions(frames: Sequence[_Frame], steps: np.ndarray) -> None:
@@ -308,9 +354,6 @@ def _check_line(frames: Sequence[_Frame], heights: np.ndarray, normal: np.ndarra
         raise ValueError(f"its slices are shifted sideways by up to {off:.3g} mm, so no volume can be made of them")
 
 
-# ---------------------------------------------------------------- pixels
-
-
 def _values(frames: Sequence[_Frame]) -> np.ndarray:
     """float32 ``[columns, rows, slices]``; a multi-frame file is decoded once."""
     values = np.empty((*frames[0].size, len(frames)), np.float32, order="F")
@@ -318,50 +361,11 @@ def _values(frames: Sequence[_Frame]) -> np.ndarray:
     for place, frame in enumerate(frames):
         places.setdefault(frame.path, []).append(place)
     for path, own in places.items():
-        pixels = _pixels(path)
+        pixels = read_pixels(path)
         for place in own:
             frame = frames[place]
             values[..., place] = pixels[frame.index].T * np.float32(frame.slope) + np.float32(frame.intercept)
     return values
-
-
-def _pixels(path: Path) -> np.ndarray:
-    """Stored values of a file, ``[frames, rows, columns]``. Raises ValueError naming the file and the cure."""
-    import pydicom
-
-    try:
-        data = pydicom.dcmread(path)
-        if "PixelData" not in data:
-            raise ValueError(f"{path} has no pixel data. Export the images, not only their headers.")
-        _check_decodable(path, data)
-        pixels = data.pixel_array
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise almost anything on damaged files
-        if str(error).startswith(str(path)):
-            raise
-        raise ValueError(f"{path}: its pixels cannot be read ({error}). Copy the file again.") from None
-    if data.get("PhotometricInterpretation") == "MONOCHROME1" and data.get("Modality") != "CT":
-        lowest = -(1 << (data.BitsStored - 1)) if data.PixelRepresentation else 0
-        pixels = (2 * lowest + (1 << data.BitsStored) - 1) - pixels.astype(np.int32)
-    return pixels.reshape(-1, *pixels.shape[-2:])
-
-
-def _check_decodable(path: Path, data: Dataset) -> None:
-    from pydicom.pixels.decoders.base import get_decoder
-
-    syntax = data.file_meta.TransferSyntaxUID
-    if not syntax.is_compressed or syntax.is_deflated:
-        return
-    try:
-        able = get_decoder(syntax).is_available
-    except NotImplementedError:
-        able = False
-    if not able:
-        raise ValueError(
-            f"{path} is compressed as {syntax.name}, which needs further packages: pip install 'semgan[dicom]' "
-            "(pylibjpeg), or export the series uncompressed."
-        )
 
 
 def _and_more(paths: Sequence[Path]) -> str:

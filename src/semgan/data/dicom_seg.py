@@ -1,19 +1,95 @@
-"""Masks as DICOM SEG beside the series that they were drawn on; needs the extra ``semgan[dicom]`` (highdicom)."""
+"""Masks as DICOM SEG, drawn on a DICOM series: written with the extra ``semgan[dicom]`` (highdicom), read without."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semgan.artifacts import temporary_beside
-from semgan.data.volumes import Volume
+from semgan.data.dicom import is_dicom
+from semgan.data.readers import decoded
+from semgan.data.volumes import LPS_TO_RAS, Volume
 
 _STRUCTURE = ("123037004", "SCT", "Anatomical Structure")  # category and, as names are free, type of every segment
 _AI = ("123109", "DCM", "Artificial Intelligence")
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
+    *("AccessionNumber", "ReferringPhysicianName"),
+)
+
+
+def referred_series(path: Path) -> str | None:
+    """SeriesInstanceUID of the images that a DICOM SEG is drawn on; None for files that are no SEG or do not say."""
+    import pydicom
+
+    if not is_dicom(path):
+        return None
+    try:
+        head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality", "ReferencedSeriesSequence"])
+        series = head.get("ReferencedSeriesSequence") if head.get("Modality") == "SEG" else None
+        return str(series[0].SeriesInstanceUID) if series else None
+    except MemoryError:
+        raise
+    except Exception:  # pydicom raises almost anything on damaged files, and these are no masks
+        return None
+
+
+def read_dicom_seg(path: Path, volume: Volume) -> np.ndarray:
+    """Segment numbers of a DICOM SEG, 0 where there is none: int32 of the volume's shape and order.
+
+    Raises FileNotFoundError; ValueError for damaged files, probabilities, segments that overlap, and slices that are
+    none of the volume's.
+    """
+    return decoded(path, lambda file: _drawn_on(volume, file))
+
+
+def _drawn_on(volume: Volume, path: Path) -> np.ndarray:
+    import pydicom
+
+    data = pydicom.dcmread(path)
+    kind = str(data.get("SegmentationType", ""))
+    if kind not in ("BINARY", "LABELMAP"):
+        raise ValueError(f"its segments are {kind or 'of no known type'}; expected BINARY or LABELMAP")
+    labels = np.zeros(volume.values.shape, np.int32)
+    pixels = data.pixel_array.reshape(-1, data.Rows, data.Columns)
+    for picture, (k, segment) in zip(pixels, _places(data, volume), strict=True):
+        layer = labels[..., k]
+        new = picture.T.astype(np.int32) * (segment if kind == "BINARY" else 1)
+        if ((layer > 0) & (new > 0)).any():
+            raise ValueError("its segments overlap, and a mask has one class per voxel; save them apart")
+        layer += new
+    return labels
+
+
+def _places(data: Any, volume: Volume) -> Iterator[tuple[int, int]]:
+    """The volume's slice and the segment number of every frame. Raises ValueError for frames that lie elsewhere."""
+    assert volume.positions is not None
+    flip = LPS_TO_RAS[:3, :3]
+    shared = data.SharedFunctionalGroupsSequence[0]
+
+    def item(frame: Any, group: str) -> Any:
+        return frame[group].value[0] if group in frame else shared[group].value[0] if group in shared else None
+
+    near = 0.1 * min(volume.spacing_mm)
+    for frame in data.PerFrameFunctionalGroupsSequence:
+        direction = np.array(item(frame, "PlaneOrientationSequence").ImageOrientationPatient, float)
+        rows, columns = (float(step) for step in item(frame, "PixelMeasuresSequence").PixelSpacing)
+        steps = flip @ np.column_stack([direction[:3] * columns, direction[3:] * rows])
+        position = flip @ np.array(item(frame, "PlanePositionSequence").ImagePositionPatient, float)
+        apart = np.linalg.norm(volume.positions - position, axis=1)
+        size = np.array([data.Columns, data.Rows])
+        off = np.abs((steps - volume.affine[:3, :2]) * size).max()
+        if tuple(size) != volume.values.shape[:2] or apart.min() > near or off > near:
+            raise ValueError(
+                f"its pictures of {data.Columns} x {data.Rows} px at {np.round(position, 1).tolist()} mm are no slices "
+                f"of its series ({volume.values.shape[0]} x {volume.values.shape[1]} px)"
+            )
+        identity = item(frame, "SegmentIdentificationSequence")
+        yield int(apart.argmin()), 0 if identity is None else int(identity.ReferencedSegmentNumber)
 
 
 def check_at_hand() -> None:
@@ -32,7 +108,7 @@ def write_dicom_seg(path: Path, labels: np.ndarray, volume: Volume, names: Seque
     if not volume.frames:
         raise ValueError("A DICOM SEG refers to DICOM images, and this volume has none.")
     files = list(dict.fromkeys(file for file, _ in volume.frames))
-    sources = [pydicom.dcmread(file) for file in files]
+    sources = [_completed(pydicom.dcmread(file, stop_before_pixels=True), volume) for file in files]
     # Several files hold one slice each and are in order; the frames of one file are put back into the file's order.
     order = np.arange(len(files)) if len(files) > 1 else np.argsort([frame for _, frame in volume.frames])
     if len(order) != len(volume.frames):
@@ -48,6 +124,16 @@ def write_dicom_seg(path: Path, labels: np.ndarray, volume: Volume, names: Seque
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _completed(head: Any, volume: Volume) -> Any:
+    """The header with what a SEG repeats and may be empty, and what the volume tells; exports often lack both."""
+    for name in _MAY_BE_EMPTY:
+        if name not in head:
+            setattr(head, name, "")
+    if "PixelSpacing" in head and not head.get("SliceThickness"):
+        head.SliceThickness = round(volume.spacing_mm[2], 6)
+    return head
 
 
 def _highdicom() -> Any:

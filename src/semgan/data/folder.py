@@ -26,10 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from semgan.artifacts import read_json
-from semgan.types import Case, LabelSpace
+from semgan.types import METRICS, Case, LabelSpace
 
 FORMAT = 1
-METRICS = ("dice", "jaccard", "miou")
 GROUP_COLUMNS = ("group", "patient")  # the first that the manifest has names a case's group
 IMAGE_FOLDERS = ("imagesTr", "imagesTs", "imagesUn")
 LABEL_FOLDERS = {"imagesTr": "labelsTr", "imagesTs": "labelsTs"}
@@ -86,7 +85,7 @@ class Dataset:
 
     @property
     def metric(self) -> str:
-        """The metric of the task: dice, jaccard or miou; the splits' protocol goes before dataset.json."""
+        """The metric of the task, one of METRICS; the splits' protocol goes before dataset.json."""
         return self.splits.get("metric", self.description.metric)
 
     @cached_property

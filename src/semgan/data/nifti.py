@@ -10,14 +10,13 @@ import numpy as np
 
 from semgan.artifacts import temporary_beside
 from semgan.data.readers import decoded
-from semgan.data.volumes import Volume, checked_affine
+from semgan.data.volumes import Grid, Volume, change_of_storage, checked_affine, farthest_mm, is_sheared
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}  # millimetres and unknown units: 1
-_TOLERANCE = 0.01  # of a voxel: two volumes further apart lie in different places
 _FREE_TEXT = ("descrip", "aux_file", "intent_name", "intent_code", "intent_p1", "intent_p2", "intent_p3")
 
 
@@ -85,31 +84,18 @@ def _write(path: Path, values: np.ndarray, like: Volume) -> None:
         partial.unlink(missing_ok=True)
 
 
-def check_same_geometry(prediction: Path, label: Path) -> tuple[float, ...] | None:
-    """Spacing in mm along the stored axes of two NIfTI masks of one shape and one place; None for two pictures.
+def common_grid(prediction: Path, label: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of two NIfTI masks of the same voxels: the prediction's `change_of_storage` to the label's, the label's affine.
 
-    Raises ValueError for volumes of other shapes or places, and for a volume beside a picture.
+    None for two pictures. Raises ValueError for volumes of other shapes or places, and for a volume beside a picture.
     """
     volumes = [nifti_suffix(path) is not None for path in (prediction, label)]
     if not any(volumes):
         return None
     if not all(volumes):
         raise ValueError(f"{prediction} and {label} cannot be compared: one is a volume, the other a picture.")
-    (shape, affine), (true_shape, true_affine) = (decoded(path, _geometry) for path in (prediction, label))
-    if shape != true_shape:
-        sizes = [" x ".join(map(str, size)) for size in (shape, true_shape)]
-        raise ValueError(
-            f"{prediction} has {sizes[0]} voxels but {label} has {sizes[1]}; predictions must have the shape of their "
-            "labels."
-        )
-    corners = np.array([[i, j, k, 1] for i in (0, shape[0]) for j in (0, shape[1]) for k in (0, shape[2])], float)
-    apart = np.linalg.norm((affine - true_affine) @ corners.T, axis=0).max()
-    if apart > _TOLERANCE * np.linalg.norm(true_affine[:3, :3], axis=0).min():
-        raise ValueError(
-            f"{prediction} and {label} lie in different places: up to {apart:.3g} mm apart. Segment the volume that "
-            "the label was drawn on, or resample one onto the other."
-        )
-    return tuple(float(step) for step in np.linalg.norm(true_affine[:3, :3], axis=0))
+    grid, like = (Grid(path, *read_geometry(path)) for path in (prediction, label))
+    return change_of_storage(grid, like), like.affine
 
 
 def _open(path: Path) -> Any:
@@ -141,9 +127,20 @@ def _decode(path: Path) -> Volume:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite (NaN or infinity); replace them first")
     header = image.header
-    placed = header["qform_code"] > 0 or header["sform_code"] > 0
-    remarks = () if placed else ("its header does not say how it lies in space; taken as NIfTI's default",)
-    return Volume(values.reshape(shape), affine, header=header.copy(), warnings=remarks)
+    return Volume(values.reshape(shape), affine, header=header.copy(), warnings=_remarks(header))
+
+
+def _remarks(header: Any) -> tuple[str, ...]:
+    """What the header leaves open about the place in space."""
+    has_qform, has_sform = header["qform_code"] > 0, header["sform_code"] > 0
+    if not (has_qform or has_sform):
+        return ("its header does not say how it lies in space; taken as NIfTI's default",)
+    if has_qform and has_sform:
+        step = float(np.min(header.get_zooms()[:3]))
+        apart = farthest_mm(header.get_qform(), header.get_sform(), header.get_data_shape()[:3])
+        if apart > step:
+            return (f"its header gives two places in space, up to {apart:.3g} mm apart; the sform is taken",)
+    return ()
 
 
 def _geometry_only(header: Nifti1Header) -> Nifti1Header:
@@ -164,14 +161,9 @@ def _new_header(like: Volume) -> Nifti1Header:
 
     image = nibabel.Nifti1Image(np.broadcast_to(np.uint8(0), like.values.shape), None)
     image.set_sform(like.affine, code=1)
-    if not _is_sheared(like.affine):  # a qform holds rotations only
+    if not is_sheared(like.affine):  # a qform holds rotations only
         image.set_qform(like.affine, code=1)
     else:
         image.header.set_zooms(like.spacing_mm)
     image.header.set_xyzt_units("mm")
     return image.header
-
-
-def _is_sheared(affine: np.ndarray) -> bool:
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4)

@@ -17,6 +17,7 @@ from semgan.data.png16 import is_deep_colour_png, read_deep_colour_png
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 Answer = TypeVar("Answer")
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
+_FEW = 1 << 16  # values of a mask that a table may list
 _MOST_BETWEEN = 0.05  # share of pixels between dark and bright above which a picture is no binary mask
 
 
@@ -76,6 +77,18 @@ def read_foreground(path: Path) -> np.ndarray:
             "picture. Replace the file, or take it out of the folder."
         )
     return bright > 0.5 * brightest
+
+
+def values_in(labels: np.ndarray) -> list[int]:
+    """The different values of an array of whole numbers, in order; without sorting all of it, as volumes are large."""
+    if labels.size == 0:
+        return []
+    low, high = int(labels.min()), int(labels.max())
+    if high - low > _FEW:
+        return np.unique(labels).tolist()
+    seen = np.zeros(high - low + 1, bool)
+    seen[labels.ravel(order="K") - low] = True
+    return (np.flatnonzero(seen) + low).tolist()
 
 
 def _guarded(path: Path, decode, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> np.ndarray:  # noqa: ANN001

@@ -59,6 +59,9 @@ _NLM_CITATION = (
     "Jaeger et al., Two public chest X-ray datasets for computer-aided screening of pulmonary diseases, QIMS 2014; "
     "Candemir et al., Lung segmentation in chest radiographs using anatomical atlases, IEEE TMI 2014"
 )
+_WATERLOO = (
+    "https://uwaterloo.ca/vision-image-processing-lab/sites/ca.vision-image-processing-lab/files/uploads/files/"
+)
 _BOX = "https://nihcc.box.com/shared/static/"  # the list of the publisher's own batch_download_zips.py
 
 
@@ -75,12 +78,12 @@ SETS: dict[str, DataSet] = {
                 "Shiraishi et al., Development of a digital image database for chest radiographs, AJR 2000; "
                 "van Ginneken et al., Segmentation of anatomical structures in chest radiographs, MedIA 2006"
             ),
-            layout="*.IMG (2048 x 2048, 12 bit, big-endian) or PNG conversions; masks fold1/masks/..., fold2/masks/...",
+            layout="*.IMG (2048 x 2048, 12 bit, big-endian) or PNG conversions; fold1/masks/left lung/*.gif, ...",
             about_gb=2.0,
             steps=(
-                "Register at http://db.jsrt.or.jp/eng.php and download the 247 images (JPCLN*.IMG, JPCNN*.IMG).",
-                "Go to https://www.isi.uu.nl/Research/Databases/SCR/, page 'download', and get the SCR masks.",
-                "Unpack both into one folder: the .IMG files, and SCR's fold1 and fold2 beside them.",
+                "Register at http://db.jsrt.or.jp/eng.php and download All247images.zip (JPCLN*.IMG, JPCNN*.IMG).",
+                "Download the SCR masks (or landmarks) from https://zenodo.org/records/7056076, where they moved from "
+                "https://www.isi.uu.nl/Research/Databases/SCR/.",
             ),
         ),
         DataSet(
@@ -109,7 +112,6 @@ SETS: dict[str, DataSet] = {
             archives=(Archive(_NLM + "ChinaSet_AllFiles.zip", "ChinaSet_AllFiles"),),
             steps=(
                 "Sign in at https://www.kaggle.com/yoctoman/shcxr-lung-mask and download the masks (*_mask.png).",
-                "Unpack them into the folder mask beside ChinaSet_AllFiles.",
             ),
         ),
         DataSet(
@@ -150,17 +152,16 @@ SETS: dict[str, DataSet] = {
             name="xlsor",
             task="chest-xray",
             title="NIH chest X-rays with lung masks of XLSor (100)",
-            page="https://github.com/rsummers11/XLSor",
+            page="https://github.com/rsummers11/CADLab/tree/master/Lung_Segmentation_XLSor",
             licence="as stated on the page; the images are ChestX-ray14's",
             citation=(
                 "Tang et al., XLSor: a robust and accurate lung segmentor on chest X-rays using criss-cross attention "
                 "and customized radiorealistic abnormalities generation, MIDL 2019"
             ),
-            layout="the images and masks of the NIH part, one mask per image",
+            layout="XLSor_data/data/NIH/images/*.png and NIH/masks/*_mask.png; its folder Augmentation is left alone",
             about_gb=None,
             steps=(
                 "Open https://nihcc.box.com/s/r8kf5xcthjvvvf6r7l1an99e1nj4080m (the page links it); download the data.",
-                "Unpack the annotated NIH data (100 images and masks); the augmented data is not needed.",
             ),
         ),
         DataSet(
@@ -260,7 +261,7 @@ SETS: dict[str, DataSet] = {
             about_gb=None,
             steps=(
                 "Ask for the download on https://www.fc.up.pt/addi/ph2%20database.html (a short form).",
-                "Unpack PH2Dataset (a rar archive: any unarchiver) and keep its folder tree as it is.",
+                "Unpack PH2Dataset.rar by hand (7-Zip, unar: `semgan data unpack` takes no RAR); keep its folder tree.",
             ),
         ),
         DataSet(
@@ -275,9 +276,9 @@ SETS: dict[str, DataSet] = {
             ),
             layout="Skin Image Data Set-*/.../*_orig.jpg and *_contour.png",
             about_gb=None,
-            steps=(
-                "Open the page and download both skin image data sets (set 1 and set 2).",
-                "Unpack both into one folder and keep their folder trees as they are.",
+            archives=tuple(
+                Archive(f"{_WATERLOO}skin_image_data_set-{number}.zip", f"skin_image_data_set-{number}")
+                for number in (1, 2)
             ),
         ),
         DataSet(
@@ -292,7 +293,6 @@ SETS: dict[str, DataSet] = {
             steps=(
                 "Register at https://competitions.codalab.org/competitions/17094, accept the terms of the challenge.",
                 "Under 'Participate', download both training batches and the test data.",
-                "Unpack the training volumes and segmentations into one folder, the test volumes into another.",
             ),
         ),
         DataSet(
@@ -327,7 +327,7 @@ SETS: dict[str, DataSet] = {
             about_gb=None,
             steps=(
                 "Open https://github.com/switchablenorms/CelebAMask-HQ, section 'Downloads', and follow a link there.",
-                "Unpack CelebAMask-HQ.zip (if it asks for a password, the form on that page gives it).",
+                "If CelebAMask-HQ.zip asks for a password, unpack it by hand; the form on that page gives it.",
             ),
         ),
         DataSet(
@@ -337,12 +337,22 @@ SETS: dict[str, DataSet] = {
             page="https://github.com/NVlabs/metfaces-dataset",
             licence="CC BY-NC 2.0 by NVIDIA Corporation (the pictures of the Metropolitan Museum of Art are CC0)",
             citation="Karras et al., Training generative adversarial networks with limited data, NeurIPS 2020",
-            layout="images/NNN-NN.png; masks that you have of some of them in a folder of their own",
+            layout="images/NNN-NN.png; no masks: these are metfaces40",
             about_gb=1.6,
             steps=(
                 "Open https://github.com/NVlabs/metfaces-dataset and follow its Google Drive link 'images' (1.6 GB).",
-                "Unpack into one folder. The set has no masks: the paper's 40 were drawn by its authors.",
             ),
+        ),
+        DataSet(
+            name="metfaces40",
+            task="faces",
+            title="MetFaces-40, the paper's own masks of 8 classes for 40 of MetFaces",
+            page="https://github.com/nv-tlabs/semanticGAN_code#dataset",
+            licence="CC BY-NC 4.0 by NVIDIA Corporation",
+            citation="Li, Yang, Kreis, Torralba, Fidler, Semantic segmentation with generative models, CVPR 2021",
+            layout="images and their label masks (values 0 to 7) in two folders beside each other: image(s), label(s)",
+            about_gb=None,
+            steps=("Open the page, section 'Dataset', and follow its Google Drive link; download images and masks.",),
         ),
     )
 }

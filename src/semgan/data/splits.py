@@ -243,7 +243,11 @@ def _one_of_each_group_first(stems: Sequence[str], group_of: Callable[[str], str
 
 
 def _validation(dataset: Dataset, group_of: Callable[[str], str], share: float) -> list[str]:
-    """Whole groups of the labelled images outside the test list, until the share is reached."""
+    """Whole groups of the labelled images outside the test list, until the share is reached.
+
+    In the order of the stems' hashes: training scores the first ones only, and the first of a sorted list may be the
+    slices of a single volume.
+    """
     test = set(dataset.splits.get("test", []))
     stems = [stem for stem in dataset.splits.get("pool", dataset.files["imagesTr"]) if stem not in test]
     wanted, chosen = round(share * len(stems)), []
@@ -251,7 +255,7 @@ def _validation(dataset: Dataset, group_of: Callable[[str], str], share: float) 
     for members in _members(stems, group_of, "validation"):
         if len(chosen) + len(members) <= wanted and group_of(members[0]) not in test_groups:
             chosen += members
-    return sorted(chosen)
+    return sorted(chosen, key=lambda stem: _rank("validation order", stem))
 
 
 def _refuse_shared_groups(dataset: Dataset, lists: SplitLists, group_of: Callable[[str], str]) -> None:

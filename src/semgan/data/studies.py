@@ -24,6 +24,11 @@ class Study:
     files: tuple[Path, ...]
     series: Series | None = None
 
+    @property
+    def place(self) -> Path:
+        """The file, or the folder of the series, for messages."""
+        return self.files[0] if self.series is None else self.series.folder
+
     def read(self) -> Volume:
         return read_volume(self.files[0]) if self.series is None else self.series.read()
 

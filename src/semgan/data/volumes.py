@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from nibabel.nifti1 import Nifti1Header
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's world -> NIfTI's, and back
+_TOLERANCE = 0.1  # of a voxel: two volumes further apart lie in different places
+_AS_STORED = np.array([[0.0, 1], [1, 1], [2, 1]])  # nibabel's orientation that changes nothing
 _DISPLAY = ("L", "P", "S")  # stored axes as an axial picture is shown: columns to the left, rows to the back, slices up
 
 
@@ -25,6 +28,7 @@ class Volume:
     header:       of the NIfTI file it came from; None for DICOM
     thickness:    ``[k]`` extent of each stored k relative to the affine's, where uneven (DICOM); None: all 1
     frames:       file and frame number of each stored k (DICOM)
+    positions:    ``[k, 3]`` where the first voxel of each stored k lies (DICOM); None: as the affine says
     warnings:     what a user should know about the geometry
     """
 
@@ -34,6 +38,7 @@ class Volume:
     header: Nifti1Header | None = None
     thickness: np.ndarray | None = None
     frames: tuple[tuple[Path, int], ...] = ()
+    positions: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -66,6 +71,55 @@ def axial(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return turned.transpose(2, 1, 0)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of a file lie: its shape ``[i, j, k]``, and its affine to millimetres."""
+
+    file: Path
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+
+def change_of_storage(grid: Grid, like: Grid) -> np.ndarray:
+    """The orientation change, as nibabel writes it, from one grid's stored order to that of ``like``.
+
+    Raises ValueError where they are not the same voxels: others in number, or further apart than a tenth of a voxel.
+    """
+    from nibabel.orientations import inv_ornt_aff, io_orientation, ornt_transform
+
+    turned = ornt_transform(io_orientation(grid.affine), io_orientation(like.affine))
+    nearest = np.inf
+    for change in (_AS_STORED, turned):
+        if tuple(grid.shape[axis] for axis in np.argsort(change[:, 0])) == like.shape:
+            apart = farthest_mm(grid.affine @ inv_ornt_aff(change, grid.shape), like.affine, like.shape)
+            if apart <= _TOLERANCE * np.linalg.norm(like.affine[:3, :3], axis=0).min():
+                return change
+            nearest = min(nearest, apart)
+    if nearest == np.inf:
+        sizes = [" x ".join(map(str, shape)) for shape in (grid.shape, like.shape)]
+        raise ValueError(
+            f"{grid.file} has {sizes[0]} voxels but {like.file} has {sizes[1]}; a mask must have its "
+            "volume's shape."
+        )
+    raise ValueError(
+        f"{grid.file} and {like.file} lie in different places: up to {nearest:.3g} mm apart. Take the mask that was "
+        "made on this volume, or resample one onto the other."
+    )
+
+
+def stored_like(values: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """``[i, j, k]`` after a `change_of_storage`; a view."""
+    from nibabel.orientations import apply_orientation
+
+    return apply_orientation(values, change)
+
+
+def farthest_mm(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """How far the corners of two volumes of one shape lie apart at most."""
+    corners = np.array([[i, j, k, 1] for i in (0, shape[0]) for j in (0, shape[1]) for k in (0, shape[2])], float)
+    return float(np.linalg.norm((affine - other) @ corners.T, axis=0).max())
+
+
 def axial_slices(shape: tuple[int, ...], affine: np.ndarray) -> int:
     """How many slices `axial` gives of a volume ``shape``."""
     return len(axial(np.broadcast_to(np.uint8(0), shape), affine))
@@ -77,3 +131,9 @@ def checked_affine(affine: np.ndarray) -> np.ndarray:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise ValueError(f"its affine places no voxels in space: {affine[:3].tolist()}")
     return affine
+
+
+def is_sheared(affine: np.ndarray) -> bool:
+    """Whether the stored axes are not at right angles, as behind a tilted gantry."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4)

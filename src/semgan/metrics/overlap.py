@@ -24,15 +24,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semgan.types import IGNORE
-
-Metric = Literal["dice", "jaccard", "miou", "miou-per-case"]
-METRICS: tuple[str, ...] = get_args(Metric)
+from semgan.types import IGNORE, METRICS
 
 
 @dataclass(frozen=True)
@@ -83,14 +79,21 @@ def count(prediction: ArrayLike, truth: ArrayLike, classes: int) -> Counts:
     predicted, true = np.asarray(prediction), np.asarray(truth)
     if predicted.shape != true.shape:
         raise ValueError(f"Prediction {predicted.shape} and truth {true.shape} differ in size; they must be equal.")
+    # Slice by slice, as a volume at once would take many times its size.
+    pairs = [(predicted, true)] if true.ndim < 3 else zip(predicted.T, true.T, strict=True)
+    both = sum((_joint(*pair, classes) for pair in pairs), np.zeros((classes, classes), np.int64))
+    return Counts(both.diagonal()[None].copy(), both.sum(axis=0)[None], both.sum(axis=1)[None])
+
+
+def _joint(predicted: NDArray, true: NDArray, classes: int) -> NDArray[np.int64]:
+    """How many elements have which truth and which prediction, ``[classes, classes]``. Raises as `count`."""
     kept = true != IGNORE
     predicted, true = predicted[kept].astype(np.int64), true[kept].astype(np.int64)
     for name, values in (("prediction", predicted), ("truth", true)):
         if values.size and (values.min() < 0 or values.max() >= classes):
             wrong = sorted({int(v) for v in np.unique(values) if v < 0 or v >= classes})
             raise ValueError(f"The {name} has values {wrong} outside the classes 0 to {classes - 1}.")
-    both = np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-    return Counts(both.diagonal()[None].copy(), both.sum(axis=0)[None], both.sum(axis=1)[None])
+    return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def concatenate(parts: Iterable[Counts]) -> Counts:

@@ -26,6 +26,7 @@ def score_cases(
     classes: int,
     device: str | object = "cpu",
     batch: int = 64,
+    groups: Sequence[str] | None = None,
 ) -> float:
     """Mean over the foreground classes of the metric; every image is a case, mIoU pools all of them.
 
@@ -33,6 +34,7 @@ def score_cases(
     images:        uint8 ``[cases, channels, size_px, size_px]``
     truths:        one label map per case, ``[cases, size_px, size_px]`` or each at its own size: then the probabilities
                    are resized to it (bilinear) before the most probable class is taken
+    groups:        the patient of every image, where a patient is a case (slices of volumes); None: every image is one
     Raises ValueError for no case, unequal numbers and values outside the classes.
     """
     import torch
@@ -46,7 +48,8 @@ def score_cases(
             found = probabilities(block.float() / 127.5 - 1)
             for truth, own in zip(truths[first : first + batch], found, strict=True):
                 parts.append(overlap.count(_label_map(own, np.asarray(truth).shape), truth, classes))
-    return overlap.overall(overlap.concatenate(parts), metric)
+    counts = overlap.concatenate(parts)
+    return overlap.overall(counts if groups is None else counts.pooled_by(groups)[1], metric)
 
 
 def _label_map(probabilities: Tensor, shape: tuple[int, ...]) -> np.ndarray:

@@ -203,7 +203,8 @@ def _paint_bars(
 
 
 def metric_title(metric: str) -> str:
-    return {"dice": "Dice", "jaccard": "Jaccard index", "miou": "mIoU"}.get(metric, metric)
+    titles = {"dice": "Dice", "jaccard": "Jaccard index", "miou": "mIoU", "miou-per-case": "mIoU per image"}
+    return titles.get(metric, metric)
 
 
 def _paint_classes(figure: Figure, record: Record, y: float, left: float) -> None:

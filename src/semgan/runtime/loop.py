@@ -189,7 +189,8 @@ def run_stage(
             finished = seen >= stage.total_images
             if finished or _due(before, seen, settings.log_every_images):
                 diary.write(seen)
-            if preview and (finished or _due(before, seen, settings.preview_every_images)):
+            every = settings.preview_every_images
+            if preview and every is not None and (finished or _due(before, seen, every)):
                 row = {"stage": stage.name, "images_seen": seen, "seconds": round(time.time(), 3)}
                 run.append_metrics(row | dict(preview(seen)))
                 diary.since = time.monotonic()

@@ -14,7 +14,6 @@ from semgan import artifacts
 from semgan.data.transforms import to_unit
 from semgan.job import TrainingJob
 from semgan.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
-from semgan.metrics.validation import score_cases
 from semgan.models.discriminators import ImageCritic
 from semgan.models.encoder import Encoder
 from semgan.models.lpips_weights import build_perceptual
@@ -191,17 +190,11 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> tuple[int | None, dict
         return None, {}
     limit = job.settings.inversion.steps
     candidates = tuple(sorted({step for step in CANDIDATE_STEPS if step <= limit} | {limit}))
-    assert job.validation.label_maps is not None
-    count = job.settings.run.validation_cases
-    images = np.asarray(job.images[job.validation.rows[:count]])
-    truths = job.validation.label_maps[:count]
+    images = job.validation_images
     found = model.segment_batch(to_unit(torch.from_numpy(images)), steps=limit, snapshot_steps=candidates)
     scores: dict[str, float] = {}
     for step in candidates:
-        snapshot = found.snapshots[step]
-        scores[f"steps_{step}"] = score_cases(
-            _replay(snapshot), images, truths, job.settings.metric, classes=job.labels.classes, batch=len(images)
-        )
+        scores[f"steps_{step}"] = job.validate(_replay(found.snapshots[step]), batch=len(images))
     job.run.truncate_metrics("inversion", -1)  # of an earlier call
     job.run.append_metrics(
         {"stage": "inversion", "images_seen": len(images), "seconds": 0.0}

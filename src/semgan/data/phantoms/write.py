@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,11 +61,9 @@ def write_phantom_dataset(
     check_request(family, None, size_px)
     out = Path(out)
     record = {"drawing_version": DRAWING_VERSION, "family": family, "size_px": size_px, "seed": seed, **counts}
-    if _is_there(out, record):
+    if is_there(out, record):
         return out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with building_folder(out, record) as building:
         jobs = list(_jobs(family, counts, seed))
         for folder in sorted({str(Path(name).parent) for job in jobs for name in (job.image, job.label) if name}):
             (building / folder).mkdir(parents=True, exist_ok=True)
@@ -72,13 +71,23 @@ def write_phantom_dataset(
         for done, _ in enumerate(_each(draw, jobs, workers), start=1):
             if progress is not None:
                 progress(done, len(jobs))
-        _write_lists(building, family, counts, record)
+        _write_lists(building, family, counts)
+    return out
+
+
+@contextmanager
+def building_folder(out: Path, record: dict) -> Iterator[Path]:
+    """A folder to fill, which becomes ``out`` with its record where all went well, and goes where not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield building
+        (building / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         building.chmod(0o755)  # mkdtemp's own is for the owner alone
         os.replace(building, out)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    return out
 
 
 def _check_counts(counts: dict[str, int], seed: int, workers: int) -> None:
@@ -91,7 +100,7 @@ def _check_counts(counts: dict[str, int], seed: int, workers: int) -> None:
         raise ValueError(f"seed is 0 or more and workers 1 or more; got seed={seed}, workers={workers}.")
 
 
-def _is_there(out: Path, record: dict) -> bool:
+def is_there(out: Path, record: dict) -> bool:
     """Whether ``out`` already holds exactly this data set; an error where it holds another or anything else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
@@ -105,10 +114,14 @@ def _is_there(out: Path, record: dict) -> bool:
     raise FileExistsError(f"{out} holds {what}; choose another folder or remove this one.")
 
 
-def _phantom_seed(seed: int, role: str, index: int) -> int:
+def phantom_seed(seed: int, role: int, index: int) -> int:
     """A seed of its own for every phantom of every role."""
-    words = np.random.SeedSequence((seed, ROLES.index(role), index)).generate_state(2, np.uint32)
+    words = np.random.SeedSequence((seed, role, index)).generate_state(2, np.uint32)
     return (int(words[0]) << 32) | int(words[1])
+
+
+def _phantom_seed(seed: int, role: str, index: int) -> int:
+    return phantom_seed(seed, ROLES.index(role), index)
 
 
 def _jobs(family: str, counts: dict[str, int], seed: int) -> Iterator[Job]:
@@ -151,7 +164,7 @@ def _write_one(folder: Path, family: str, size_px: int, job: Job) -> None:
         Image.fromarray(label).save(folder / job.label)
 
 
-def _write_lists(folder: Path, family: str, counts: dict[str, int], record: dict) -> None:
+def _write_lists(folder: Path, family: str, counts: dict[str, int]) -> None:
     with open(folder / "manifest.csv", "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("stem", "set", "group"))
@@ -160,4 +173,3 @@ def _write_lists(folder: Path, family: str, counts: dict[str, int], record: dict
                 rows.writerow((_stem(role, index), set_name, f"{role}_person_{index:05d}"))
     classes = {"classes": {str(value): name for value, name in enumerate(CLASSES[family])}}
     (folder / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
-    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -138,7 +138,10 @@ def find_chest14(files: Sequence[Path]) -> Finding:
             finding.used.add(file)
     patients: dict[str, str] = {}
     for table in tables if pictures else ():
-        patients |= _read_patients(table)
+        try:
+            patients |= _read_patients(table)
+        except (ValueError, OSError) as error:
+            finding.problems.append(str(error))
         finding.used.add(table)
     finding.leave_out("images of the table that are not here", len(patients.keys() - pictures.keys()))
     finding.sources = [Source(stem, "", file) for stem, file in pictures.items()]
@@ -147,11 +150,16 @@ def find_chest14(files: Sequence[Path]) -> Finding:
 
 
 def _read_patients(table: Path) -> dict[str, str]:
-    with open(table, newline="", encoding="utf-8-sig") as lines:
+    with open(table, newline="", encoding="utf-8-sig", errors="replace") as lines:
         rows = csv.DictReader(lines)
         if not {"Image Index", "Patient ID"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{table} lacks the columns 'Image Index' and 'Patient ID'; is it another table?")
-        return {Path(row["Image Index"]).stem: f"{int(row['Patient ID']):08d}" for row in rows}
+        try:
+            return {Path(row["Image Index"]).stem: f"{int(row['Patient ID']):08d}" for row in rows}
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{table}, line {rows.line_num}: a file and a patient's number were expected; download the table again."
+            ) from None
 
 
 def _note_patients(finding: Finding, patients: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -24,10 +24,12 @@ from semgan.data.cache import open_cache
 from semgan.data.folder import FORMAT, IMAGE_FOLDERS, LABEL_FOLDERS, Dataset, read_object
 from semgan.data.parallel import Progress, each
 from semgan.data.prepare.classes import ClassRule, Names, Values, decide_classes
+from semgan.data.prepare.held_out import link_test_sets
 from semgan.data.prepare.inventory import Inventory, PlainFolders, Source, take_inventory
+from semgan.data.prepare.own_volumes import are_volumes, take_volumes
 from semgan.data.prepare.pictures import Conversion, Found, convert, failed_conversion, failed_survey, survey
 from semgan.data.prepare.slices import check_volume, each_source, keep_volume
-from semgan.data.splits import write_protocol
+from semgan.data.splits import COUNTED_IN, write_protocol
 from semgan.types import IGNORE
 
 SHOWN_PROBLEMS = 100
@@ -67,6 +69,8 @@ def prepare_folder(
 ) -> Report:
     """Write the dataset folder ``out`` from plain folders of PNG, JPEG, TIFF or BMP; masks belong to images by stem.
 
+    Or of volumes, see `semgan.data.prepare.own_volumes`: slices to train on, whole volumes to test on.
+
     classes:        names, {value: name}, or a JSON file of either
     mapping:        {mask value: class index or "ignore"}, a list, or a JSON file of either; ignore: values left out.
                     Without classes and mapping, masks of {0, 255} or of {0, 1, 2, ...} are accepted.
@@ -78,7 +82,8 @@ def prepare_folder(
     """
     optional = (None if folder is None else Path(folder) for folder in (unlabelled, test_images, test_labels))
     folders = PlainFolders(Path(images), Path(labels), *optional)
-    inventory = take_inventory(folders, Path(manifest) if manifest else None)
+    take = take_volumes if are_volumes(folders.images) else take_inventory
+    inventory = take(folders, Path(manifest) if manifest else None)
     return prepare_inventory(
         inventory,
         out,
@@ -147,16 +152,19 @@ def _check(
     whole = [(source, one) for source, one in found if not one.problems]
     seen = {source.scan for source in paired}
     tests = [volume for volume in inventory.volumes if volume.scan not in seen]
-    for told in each(check_volume, tests, workers=workers, progress=progress, what="checking volumes", chunk=1):
-        problems += told
+    looks = each(check_volume, tests, workers=workers, progress=progress, what="checking volumes", chunk=1)
+    drawn = [(source.labels[0], one.values) for source, one in whole]
+    for volume, told in zip(tests, looks, strict=True):
+        problems += told.problems
+        drawn.append((volume.scan.files[-1], told.values))
     channels = _decide_channels(whole, problems)
-    values = sorted({value for _, one in whole for value in one.values})
+    values = sorted({value for _, held in drawn for value in held})
     rule = None
     if values:
         try:
             rule = decide_classes(values, classes, mapping, ignore)
         except (ValueError, FileNotFoundError) as error:
-            problems.append(f"{error}{_examples(whole, values)}")
+            problems.append(f"{error}{_examples(drawn, values)}")
     if problems:
         # Only now are the images without masks decoded twice: everything wrong is to be told in one go.
         bare = [source for source in inventory.sources if source.label is None]
@@ -173,9 +181,9 @@ def _message(problems: Sequence[str]) -> str:
     return f"The dataset was not made; {len(problems)} problem(s):\n{shown}{more}"
 
 
-def _examples(whole: list[tuple[Source, Found]], values: Sequence[int]) -> str:
+def _examples(drawn: Sequence[tuple[Path, Sequence[int]]], values: Sequence[int]) -> str:
     """Where unusual values occur: the first mask of the rarest ones."""
-    holders = {value: [source.label for source, one in whole if value in one.values] for value in values[:300]}
+    holders = {value: [file for file, held in drawn if value in held] for value in values[:300]}
     rare = sorted(holders, key=lambda value: (len(holders[value]), value))[:5]
     return " Examples: " + "; ".join(f"{value} in {holders[value][0]}" for value in rare) + "."
 
@@ -198,26 +206,44 @@ def _decide_channels(whole: list[tuple[Source, Found]], problems: list[str]) -> 
 
 
 def _write(growing: Path, inventory: Inventory, plan: _Plan, workers: int | None, progress: Progress | None) -> str:
-    """Convert and write all images and masks; returns the sha256 of their pixels."""
+    """Convert and write all images and masks; returns the sha256 of their pixels. Sources left out go from the list."""
     for name in (*IMAGE_FOLDERS, *LABEL_FOLDERS.values()):
         (growing / name).mkdir()
-    job = partial(convert, Conversion(growing, plan.channels, plan.rule.table, inventory.file_ending))
+    conversion = Conversion(
+        growing, plan.channels, plan.rule.table, inventory.file_ending, unlabelled_px=inventory.unlabelled_px
+    )
+    job = partial(convert, conversion)
     write = partial(each_source, job, failed=failed_conversion, workers=workers, progress=progress)
     sources = write(inventory.sources, what="writing the dataset")
-    keep, kept = partial(keep_volume, growing), inventory.volumes
+    keep, kept = partial(keep_volume, growing, plan.rule.table), inventory.volumes
     volumes = each(keep, kept, workers=workers, progress=progress, what="writing test volumes", chunk=1)
-    digest, problems = hashlib.sha256(), []
-    for one in chain((written for _, written in sources), volumes):
+    digest, problems, broken = hashlib.sha256(), [], {}
+    for source, one in chain(sources, ((None, written) for written in volumes)):
+        if one.problems and inventory.leaves_out_broken and source is not None and source.folder == "imagesUn":
+            broken[source.stem] = one.problems[0]
+            continue
         problems += one.problems
         inventory.warnings += one.warnings[: max(0, 20 - len(inventory.warnings))]
         digest.update(one.sha256)
     if problems:
         raise ValueError(_message(problems))
+    _leave_out(inventory, broken)
     return digest.hexdigest()
 
 
+def _leave_out(inventory: Inventory, broken: Mapping[str, str]) -> None:
+    """Take unlabelled sources (stem -> problem), and all slices of their volumes, out of the inventory, and say so."""
+    scans = {source.scan for source in inventory.sources if source.stem in broken} - {None}
+    inventory.sources = [
+        source for source in inventory.sources if source.stem not in broken and source.scan not in scans
+    ]
+    inventory.warnings += [f"left out: {problem}" for problem in list(broken.values())[:SHOWN_PROBLEMS]]
+    if broken:
+        inventory.warnings.append(f"{len(broken)} unlabelled file(s) cannot be used and were left out; see above.")
+
+
 def _write_lists(growing: Path, inventory: Inventory) -> None:
-    """manifest.csv for the cases at hand, and splits.json where manifest or protocol name lists."""
+    """manifest.csv for the cases at hand; splits.json and test sets where manifest or protocol name them."""
     stems = {source.stem for source in inventory.sources}
     rows = {stem: row for stem, row in inventory.columns.items() if stem in stems}
     if rows:
@@ -232,10 +258,13 @@ def _write_lists(growing: Path, inventory: Inventory) -> None:
         lists["pool"] = [stem for stem in training if set_of[stem] not in held_out]
     if inventory.protocol is not None:
         lists["metric"] = inventory.protocol.metric
+    if inventory.counted_in is not None:
+        lists[COUNTED_IN] = inventory.counted_in
     if lists:
         write_json(growing / "splits.json", lists)
     if inventory.protocol is not None:
         write_protocol(growing, inventory.protocol)
+        link_test_sets(growing, inventory)
 
 
 def _csv_line(values: Sequence[str]) -> str:
@@ -294,6 +323,10 @@ def _is_running(process: str) -> bool:
 def _request(inventory: Inventory, classes: Any, mapping: Any, ignore: Collection[int]) -> str:
     """sha256 of everything the result depends on: names, sizes and times of files, and the options' content."""
     digest = hashlib.sha256()
+    known = {file for source in inventory.sources for file in (source.image, *source.labels)}
+    scans = dict.fromkeys(source.scan for source in inventory.sources if source.scan is not None)
+    for file in (file for scan in scans for file in scan.files if file not in known):
+        digest.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode())
     for source in inventory.sources:
         states = [(state.st_size, state.st_mtime_ns) for state in map(Path.stat, (source.image, *source.labels))]
         digest.update(f"{source.folder}/{source.stem} {states}\n".encode())

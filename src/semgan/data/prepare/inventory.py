@@ -17,6 +17,7 @@ from semgan.data.volumes import Volume
 
 SIDE_SUFFIXES = (".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml")
 SIDE_NAMES = ("thumbs.db", "desktop.ini", "license", "readme")
+Pairs = tuple[dict[str, Path], dict[str, Path]]  # images and masks by stem
 VOLUME_SUFFIXES = (".nii", ".gz", ".dcm", ".mha", ".nrrd")
 
 
@@ -95,7 +96,10 @@ class WholeVolume:
 class Inventory:
     """All sources in the order of folder and stem, what the manifest says, and what is wrong so far.
 
-    file_ending: .png, or .tif, which keeps values of any kind (HU) as they are
+    file_ending:       .png, or .tif, which keeps values of any kind (HU) as they are
+    leaves_out_broken: unlabelled images that cannot be read are left out with a warning; else nothing is written
+    unlabelled_px:     see `semgan.data.prepare.pictures.Conversion`
+    counted_in:        column of the manifest that labels are counted in, None: in images
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -105,29 +109,43 @@ class Inventory:
     protocol: SplitProtocol | None = None
     volumes: list[WholeVolume] = field(default_factory=list)
     file_ending: str = ".png"
+    leaves_out_broken: bool = False
+    unlabelled_px: int | None = None
+    counted_in: str | None = None
 
 
 def take_inventory(folders: PlainFolders, manifest: Path | None) -> Inventory:
     """List and match everything; nothing is decoded. Problems are collected, not raised."""
     inventory = Inventory()
-    if manifest is not None:
-        _read_manifest(inventory, manifest)
+    read_manifest_into(inventory, manifest)
     labelled = _listed(inventory, folders.images, "--images", folders)
     masks = _listed(inventory, folders.labels, "--labels", folders)
     unlabelled = _listed(inventory, folders.unlabelled, "--unlabelled", folders)
     test_images = _listed(inventory, folders.test_images, "--test-images", folders)
     test_masks = _listed(inventory, folders.test_labels, "--test-labels", folders)
+    match(inventory, folders, manifest, (labelled, masks), unlabelled, (test_images, test_masks))
+    return inventory
+
+
+def match(
+    inventory: Inventory,
+    folders: PlainFolders,
+    manifest: Path | None,
+    labelled: Pairs,
+    bare: dict[str, Path],
+    test: Pairs,
+) -> None:
+    """Add a source for every image, in order; ``labelled`` and ``test`` are images and masks by stem."""
     if folders.test_labels is not None and folders.test_images is None:
         inventory.problems.append("--test-labels is given without --test-images; give both.")
-    _refuse_repeated_stems(inventory, {"--images": labelled, "--unlabelled": unlabelled, "--test-images": test_images})
-    _add_labelled(inventory, labelled, masks, folders.labels)
-    _add_test(inventory, test_images, test_masks, folders.test_labels)
-    for stem, image in unlabelled.items():
+    _refuse_repeated_stems(inventory, {"--images": labelled[0], "--unlabelled": bare, "--test-images": test[0]})
+    _add_labelled(inventory, *labelled, folders.labels)
+    _add_test(inventory, *test, folders.test_labels)
+    for stem, image in bare.items():
         _expect_set(inventory, stem, "unlabelled", image)
         inventory.sources.append(Source(stem, "imagesUn", image))
     _check_manifest_stems(inventory, manifest)
     inventory.sources.sort(key=lambda source: (source.folder, source.stem))
-    return inventory
 
 
 def _listed(inventory: Inventory, folder: Path | None, option: str, folders: PlainFolders) -> dict[str, Path]:
@@ -171,7 +189,7 @@ def _is_side_file(name: str) -> bool:
 
 def _not_an_image(path: Path) -> str:
     if path.suffix.lower() in VOLUME_SUFFIXES:
-        return f"{path} is a volume; `prepare folder` takes 2D images: save its slices as PNG first."
+        return f"{path} is a volume among pictures; give folders of one kind."
     return f"{path} is no image ({', '.join(IMAGE_SUFFIXES)} are read); move it out of the folder."
 
 
@@ -238,7 +256,10 @@ def _add_test(inventory: Inventory, images: dict[str, Path], masks: dict[str, Pa
         _refuse_lonely_masks(inventory, images, masks)
 
 
-def _read_manifest(inventory: Inventory, manifest: Path) -> None:
+def read_manifest_into(inventory: Inventory, manifest: Path | None) -> None:
+    """Take over the manifest's lines, where there is one."""
+    if manifest is None:
+        return
     if not manifest.is_file():
         inventory.problems.append(f"--manifest: {manifest} does not exist.")
         return

@@ -18,7 +18,9 @@ OUTLINE_PX = 1024  # the grid in which SCR gives masks and landmarks
 LUNGS = ("left lung", "right lung")
 _STRUCTURE = re.compile(r"(left|right)[ _]lung|heart|(left|right)[ _]clavicle", re.IGNORECASE)
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
-_POINT = re.compile(rf"^[\s{{(\[]*{_NUMBER}[\s,;]+{_NUMBER}[\s}})\],;]*$")
+_POINT = re.compile(rf"{_NUMBER}[\s,;]+{_NUMBER}")
+_POINTS = re.compile(r"[-\d.,;\s{}()\[\]]+")  # a line of these has no words
+OUTSIDE_PX = 0.02 * OUTLINE_PX  # how far an outline may leave the picture; more is another grid
 
 
 def read_film(file: Path) -> np.ndarray:
@@ -68,22 +70,24 @@ def read_lungs(files: tuple[Path, ...]) -> np.ndarray:
 def _draw_lungs(file: Path) -> np.ndarray:
     """Polygons of a landmark file on its grid of 1024 px.
 
-    Any line that names a structure starts it, and lines of two numbers are its points (x, y), whatever the brackets.
+    Any line that names a structure starts it; pairs of numbers (x, y) on the lines below are its points, one or more
+    to a line, whatever the brackets.
     """
     outlines: dict[str, list[tuple[float, float]]] = {}
     current = ""
     for line in file.read_text(encoding="latin-1").splitlines():
         if name := _STRUCTURE.search(line):
             current = name.group().lower().replace("_", " ")
-        elif point := _POINT.match(line):
-            outlines.setdefault(current, []).append((float(point[1]), float(point[2])))
+        elif _POINTS.fullmatch(line):
+            outlines.setdefault(current, []).extend((float(x), float(y)) for x, y in _POINT.findall(line))
     lungs = [outlines.get(name, []) for name in LUNGS]
     if min(map(len, lungs)) < 3:
         raise ValueError(
             f"{file} gives {len(lungs[0])} points of the left lung and {len(lungs[1])} of the right one; at least 3 of "
             "each are needed, under lines that say 'left lung' and 'right lung'. Use SCR's masks (GIF) instead."
         )
-    if not all(0 <= value <= OUTLINE_PX for outline in lungs for point in outline for value in point):
+    least, most = -OUTSIDE_PX, OUTLINE_PX + OUTSIDE_PX
+    if not all(least <= value <= most for outline in lungs for point in outline for value in point):
         raise ValueError(f"{file} has points outside of SCR's grid of {OUTLINE_PX} px. Use SCR's masks (GIF) instead.")
     canvas = Image.new("1", (OUTLINE_PX, OUTLINE_PX))
     for outline in lungs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import ExifTags, Image
 from semgan.data.folder import LABEL_FOLDERS
 from semgan.data.png16 import write_deep_colour_png
 from semgan.data.prepare.inventory import Source
-from semgan.data.readers import read_image
+from semgan.data.readers import read_image, values_in
 from semgan.data.transforms import scale_label, stretch
 
 MOST_VALUES = 300  # a mask with more values is no mask; the rest need not be listed
@@ -31,12 +32,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a source is stored. ``table``: mask value -> class index; ``file_ending``: .png, or .tif for any values."""
+    """How a source is stored. ``table``: mask value -> class index; ``file_ending``: .png, or .tif for any values.
+
+    unlabelled_px: 8-bit images without masks are shrunk by the whole number that leaves their longer side at least this
+                   long; None: never. No recipe sees more, and photographs of 24 megapixels would fill disks as PNG.
+    """
 
     dataset: Path
     channels: int
     table: dict[int, int]
     file_ending: str
+    unlabelled_px: int | None = None
 
 
 @dataclass
@@ -64,7 +70,7 @@ def survey(source: Source) -> Found:
         return found
     try:
         label = _label(source, None if image is None else image.shape)
-        found.values = tuple(np.unique(label)[:MOST_VALUES].tolist())
+        found.values = tuple(values_in(label)[:MOST_VALUES])
     except (ValueError, OSError) as error:
         found.problems.append(str(error))
     if image is not None and label is not None and image.shape[:2] != label.shape:
@@ -90,16 +96,20 @@ def convert(job: Conversion, source: Source) -> Written:
         image = _fitting(source.read_image(source.image), job.channels, source)
         label = None
         if source.label is not None:
-            label = _indices(_label(source, image.shape), job.table, source.label)
+            label = indices(_label(source, image.shape), job.table, source.label)
     except ValueError as error:
         written.problems.append(str(error))
         return written
     if image.dtype == np.float32 and job.file_ending == ".png":
         image = _stretched(image)
         written.warnings.append(f"{source.image}: values beyond 16 bits; stored as 16 bits, minimum to maximum.")
+    factor = max(image.shape[:2]) // job.unlabelled_px if job.unlabelled_px and source.folder == "imagesUn" else 1
+    is_shrunk = factor > 1 and image.dtype == np.uint8 and image.shape[2:] in ((), (3,))
+    if is_shrunk:
+        image = np.asarray(Image.fromarray(image).reduce(factor))
     digest = hashlib.sha256(f"{source.folder}/{source.stem} {image.shape} {image.dtype}".encode())
     digest.update(np.ascontiguousarray(image).tobytes())
-    _write_image(image, source, job.dataset / source.folder, job.file_ending)
+    _write_image(image, source, job.dataset / source.folder, job.file_ending, may_copy=not is_shrunk)
     if label is not None:
         digest.update(label.tobytes())
         _save(label, job.dataset / LABEL_FOLDERS[source.folder] / f"{source.stem}{job.file_ending}")
@@ -142,12 +152,13 @@ def _fitting(image: np.ndarray, channels: int, source: Source) -> np.ndarray:
     )
 
 
-def _indices(values: np.ndarray, table: dict[int, int], file: Path) -> np.ndarray:
-    found = np.unique(values)
-    unknown = [value for value in found.tolist() if value not in table]
+def indices(values: np.ndarray, table: Mapping[int, int], file: Path) -> np.ndarray:
+    """Mask values as class indices, uint8. Raises ValueError for a value that the table lacks."""
+    found = values_in(values)
+    unknown = [value for value in found if value not in table]
     if unknown:
         raise ValueError(f"{file} holds the values {unknown[:10]}, which have no class; it changed while it was read.")
-    targets = np.array([table[value] for value in found.tolist()], np.uint8)
+    targets = np.array([table[value] for value in found], np.uint8)
     return targets[np.searchsorted(found, values)]
 
 
@@ -157,11 +168,11 @@ def _stretched(image: np.ndarray) -> np.ndarray:
     return stretched[0] if image.ndim == 2 else np.moveaxis(stretched, 0, -1)
 
 
-def _write_image(image: np.ndarray, source: Source, folder: Path, ending: str) -> None:
+def _write_image(image: np.ndarray, source: Source, folder: Path, ending: str, *, may_copy: bool) -> None:
     """One file for grey and RGB, else one grey file per channel; an 8-bit PNG of the right kind is copied."""
     first = folder / f"{source.stem}_0000{ending}"
     is_rgb = image.ndim == 3 and image.shape[2] == 3
-    is_as_stored = image.dtype == np.uint8 and source.read_image is read_image
+    is_as_stored = may_copy and image.dtype == np.uint8 and source.read_image is read_image
     if is_as_stored and _is_plain_png(source.image, "RGB" if is_rgb else "L"):
         shutil.copyfile(source.image, first)
     elif is_rgb and image.dtype == np.uint16 and ending == ".png":

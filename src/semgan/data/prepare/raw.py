@@ -61,7 +61,9 @@ def list_files(roots: Iterable[Path]) -> list[Path]:
     found: set[Path] = set()
     for root in roots:
         if root.is_file():
-            raise ValueError(f"{root} is a file; give the folder. Unpack archives first.")
+            raise ValueError(
+                f"{root} is a file; give the folder. Unpack archives first: `semgan data unpack {root} -o FOLDER`."
+            )
         if not root.is_dir():
             raise FileNotFoundError(f"{root} does not exist; give the folder of the unpacked download.")
         for where, inner, names in os.walk(root):

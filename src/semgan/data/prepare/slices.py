@@ -7,7 +7,7 @@ segment. One volume is in memory per process: a volume's slices are one piece of
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import groupby
@@ -19,7 +19,8 @@ import numpy as np
 from semgan.data.nifti import write_label_volume, write_volume
 from semgan.data.parallel import CHUNK, Progress, each
 from semgan.data.prepare.inventory import Inventory, Scan, Source, WholeVolume
-from semgan.data.prepare.pictures import Written
+from semgan.data.prepare.pictures import MOST_VALUES, Found, Written, indices
+from semgan.data.readers import values_in
 from semgan.data.volumes import Volume, axial
 
 Answer = TypeVar("Answer")
@@ -50,7 +51,7 @@ def cut(inventory: Inventory) -> None:
             one = _slice(source, source.scan, number)
             inventory.sources.append(one)
             inventory.columns[one.stem] = {**row, "stem": one.stem}
-    modalities = sorted({row["modality"] for row in inventory.columns.values()})
+    modalities = sorted({row["modality"] for row in inventory.columns.values()} - {""})
     if len(modalities) > 1:
         inventory.problems.append(
             f"Volumes of {' and '.join(modalities)} are to be trained on together, and one preprocessing rule serves "
@@ -131,20 +132,24 @@ def _piece(
         _opened.cache_clear()  # its memory, and its files may change
 
 
-def check_volume(volume: WholeVolume) -> list[str]:
-    """Decode a volume and its mask completely; the problems."""
+def check_volume(volume: WholeVolume) -> Found:
+    """Decode a volume and its mask completely: the problems, and the mask's values."""
     try:
-        volume.scan.read()
+        _, labels = volume.scan.read()
     except (ValueError, OSError) as error:
-        return [str(error)]
-    return []
+        return Found(problems=[str(error)])
+    return Found(values=() if labels is None else tuple(values_in(labels)[:MOST_VALUES]))
 
 
-def keep_volume(dataset: Path, kept: WholeVolume) -> Written:
-    """Write a volume and its mask as NIfTI of one geometry. Raises OSError for a full disk."""
+def keep_volume(dataset: Path, table: Mapping[int, int], kept: WholeVolume) -> Written:
+    """Write a volume, and its mask as class indices, as NIfTI of one geometry. Raises OSError for a full disk.
+
+    table: mask value -> class index
+    """
     written = Written()
     try:
-        volume, labels = kept.scan.read()
+        volume, drawn = kept.scan.read()
+        labels = None if drawn is None else indices(drawn, table, kept.scan.files[-1])
     except ValueError as error:
         written.problems.append(str(error))
         return written

@@ -18,6 +18,8 @@ from semgan.data.prepare.raw import FOLDER_OF, Finding, Layout, is_picture, list
 from semgan.data.prepare.slices import cut
 from semgan.data.splits import Protocol
 
+UNLABELLED_PX = 1024  # of ChestX-ray14, MetFaces, FFHQ, which stay as they are; ISIC 2020 has photographs of 6000
+
 
 @dataclass(frozen=True)
 class Task:
@@ -130,7 +132,7 @@ def prepare_task(
     roots = [Path(folder).resolve() for folder in raw]
     layouts = _with_roles(task, roles or {})
     findings = _look(layouts, roots, task)
-    inventory, collections = Inventory(), []
+    inventory, collections = Inventory(leaves_out_broken=True, unlabelled_px=UNLABELLED_PX), []
     taken: dict[str, str] = {}
     for layout, finding in findings:
         _refuse_maskless(inventory, layout, finding)
@@ -194,11 +196,7 @@ def _other_task(task: Task, files: Sequence[Path], root: Path) -> tuple[str, Lay
     below = [file for file in files if root in file.parents]
     candidates = ((other, layout) for other in TASKS.values() if other is not task for layout in other.layouts)
     return next(
-        (
-            (other.name, layout)
-            for other, layout in candidates
-            if not layout.is_generic and layout.find(below).used
-        ),
+        ((other.name, layout) for other, layout in candidates if not layout.is_generic and layout.find(below).used),
         None,
     )
 

@@ -1,0 +1,62 @@
+"""Segment volumes with a trained model and score them per patient, into a scores.csv.
+
+    python results/score_volumes.py RUN --volumes raw/MR --labels labels/in --modality mri --masks RUN/masks/mri \
+        --test-set phantom-mri-in --task liver --out results/liver-64
+
+Does what `semgan segment --steps N --modality M` and `semgan evaluate --surface` do, for N of 0 (the encoder alone) and
+as chosen on validation; models without optimisation have step 0 only. The masks lie in MASKS/steps-N and are not made
+again by the same model; each patient's Dice is in MASKS/steps-N/TEST_SET/cases.csv. OUT/RUN_NAME/TEST_SET-steps-N.json
+keeps what evaluate found: intervals, surface distances in mm, volume differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from score_model import chosen_steps, rows_of, validation_rows
+
+from semgan import artifacts, results
+from semgan.evaluate import evaluate
+from semgan.segment import segment
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--volumes", type=Path, required=True, help="NIfTI files or DICOM series, in any tree")
+    parser.add_argument("--labels", type=Path, required=True, help="true masks STEM.nii.gz, one per patient")
+    parser.add_argument("--modality", required=True)
+    parser.add_argument("--masks", type=Path, required=True, help="folder of the masks to make")
+    parser.add_argument("--test-set", required=True)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of scores.csv")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    description, _ = artifacts.read_model(args.run)
+    chosen = chosen_steps(description)
+    row, rows = rows_of(args.run, args.task), []
+    for step in sorted({0, chosen} - {None}):
+        masks = args.masks / f"steps-{step}"
+        segment(
+            args.run, args.volumes, masks, steps=step if "inversion" in description else None,
+            modality=args.modality, overwrite=True,
+        )  # fmt: skip
+        found = evaluate(
+            masks, args.labels, metric=description["settings"]["metric"], classes=description["classes"], surface=True,
+            out=masks / args.test_set,
+        )  # fmt: skip
+        kept = {**found.to_json(), "predictions": masks.name, "labels": args.test_set}
+        artifacts.write_json(args.out / args.run.name / f"{args.test_set}-steps-{step}.json", kept)
+        named = {name: value for name, value in found.classes.items() if name in found.mean_over}
+        for name, value in (named | {results.MEAN: found.mean}).items():
+            rows.append(row(args.test_set, name, step, int(step == chosen), found.n, value))
+        print(f"{description['settings']['method']} {args.test_set} steps {step}: {found.mean:.4f}")
+    results.append_rows(args.out / "scores.csv", [*rows, *validation_rows(args.run, args.task)], replace=True)
+
+
+if __name__ == "__main__":
+    main()
