@@ -103,7 +103,7 @@ def assert_resumed_equals_uninterrupted(make: Any, checkpoint: Path, *, stop: in
 
 
 def assert_golden(name: str, case: str, found: list[dict[str, float]]) -> None:
-    """Ten steps' losses against tests/golden/NAME.json. After a change that is meant, run the test file as a program."""
+    """Ten steps' losses against tests/golden/NAME.json. After a meant change, run the test file as a program."""
     expected = artifacts.read_json(GOLDEN / f"{name}.json")[case]
     assert [line.keys() for line in found] == [line.keys() for line in expected]
     for line, wanted in zip(found, expected, strict=True):

@@ -4,8 +4,8 @@ Trunks are MONAI's residual networks. Where a stride is taken out, the convoluti
 instead (the paper's sec. 3.1): the dense features, read at every fourth pixel, are exactly those of the strided trunk,
 so published ImageNet weights keep their meaning.
 
-Departures: batch normalisation learns as everywhere in our networks (the paper keeps ImageNet's statistics). No
-multi-scale inputs and no CRF, which the toolbox that the paper used leaves out too.
+Departures: batch normalisation learns (the published models keep ImageNet's statistics). No multi-scale inputs and no
+CRF: every method here answers by one pass of one network.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ class DeepLabV2(nn.Module):
     rates: of the classifiers, 3x3 convolutions side by side whose answers are summed
     as_imagenet: the trunk gets RGB (grey is repeated) normalised as ImageNet networks expect it
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, trunk: Any, rates: tuple[int, ...], label_channels: int, *, as_imagenet: bool) -> None:
         super().__init__()
