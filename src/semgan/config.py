@@ -199,7 +199,15 @@ class BaselineSettings(Frozen):
     """Supervised and semi-supervised rivals [S sec. 5]."""
 
     network: Literal["unet", "deeplabv2"] = "unet"
-    widths: tuple[int, ...] = Field(default=(32, 64, 128, 256), description="U-Net channels by level")
+    widths: tuple[int, ...] = Field(
+        default=(32, 64, 128, 256), description="channels of the U-Net's levels, or of the narrow trunk's stages"
+    )
+    trunk: Literal["resnet101", "narrow"] = Field(
+        default="resnet101", description="of DeepLabV2; narrow: a small residual trunk for 16 to 128 px"
+    )
+    trunk_weights: Path | None = Field(
+        default=None, description="published ImageNet weights of ResNet-101, a file; None: trained from the start"
+    )
     images: int = Field(default=160_000, description="10k steps of 16 [S]")
     batch: int = Field(default=16, ge=2)
     unlabelled_batch: int = Field(default=8, ge=1, description="unlabelled images beside each labelled batch [S]")
@@ -209,6 +217,14 @@ class BaselineSettings(Frozen):
     )
     intensity_augment: bool = Field(default=False, description="gamma, contrast, brightness, noise, blur (unet-strong)")
     test_time_flips: bool = Field(default=False, description="answer with the mean over an image and its mirror image")
+    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="of a teacher that averages its student, per step")
+    consistency_weight: float = Field(
+        default=1.0, ge=0, description="of the agreement of two predictions, after the ramp-up"
+    )
+    ramp_up_share: float = Field(
+        default=0.25, ge=0, le=1, description="share of training over which consistency_weight rises"
+    )
+    discriminator_width: int = Field(default=64, ge=1, description="advssl: first channels; doubled three times")
     precision: Precision = "bfloat16"
 
 

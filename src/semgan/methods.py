@@ -44,6 +44,20 @@ def _train_supervised(job: TrainingJob) -> StageResult:
     return train_baseline(job)
 
 
+def _train_mean_teacher(job: TrainingJob) -> StageResult:
+    from semgan.baselines.mean_teacher import MeanTeacherStage
+    from semgan.baselines.pipeline import train_baseline
+
+    return train_baseline(job, MeanTeacherStage)
+
+
+def _train_advssl(job: TrainingJob) -> StageResult:
+    from semgan.baselines.advssl import AdversarialStage
+    from semgan.baselines.pipeline import train_baseline
+
+    return train_baseline(job, AdversarialStage)
+
+
 def _load_network(folder: Path, device: str) -> Segmenter:
     from semgan.baselines.segmenter import NetworkSegmenter
 
@@ -90,6 +104,11 @@ def paper_changes(settings: Settings) -> dict[str, Any]:
     }
 
 
+def deeplab_changes(settings: Settings) -> dict[str, Any]:
+    """DeepLabV2 and its schedule: also those of the semi-supervised rivals in the toolbox that the paper used."""
+    return {"baseline": {"network": "deeplabv2", "schedule": "poly"}}
+
+
 METHODS: dict[str, Method] = {
     "semgan": Method("our default: the paper with our departures", _train_semantic_gan, _load_semantic_gan, False),
     "semgan-paper": Method(
@@ -102,6 +121,17 @@ METHODS: dict[str, Method] = {
         _load_network,
         True,
         lambda settings: {"baseline": {"intensity_augment": True}},
+    ),
+    "deeplabv2": Method("DeepLabV2 on the labelled images", _train_supervised, _load_network, True, deeplab_changes),
+    "mean-teacher": Method(
+        "an averaged teacher that its student agrees with", _train_mean_teacher, _load_network, True, deeplab_changes
+    ),
+    "advssl": Method(
+        "a discriminator of label maps tells which answers to learn from",
+        _train_advssl,
+        _load_network,
+        True,
+        deeplab_changes,
     ),
 }
 

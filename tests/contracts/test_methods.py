@@ -24,6 +24,9 @@ STAGES = {
     "semgan-paper": {"gan", "encoder", "inversion"},
     "unet": {"baseline"},
     "unet-strong": {"baseline"},
+    "deeplabv2": {"baseline"},
+    "mean-teacher": {"baseline"},
+    "advssl": {"baseline"},
 }
 
 

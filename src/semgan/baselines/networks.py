@@ -1,28 +1,57 @@
-"""The networks of the baselines, by ``baseline.network``; each comes from a library and answers in logits.
+"""The networks of the baselines, by ``baseline.network``; their parts come from a library, and they answer in logits.
 
 ``unet``: MONAI's BasicUNet. Departure: the paper does not name its U-Net. This one has two 3x3 convolutions per level
 and batch normalisation: of MONAI's networks it was among the best on the lungs' validation list (64 px, 35 labels,
 equal CPU time, one seed).
+
+``deeplabv2``: see `semgan.baselines.deeplabv2`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import nn
 
+from semgan.baselines.deeplabv2 import DeepLabV2, build_deeplabv2
 from semgan.config import Settings
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Weights that are drawn inside the block depend on the seed alone; torch's own random numbers go on untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def build_network(settings: Settings, label_channels: int, seed: int | None = None) -> nn.Module:
     """Images ``[batch, channels, R, R]`` -> logits ``[batch, label_channels, R, R]``, in ``channels_last``.
 
-    The weights depend on ``seed`` alone; None: that of the settings.
+    The weights depend on ``seed`` (None: that of the settings) and ``baseline.trunk_weights`` alone. Raises ValueError
+    and FileNotFoundError for settings that fit no network.
     """
-    channels, chosen = settings.preprocessing.channels, settings.seed if seed is None else seed
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(chosen)
-        network = build_unet(settings.baseline.widths, channels, label_channels)
+    own, rule = settings.baseline, settings.preprocessing
+    if own.trunk_weights is not None and (own.network, own.trunk) != ("deeplabv2", "resnet101"):
+        raise ValueError(
+            "baseline.trunk_weights belongs to baseline.network=deeplabv2 with baseline.trunk=resnet101; "
+            f"this run has network {own.network} and trunk {own.trunk}. Leave it out, or set both."
+        )
+    with seeded(settings.seed if seed is None else seed):
+        if own.network == "deeplabv2":
+            sizes = {"size_px": rule.size_px, "image_channels": rule.channels, "label_channels": label_channels}
+            network: nn.Module = build_deeplabv2(own, **sizes)
+        else:
+            network = build_unet(own.widths, rule.channels, label_channels)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def parameter_groups(network: nn.Module, learning_rate: float) -> Any:
+    """The weights of a network as an optimiser takes them: parts with a learning rate of their own apart."""
+    return network.parameter_groups(learning_rate) if isinstance(network, DeepLabV2) else network.parameters()
 
 
 def build_unet(widths: tuple[int, ...], image_channels: int, label_channels: int) -> nn.Module:

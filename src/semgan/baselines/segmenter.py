@@ -50,6 +50,8 @@ class NetworkSegmenter:
         if WEIGHTS not in weights:
             raise ValueError(f"{folder} holds a model of method '{description.get('method')}', which is no baseline.")
         settings = config.override(config.Settings(), description["settings"], f"{folder}/config.json")  # type: ignore[call-arg]
+        # The folder holds every weight: the file that training started from may be gone.
+        settings = config.override(settings, {"baseline": {"trunk_weights": None}})
         labels = LabelSpace(tuple(description["classes"]))
         rules = {name: config.Preprocessing(**rule) for name, rule in description["preprocessing"].items()}
         network = build_network(settings, labels.channels)

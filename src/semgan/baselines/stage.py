@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from semgan import config
-from semgan.baselines.networks import build_network
+from semgan.baselines.networks import build_network, parameter_groups
 from semgan.baselines.segmenter import WEIGHTS, NetworkSegmenter
 from semgan.data.transforms import rules_by_modality
 from semgan.runtime.device import autocast
@@ -80,7 +80,7 @@ class BaselineStage:
 
     def adam(self, network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         """The optimiser of one network."""
-        return torch.optim.Adam(network.parameters(), learning_rate)
+        return torch.optim.Adam(parameter_groups(network, learning_rate), learning_rate)
 
     @property
     def answering(self) -> nn.Module:

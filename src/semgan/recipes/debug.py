@@ -26,7 +26,14 @@ def recipe() -> Settings:
             },
             "inversion": {"space": "whitened", "reduction": "mean", "steps": 10, "learning_rate": 0.05},
             "perceptual": {"distance": "discriminator"},
-            "baseline": {"widths": [4, 8, 16, 16], "images": 320, "batch": 8},
+            "baseline": {
+                "trunk": "narrow",
+                "widths": [4, 8, 16, 16],
+                "images": 320,
+                "batch": 8,
+                "unlabelled_batch": 4,
+                "discriminator_width": 4,
+            },
             "run": {
                 "log_every_images": 40,
                 "checkpoint_every_images": 80,

@@ -40,7 +40,14 @@ SMALL_NETWORKS = {
         "lambda_pixel": 0.1,
         "lambda_prior": 0.001,
     },
-    "baseline": {"widths": [16, 32, 64, 128], "images": 24_000, "learning_rate": 0.0005},
+    "baseline": {
+        "trunk": "narrow",
+        "widths": [16, 32, 64, 128],
+        "images": 24_000,
+        "learning_rate": 0.0005,
+        "ema_decay": 0.99,  # 0.999 would average over most of these few steps
+        "discriminator_width": 16,
+    },
     "run": {"checkpoint_every_images": 3_200, "preview_every_images": 3_200},
 }
 
