@@ -27,6 +27,7 @@ def recipe() -> Settings:
             "inversion": {"space": "whitened", "reduction": "mean", "steps": 10, "learning_rate": 0.05},
             "perceptual": {"distance": "discriminator"},
             "baseline": {"widths": [4, 8, 16, 16], "images": 320, "batch": 8},
+            "student": {"pool_images": 64, "pool_batch": 16},
             "run": {
                 "log_every_images": 40,
                 "checkpoint_every_images": 80,
