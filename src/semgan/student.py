@@ -91,7 +91,10 @@ class _Teacher:
         folder = artifacts.find_model(folder)
         description, weights = artifacts.read_model(folder)
         if "generator" not in weights:
-            raise ValueError(f"--init-from: {folder} is of method '{description.get('method')}'; name a semgan run.")
+            raise ValueError(
+                f"--init-from: {folder} is of method '{description.get('method')}'; name a run of a "
+                "method with a generator."
+            )
         if with_inversion and "encoder" not in weights:
             raise ValueError(f"--init-from: {folder} has no encoder yet; finish that run, or use --method student.")
         wanted = job.settings.model_dump(mode="json")
