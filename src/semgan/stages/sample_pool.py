@@ -3,7 +3,7 @@
     RUN/pool/images.npy      uint8 [pairs, channels, size_px, size_px]
     RUN/pool/label_maps.npy  uint8 [pairs, size_px, size_px], the most probable class
 
-DatasetGAN (Zhang et al. 2021, arXiv:2104.06490, sec. 3.3) drops the pairs whose labels are the least certain. Here, of
+DatasetGAN (Zhang et al. 2021, arXiv:2104.06490) drops the pairs whose labels are the least certain. Here, of
 every ``student.pool_batch`` pairs drawn the ``student.keep_share`` with the lowest label entropy are kept. Departures:
 DatasetGAN measures certainty by the disagreement of ten classifiers and sorts all pairs at once; our generator has one
 label branch, and judging batch by batch needs no second pass over the disk. The image critic is not asked: its score
