@@ -17,6 +17,7 @@ QUICK = (
     "gan={images: 16, batch: 4}",
     "encoder={images: 16, batch: 4, lateral_width: 8}",
     "baseline={images: 16, batch: 4, widths: [4, 4, 8, 8]}",
+    "student={pool_images: 16, pool_batch: 4, keep_share: 0.75}",
     "inversion.steps=2",
     "run={log_every_images: 4, checkpoint_every_images: 8, preview_every_images: 1000}",
 )

@@ -13,7 +13,8 @@ def test_a_method_that_is_not_there_comes_with_a_suggestion():
 
 
 def test_rivals_are_the_methods_without_our_generator():
-    assert {name for name, method in methods.METHODS.items() if not method.rival} == {"semgan", "semgan-paper"}
+    ours = {"semgan", "semgan-paper", "student", "semgan-student"}
+    assert {name for name, method in methods.METHODS.items() if not method.rival} == ours
 
 
 def test_the_papers_method_undoes_the_departures_of_a_recipe():

@@ -59,8 +59,14 @@ class Preprocessing(Frozen):
 class DataSettings(Frozen):
     mirror: bool = Field(default=True, description="horizontal flips for unlabelled and labelled images [S]")
     affine_scale: float = Field(default=0.1, description="labelled images: scale 1 +- this [S]")
+    affine_scale_range: tuple[float, float] | None = Field(
+        default=None, description="labelled images: scale from the first to the second number instead; nnU-Net 0.7, 1.4"
+    )
     affine_translate: float = Field(default=0.15, description="labelled images: shift, share of the side [S]")
     affine_rotate_deg: float = Field(default=15.0, description="labelled images: rotation +- this [S]")
+    affine_probability: float = Field(
+        default=1.0, ge=0, le=1, description="labelled images: how often each of scale, shift and rotation is done"
+    )
 
 
 class GeneratorSettings(Frozen):
@@ -211,11 +217,19 @@ class BaselineSettings(Frozen):
     images: int = Field(default=160_000, description="10k steps of 16 [S]")
     batch: int = Field(default=16, ge=2)
     unlabelled_batch: int = Field(default=8, ge=1, description="unlabelled images beside each labelled batch [S]")
+    optimiser: Literal["adam", "sgd"] = Field(
+        default="adam", description="sgd: Nesterov momentum 0.99 and weight decay 3e-5, as in nnU-Net"
+    )
     learning_rate: float = 0.00025
+    clip_norm: float | None = Field(default=None, gt=0, description="largest norm of a gradient; nnU-Net 12")
     schedule: Literal["constant", "poly"] = Field(
         default="constant", description="poly: falls to 0 as (1 - progress)^0.9, as in DeepLab and nnU-Net"
     )
-    intensity_augment: bool = Field(default=False, description="gamma, contrast, brightness, noise, blur (unet-strong)")
+    intensity_augment: bool | Literal["nnunet"] = Field(
+        default=False,
+        description="gamma, contrast, brightness, noise, blur (unet-strong); nnunet: with its chances and ranges, and "
+        "low resolution and inverted gamma",
+    )
     test_time_flips: bool = Field(default=False, description="answer with the mean over an image and its mirror image")
     ema_decay: float = Field(default=0.999, ge=0, lt=1, description="of a teacher that averages its student, per step")
     consistency_weight: float = Field(
@@ -226,6 +240,24 @@ class BaselineSettings(Frozen):
     )
     discriminator_width: int = Field(default=64, ge=1, description="advssl: first channels; doubled three times")
     precision: Precision = "bfloat16"
+
+
+class StudentSettings(Frozen):
+    """A network trained on pairs drawn from our generator; its training itself is set under ``baseline``."""
+
+    pool_images: int = Field(default=12_800, ge=1, description="pairs drawn from the generator, once")
+    pool_batch: int = Field(default=128, ge=2, description="pairs drawn and judged together")
+    truncation: float = Field(default=1.0, gt=0, le=1, description="below 1 pulls w towards its mean: tamer pairs")
+    keep_share: float = Field(
+        default=0.8, gt=0, le=1, description="share of every pool batch that is kept: the most certain label maps"
+    )
+    real_share: float = Field(default=0.25, ge=0, le=1, description="share of real labelled images in training")
+    answer_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of the student in semgan-student's answer; None: chosen on validation, without one 0.5",
+    )
 
 
 class RunSettings(Frozen):
@@ -265,6 +297,7 @@ class Settings(Frozen):
     encoder: EncoderSettings = EncoderSettings()
     inversion: InversionSettings = InversionSettings()
     baseline: BaselineSettings = BaselineSettings()
+    student: StudentSettings = StudentSettings()
     run: RunSettings = RunSettings()
 
 

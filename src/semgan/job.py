@@ -67,18 +67,25 @@ class TrainingJob:
     progress: Progress | None = None
     draw: Draw | None = None
 
-    def labelled_stream(self, name: str, *, moved: bool = True) -> ImageStream:
-        """Labelled pairs, mirrored and (``moved``) with the paper's affine changes."""
+    def labelled_stream(
+        self, name: str, *, moved: bool = True, pairs: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> ImageStream:
+        """Labelled pairs, mirrored and (``moved``) with the paper's affine changes.
+
+        pairs: other images and their label maps instead, as `ImageStream` takes them
+        """
         data = self.settings.data
-        affine = (data.affine_scale, data.affine_translate, data.affine_rotate_deg) if moved else None
+        scale = data.affine_scale_range or data.affine_scale
+        affine = (scale, data.affine_translate, data.affine_rotate_deg) if moved else None
         return ImageStream(
-            self.images,
-            self.labelled.label_maps,
-            rows=self.labelled.rows,
+            self.images if pairs is None else pairs[0],
+            self.labelled.label_maps if pairs is None else pairs[1],
+            rows=self.labelled.rows if pairs is None else None,
             seed=self.settings.seed,
             stream_name=name,
             mirror=data.mirror,
             affine=affine,
+            affine_probability=data.affine_probability,
         )
 
     def image_stream(self, name: str, *, with_labelled: bool) -> ImageStream:

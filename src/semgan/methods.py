@@ -17,13 +17,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """``changes`` are laid over the recipe's settings; ``rival`` methods do not use our generator."""
+    """``changes`` are laid over the recipe's settings; ``rival`` methods do not use our generator.
+
+    stages: of training, in order, as metrics and checkpoints name them
+    """
 
     summary: str
     train: Callable[[TrainingJob], StageResult]
     load: Callable[[Path, str], Segmenter]
     rival: bool
+    stages: tuple[str, ...] = ("baseline",)
     changes: Callable[[Settings], dict[str, Any]] = lambda settings: {}
+
+    def stages_after(self, init_from: object | None) -> tuple[str, ...]:
+        """The stages that are trained where another run is given: students take its model as it is."""
+        reused = ("gan", "encoder") if init_from is not None and "student" in self.stages else ()
+        return tuple(stage for stage in self.stages if stage not in reused)
 
 
 def _train_semantic_gan(job: TrainingJob) -> StageResult:
@@ -62,6 +71,55 @@ def _load_network(folder: Path, device: str) -> Segmenter:
     from semgan.baselines.segmenter import NetworkSegmenter
 
     return NetworkSegmenter.load(folder, device=device)
+
+
+def _train_student(job: TrainingJob) -> StageResult:
+    from semgan.student import train_student
+
+    return train_student(job)
+
+
+def _load_student(folder: Path, device: str) -> Segmenter:
+    from semgan.student import load_student
+
+    return load_student(folder, device)
+
+
+def _train_semgan_student(job: TrainingJob) -> StageResult:
+    from semgan.student import train_semgan_student
+
+    return train_semgan_student(job)
+
+
+def _load_semgan_student(folder: Path, device: str) -> Segmenter:
+    from semgan.student import SemganStudent
+
+    return SemganStudent.load(folder, device)
+
+
+def strong_changes(settings: Settings) -> dict[str, Any]:
+    """Intensity augmentation for a U-Net: what makes it strong on images of another source."""
+    return {"baseline": {"intensity_augment": True}}
+
+
+def nnunet_changes(settings: Settings) -> dict[str, Any]:
+    """nnU-Net's augmentation, optimiser and schedule (Isensee et al. 2021, supplement note 4) for our U-Net."""
+    return {
+        "data": {
+            "affine_scale_range": (0.7, 1.4),
+            "affine_translate": 0.0,
+            "affine_rotate_deg": 180.0,
+            "affine_probability": 0.2,
+        },
+        "baseline": {
+            "intensity_augment": "nnunet",
+            "optimiser": "sgd",
+            "learning_rate": 0.01,
+            "clip_norm": 12.0,
+            "schedule": "poly",
+            "test_time_flips": True,
+        },
+    }
 
 
 # lambda_3 and steps of the supplement's section 3, by the first word of the recipe; on MRI as the recipe says.
@@ -109,10 +167,30 @@ def deeplab_changes(settings: Settings) -> dict[str, Any]:
     return {"baseline": {"network": "deeplabv2", "schedule": "poly"}}
 
 
+OURS = ("gan", "encoder")
+
 METHODS: dict[str, Method] = {
-    "semgan": Method("our default: the paper with our departures", _train_semantic_gan, _load_semantic_gan, False),
+    "semgan": Method(
+        "our default: the paper with our departures", _train_semantic_gan, _load_semantic_gan, False, OURS
+    ),
     "semgan-paper": Method(
-        "as the paper and its supplement say", _train_semantic_gan, _load_semantic_gan, False, paper_changes
+        "as the paper and its supplement say", _train_semantic_gan, _load_semantic_gan, False, OURS, paper_changes
+    ),
+    "student": Method(
+        "strong U-Net on pairs drawn from our generator",
+        _train_student,
+        _load_student,
+        False,
+        ("gan", "pool", "student"),
+        strong_changes,
+    ),
+    "semgan-student": Method(
+        "mean of the optimised inversion and the student",
+        _train_semgan_student,
+        _load_semgan_student,
+        False,
+        (*OURS, "pool", "student"),
+        strong_changes,
     ),
     "unet": Method("U-Net on the labelled images", _train_supervised, _load_network, True),
     "unet-strong": Method(
@@ -120,18 +198,31 @@ METHODS: dict[str, Method] = {
         _train_supervised,
         _load_network,
         True,
-        lambda settings: {"baseline": {"intensity_augment": True}},
+        changes=strong_changes,
     ),
-    "deeplabv2": Method("DeepLabV2 on the labelled images", _train_supervised, _load_network, True, deeplab_changes),
+    "unet-nnunet": Method(
+        "U-Net with nnU-Net's augmentation, optimiser, schedule and test-time flips",
+        _train_supervised,
+        _load_network,
+        True,
+        changes=nnunet_changes,
+    ),
+    "deeplabv2": Method(
+        "DeepLabV2 on the labelled images", _train_supervised, _load_network, True, changes=deeplab_changes
+    ),
     "mean-teacher": Method(
-        "an averaged teacher that its student agrees with", _train_mean_teacher, _load_network, True, deeplab_changes
+        "an averaged teacher that its student agrees with",
+        _train_mean_teacher,
+        _load_network,
+        True,
+        changes=deeplab_changes,
     ),
     "advssl": Method(
         "a discriminator of label maps tells which answers to learn from",
         _train_advssl,
         _load_network,
         True,
-        deeplab_changes,
+        changes=deeplab_changes,
     ),
 }
 

@@ -112,7 +112,8 @@ def train(
         raise FileNotFoundError(f"--resume: {run.path} is not a run; leave --resume out to start one.")
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     if dry_run:
-        return rehearse(settings, functools.partial(_new_job, opened))
+        stages = methods.get(settings.method).stages_after(init_from)
+        return rehearse(settings, stages, functools.partial(_new_job, opened, init_from))
     started = time.monotonic()
     run.check(settings)
     job = _job(opened, settings, run, stage, init_from, deadline, progress)
@@ -140,18 +141,23 @@ def train(
 def _check_request(settings: Settings, stage: str, init_from: Path | str | None) -> None:
     if stage not in ("gan", "encoder", "all"):
         raise ValueError(f"Unknown stage '{stage}'; expected gan, encoder or all.")
-    if methods.get(settings.method).rival and (stage != "all" or init_from is not None):
+    method = methods.get(settings.method)
+    if method.rival and (stage != "all" or init_from is not None):
         raise ValueError(f"--stage and --init-from belong to our generator; method '{settings.method}' has none.")
+    if stage not in ("all", *method.stages_after(init_from)):
+        trained = ", ".join(method.stages_after(init_from))
+        reused = "" if init_from is None else " with --init-from"
+        raise ValueError(f"Method '{settings.method}'{reused} has no stage '{stage}'; it trains {trained}.")
 
 
 def _create_run(run: RunFolder, settings: Settings, dataset: Dataset) -> None:
     run.create(settings, f"{dataset.name} {dataset.fingerprint[:16]}")
 
 
-def _new_job(dataset: Dataset, settings: Settings, run: RunFolder) -> Any:
+def _new_job(dataset: Dataset, init_from: Path | str | None, settings: Settings, run: RunFolder) -> Any:
     """A job in a run of its own, without pictures, time limit or progress."""
     _create_run(run, settings, dataset)
-    return _job(dataset, settings, run, "all", None, None, None)
+    return _job(dataset, settings, run, "all", init_from, None, None)
 
 
 def _job(

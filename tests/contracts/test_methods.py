@@ -22,8 +22,11 @@ from semgan.train import train
 STAGES = {
     "semgan": {"gan", "encoder", "inversion"},
     "semgan-paper": {"gan", "encoder", "inversion"},
+    "student": {"gan", "pool", "student"},
+    "semgan-student": {"gan", "encoder", "inversion", "pool", "student"},
     "unet": {"baseline"},
     "unet-strong": {"baseline"},
+    "unet-nnunet": {"baseline"},
     "deeplabv2": {"baseline"},
     "mean-teacher": {"baseline"},
     "advssl": {"baseline"},

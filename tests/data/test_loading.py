@@ -9,7 +9,7 @@ from semgan.config import Preprocessing
 from semgan.data import loading
 from semgan.data.cache import open_cache
 from semgan.data.folder import Dataset
-from semgan.data.loading import ImageStream, affine_grid, load_label, load_labels, warp
+from semgan.data.loading import ImageStream, MixedStream, affine_grid, load_label, load_labels, warp
 from semgan.data.splits import write_splits
 from semgan.types import LabelSpace
 
@@ -174,3 +174,54 @@ def test_a_mask_value_that_is_no_class_is_refused_and_an_ignored_one_becomes_255
     with pytest.raises(ValueError, match=r"case_0.png holds the values \[2\]"):
         load_label(case, labels)
     assert np.array_equal(load_label(case, labels, ignore=2), np.where(stored == 2, 255, stored))
+
+
+# ---------------------------------------------------------------- mixtures, and movements that are not always done
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    first=st.integers(0, 60),
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    share=st.floats(0, 1, allow_subnormal=False),
+)
+def test_a_mixture_shows_its_share_and_does_not_depend_on_how_indices_are_grouped(first, counts, share):
+    mixed = MixedStream(
+        stream(np.zeros_like(IMAGES), LABELS, stream_name="a"), stream(IMAGES | 1, LABELS, stream_name="b"), share
+    )
+    whole = mixed.batch(first, sum(counts))
+    parts = [mixed.batch(first + sum(counts[:i]), count) for i, count in enumerate(counts)]
+    assert torch.equal(whole.image, torch.cat([part.image for part in parts]))
+    assert torch.equal(whole.label_map, torch.cat([part.label_map for part in parts]))
+    assert whole.index.tolist() == list(range(first, first + sum(counts)))
+    second = int((whole.image.amax((1, 2, 3)) > -1).sum())
+    assert abs(second - share * sum(counts)) <= 1
+
+
+def test_a_mixture_shows_each_streams_own_pairs_in_their_order():
+    a, b = stream(stream_name="a", mirror=True), stream(stream_name="b", mirror=True)
+    shown = MixedStream(a, b, 0.25).batch(0, 16)
+    of_b = [3, 7, 11, 15]
+    of_a = [i for i in range(16) if i not in of_b]
+    for own, places in ((a.batch(0, 12), of_a), (b.batch(0, 4), of_b)):
+        assert torch.equal(shown.image[places], own.image) and torch.equal(shown.label_map[places], own.label_map)
+
+
+def test_a_share_beyond_one_is_refused():
+    with pytest.raises(ValueError, match="between 0 and 1; got 1.5"):
+        MixedStream(stream(), stream(), 1.5)
+
+
+def test_movements_are_done_as_often_as_asked():
+    plain = stream().batch(0, 300)
+    for probability, low, high in ((0.0, 300, 300), (0.2, 120, 185), (1.0, 0, 0)):  # 0.8^3 = 0.51 stay as they are
+        shown = stream(affine=((0.7, 1.4), 0.2, 180.0), affine_probability=probability).batch(0, 300)
+        kept = torch.isclose(shown.image, plain.image, atol=1e-4).flatten(1).all(1)
+        assert low <= int(kept.sum()) <= high
+        assert torch.equal(shown.label_map[kept], plain.label_map[kept])
+
+
+def test_a_pair_of_scales_is_the_range():
+    for draw, scale in ((-1.0, 0.7), (1.0, 1.4), (0.0, 1.05)):
+        grid = affine_grid(torch.tensor([[draw, 0, 0, 0]]), ((0.7, 1.4), 0.0, 0.0), 8)[0]
+        assert torch.allclose(grid[..., 0], affine_grid(torch.zeros(1, 4), AFFINE, 8)[0, ..., 0] / scale, atol=1e-6)

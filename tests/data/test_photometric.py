@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from semgan.data.photometric import PhotometricRanges, photometric
+from semgan.data.photometric import NNUNET_CHANCES, NNUNET_RANGES, PhotometricChances, PhotometricRanges, photometric
 
 OFF = {"noise": 0.0, "brightness": 0.0, "contrast": (1.0, 1.0), "gamma": (1.0, 1.0), "blur_px": (1e-3, 1e-3)}
 
@@ -84,3 +84,57 @@ def test_grey_values_are_never_inverted():
 def test_an_index_is_needed_for_every_image():
     with pytest.raises(ValueError, match="one index per image"):
         photometric(pictures(), seed=0, stream="a", index=range(5), probability=0.5)
+
+
+# ---------------------------------------------------------------- what nnU-Net does besides
+
+NEVER = {"noise": 0.0, "blur": 0.0, "brightness": 0.0, "contrast": 0.0, "gamma": 0.0}
+
+
+def once(image, index=None, ranges=NNUNET_RANGES, **chances):
+    numbers = range(len(image)) if index is None else index
+    asked = PhotometricChances(**(NEVER | chances))
+    return photometric(image, seed=3, stream="test", index=numbers, probability=asked, ranges=ranges)
+
+
+def test_a_number_stands_for_the_first_five_changes():
+    image = pictures(32)
+    five = PhotometricChances(0.5, 0.5, 0.5, 0.5, 0.5)
+    by_number = photometric(image, seed=3, stream="test", index=range(32), probability=0.5)
+    assert torch.equal(by_number, photometric(image, seed=3, stream="test", index=range(32), probability=five))
+
+
+def test_nnunets_changes_depend_on_the_index_alone_and_stay_in_range():
+    image = pictures(40, channels=3)
+    options = {"seed": 3, "stream": "test", "probability": NNUNET_CHANCES, "ranges": NNUNET_RANGES}
+    together = photometric(image, index=range(40), **options)
+    for i in (0, 7, 39):
+        assert torch.allclose(photometric(image[i : i + 1], index=[i], **options)[0], together[i], atol=1e-5)
+    assert together.min() >= -1 and together.max() <= 1 and together.isfinite().all()
+    same = (together - image).abs().amax((1, 2, 3)) < 1e-5
+    assert 4 <= int(same.sum()) <= 24  # 0.85^5 0.8 0.75 = 0.27 of the images stay as they are
+
+
+def test_inverted_gamma_keeps_black_and_white_and_bends_the_other_way():
+    ramp = torch.linspace(-1, 1, 256).view(1, 1, 16, 16).repeat(16, 1, 1, 1)
+    ranges = PhotometricRanges(gamma=(1.5, 2.0))
+    bent, inverted = once(ramp, gamma=1.0, ranges=ranges), once(ramp, inverted_gamma=1.0, ranges=ranges)
+    for result in (bent, inverted):
+        flat = result.flatten(1)
+        assert torch.allclose(flat[:, 0], torch.tensor(-1.0)) and torch.allclose(flat[:, -1], torch.tensor(1.0))
+        assert (flat.diff(dim=1) >= 0).all()
+    middle = (slice(None), 0, 8, 0)
+    assert (bent[middle] < ramp[middle]).all() and (inverted[middle] > ramp[middle]).all()
+
+
+def test_low_resolution_loses_detail_and_keeps_what_is_smooth():
+    checkers = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 1.6 - 0.8
+    smooth = torch.linspace(-0.8, 0.8, 16)[:, None].expand(16, 16)
+    ranges = PhotometricRanges(low_resolution=(2.0, 2.0))
+    for picture, loses in ((checkers, True), (smooth, False)):
+        image = picture[None, None].repeat(4, 1, 1, 1)
+        result = once(image, low_resolution=1.0, ranges=ranges)
+        lost = float((result - image).abs().mean())
+        assert lost > 0.5 if loses else lost < 0.15
+    unchanged = once(pictures(), low_resolution=1.0, ranges=PhotometricRanges(low_resolution=(1.0, 1.0)))
+    assert torch.allclose(unchanged, pictures(), atol=1e-5)

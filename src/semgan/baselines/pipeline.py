@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from semgan import artifacts
 from semgan.baselines.stage import BaselineStage, Streams
+from semgan.data.loading import ImageStream, MixedStream
 from semgan.data.transforms import rules_by_modality
 from semgan.job import TrainingJob
 from semgan.runtime.loop import StageResult, run_stage
@@ -14,18 +15,26 @@ def train_baseline(job: TrainingJob, kind: type[BaselineStage] = BaselineStage) 
 
     Raises ValueError where it needs unlabelled images and there are none.
     """
+    stage, result = run_baseline(job, kind, job.labelled_stream("labelled"))
+    save_baseline(job, stage, {"images seen": result.images_seen, "best weights at": stage.best_images_seen})
+    return result
+
+
+def run_baseline(
+    job: TrainingJob, kind: type[BaselineStage], labelled: ImageStream | MixedStream
+) -> tuple[BaselineStage, StageResult]:
+    """Train on a stream of labelled pairs, and on the unlabelled images where the kind uses them; writes no model."""
 
     def validate(segmenter) -> float:  # noqa: ANN001
         return job.validate(lambda image: segmenter.segment_batch(image).probabilities)
 
     unlabelled = job.image_stream("unlabelled", with_labelled=False) if len(job.unlabelled) else None
-    streams = Streams(job.labelled_stream("labelled"), unlabelled)
+    streams = Streams(labelled, unlabelled)
     stage = kind(job.settings, job.labels, streams, job.device, validate if len(job.validation) else None)
     result = run_stage(
         stage, job.run, job.settings.run, deadline=job.deadline, preview=stage.preview, progress=job.progress
     )
-    save_baseline(job, stage, {"images seen": result.images_seen, "best weights at": stage.best_images_seen})
-    return result
+    return stage, result
 
 
 def save_baseline(job: TrainingJob, stage: BaselineStage, facts: dict[str, int]) -> None:

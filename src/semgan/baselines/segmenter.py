@@ -44,10 +44,10 @@ class NetworkSegmenter:
         self.flips = flips
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto") -> NetworkSegmenter:
+    def load(cls, folder: Path, device: str = "auto", weights_name: str = WEIGHTS) -> NetworkSegmenter:
         """From a run or model folder. Raises ValueError where it holds a model of another kind."""
         description, weights = artifacts.read_model(folder)
-        if WEIGHTS not in weights:
+        if weights_name not in weights:
             raise ValueError(f"{folder} holds a model of method '{description.get('method')}', which is no baseline.")
         settings = config.override(config.Settings(), description["settings"], f"{folder}/config.json")  # type: ignore[call-arg]
         # The folder holds every weight: the file that training started from may be gone.
@@ -55,7 +55,7 @@ class NetworkSegmenter:
         labels = LabelSpace(tuple(description["classes"]))
         rules = {name: config.Preprocessing(**rule) for name, rule in description["preprocessing"].items()}
         network = build_network(settings, labels.channels)
-        network.load_state_dict(weights[WEIGHTS])
+        network.load_state_dict(weights[weights_name])
         place = choose_device(device)
         return cls(network.to(place).eval(), labels, rules, place, flips=settings.baseline.test_time_flips)
 

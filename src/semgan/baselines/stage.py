@@ -23,11 +23,12 @@ from semgan.runtime.device import autocast
 from semgan.types import Batch, LabelSpace, Segmenter
 
 if TYPE_CHECKING:
-    from semgan.data.loading import ImageStream
+    from semgan.data.loading import ImageStream, MixedStream
 
 PHOTOMETRIC_STREAM = "baseline/photometric"
 PHOTOMETRIC_PROBABILITY = 0.5  # of each of the five changes, per image
 POLY_POWER = 0.9  # DeepLab, nnU-Net
+NNUNET_MOMENTUM, NNUNET_WEIGHT_DECAY = 0.99, 3e-5  # Isensee et al. 2021, methods, "training"
 
 Validate = Callable[[Segmenter], float]
 
@@ -36,7 +37,7 @@ Validate = Callable[[Segmenter], float]
 class Streams:
     """What a baseline learns from. unlabelled: images without label maps; None where the dataset has none."""
 
-    labelled: ImageStream
+    labelled: ImageStream | MixedStream
     unlabelled: ImageStream | None = None
 
 
@@ -70,7 +71,8 @@ class BaselineStage:
         self._streams, self._validate = streams, validate
         self.network = build_network(settings, labels.channels).to(device)
         self.networks: dict[str, nn.Module] = {WEIGHTS: self.network}  # all whose state is kept
-        self.optimisers: dict[str, torch.optim.Optimizer] = {WEIGHTS: self.adam(self.network, own.learning_rate)}
+        optimise = self.adam if own.optimiser == "adam" else self.sgd
+        self.optimisers: dict[str, torch.optim.Optimizer] = {WEIGHTS: optimise(self.network, own.learning_rate)}
         self._scaler = torch.amp.GradScaler(device.type, enabled=own.precision == "float16")
         self.best_score: float | None = None
         self.best_images_seen = 0
@@ -81,6 +83,11 @@ class BaselineStage:
     def adam(self, network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         """The optimiser of one network."""
         return torch.optim.Adam(parameter_groups(network, learning_rate), learning_rate)
+
+    def sgd(self, network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        """nnU-Net's optimiser of one network."""
+        momentum, decay = NNUNET_MOMENTUM, NNUNET_WEIGHT_DECAY
+        return torch.optim.SGD(network.parameters(), learning_rate, momentum, weight_decay=decay, nesterov=True)
 
     @property
     def answering(self) -> nn.Module:
@@ -116,14 +123,16 @@ class BaselineStage:
         """The image changed in intensity where ``baseline.intensity_augment`` (or ``always``) asks for it."""
         if not (always or self.settings.baseline.intensity_augment):
             return image
-        from semgan.data.photometric import photometric
+        from semgan.data.photometric import NNUNET_CHANCES, NNUNET_RANGES, PhotometricRanges, photometric
 
+        nnunet = self.settings.baseline.intensity_augment == "nnunet"
         return photometric(
             image,
             seed=self.settings.seed,
             stream=stream,
             index=index.tolist(),
-            probability=PHOTOMETRIC_PROBABILITY,
+            probability=NNUNET_CHANCES if nnunet else PHOTOMETRIC_PROBABILITY,
+            ranges=NNUNET_RANGES if nnunet else PhotometricRanges(),
         )
 
     def forward(self, network: nn.Module, image: Tensor) -> Any:
@@ -160,8 +169,15 @@ class BaselineStage:
             optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         for optimiser in chosen:
+            self._clip(optimiser)
             self._scaler.step(optimiser)
         self._scaler.update()
+
+    def _clip(self, optimiser: torch.optim.Optimizer) -> None:
+        limit = self.settings.baseline.clip_norm
+        if limit is not None:
+            self._scaler.unscale_(optimiser)
+            nn.utils.clip_grad_norm_([w for group in optimiser.param_groups for w in group["params"]], limit)
 
     def _set_learning_rate(self, optimiser: torch.optim.Optimizer, images_seen: int) -> None:
         if self.settings.baseline.schedule == "constant":

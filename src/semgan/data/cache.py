@@ -142,7 +142,7 @@ def _build(
     growing.mkdir()
     try:
         shape = (len(sources), rule.channels, rule.size_px, rule.size_px)
-        offset = _reserve(growing / "images.npy", shape)
+        offset = reserve_array(growing / "images.npy", shape)
         files = [file for files in dataset.files.values() for file in files.values()]
         parts = [
             _Part(growing / "images.npy", offset, rule, row, tuple(files[row : row + CHUNK]))
@@ -170,7 +170,7 @@ def _by_images(progress: Progress | None, images: int) -> Progress | None:
     return lambda done, total, what: progress(min(done * CHUNK, images), images, "caching images")
 
 
-def _reserve(file: Path, shape: tuple[int, ...]) -> int:
+def reserve_array(file: Path, shape: tuple[int, ...]) -> int:
     """Write the header of an .npy file and reserve its disk space; returns where the pixels start."""
     with open(file, "wb") as out:
         np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -16,6 +16,8 @@ from semgan.data.transforms import resize_label, to_unit
 from semgan.seeding import permuted_index, uniform
 from semgan.types import IGNORE, Batch, Case, LabelSpace
 
+Affine = tuple[float | tuple[float, float], float, float]  # scale, translate, rotate_deg
+
 
 class ImageStream:
     """An endless, reproducible stream of images, and of label maps where given.
@@ -26,7 +28,9 @@ class ImageStream:
     mirror:      flip half of the images left-right
     affine:      (scale, translate, rotate_deg): scale by 1 +- scale, shift by +- translate (share of the side), rotate
                  by +- degrees, the same for image (bilinear) and label (nearest); what comes in from outside is the
-                 reflected picture, in both. None: no such augmentation.
+                 reflected picture, in both. A pair as scale: from its first to its second number. None: no such
+                 augmentation.
+    affine_probability: how often each of scale, shift and rotation is done
     """
 
     def __init__(
@@ -38,13 +42,14 @@ class ImageStream:
         seed: int,
         stream_name: str,
         mirror: bool = False,
-        affine: tuple[float, float, float] | None = None,
+        affine: Affine | None = None,
+        affine_probability: float = 1.0,
     ) -> None:
         self.images = images
         self.rows = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
         self.label_maps = label_maps
         self.seed, self.stream_name = seed, stream_name
-        self.mirror, self.affine = mirror, affine
+        self.mirror, self.affine, self.affine_probability = mirror, affine, affine_probability
         if len(self.rows) == 0:
             raise ValueError(f"The stream '{stream_name}' has no images; `semgan data check` shows what is wrong.")
         if label_maps is not None and len(label_maps) != len(self.rows):
@@ -76,31 +81,71 @@ class ImageStream:
         label_map = None if classes is None else torch.from_numpy(classes)
         return _as_batch(index, to_unit(torch.from_numpy(pixels)), label_map)
 
+    def _done(self, index: np.ndarray) -> Tensor | None:
+        """Which of scale, shift and rotation are done, bool ``[batch, 3]``; None: all."""
+        if self.affine_probability == 1:
+            return None
+        return uniform(self.seed, f"{self.stream_name}/affine", index, (3,)) < self.affine_probability
+
     def _moved(self, index: np.ndarray, pixels: np.ndarray, classes: np.ndarray | None, chance: Tensor) -> Batch:
         assert self.affine is not None
-        grid = affine_grid(chance * 2 - 1, self.affine, pixels.shape[-1])
+        grid = affine_grid(chance * 2 - 1, self.affine, pixels.shape[-1], self._done(index))
         image = warp(to_unit(torch.from_numpy(pixels)), grid, "bilinear")
         if classes is None:
             return _as_batch(index, image, None)
         return _as_batch(index, image, warp(torch.from_numpy(classes)[:, None].float(), grid, "nearest")[:, 0])
 
 
+class MixedStream:
+    """Two streams of labelled pairs in a fixed mixture; which one shows image i, and which of its own, follows from i.
+
+    second_share: of ``second`` in [0, 1]; spread as evenly as it goes
+    """
+
+    def __init__(self, first: ImageStream, second: ImageStream, second_share: float) -> None:
+        if not 0 <= second_share <= 1:
+            raise ValueError(f"The share of a stream in a mixture lies between 0 and 1; got {second_share}.")
+        self.first, self.second, self.second_share = first, second, second_share
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def batch(self, first_index: int, count: int) -> Batch:
+        """As `ImageStream.batch`; ``index`` counts the mixture's images, label maps are always given."""
+        edges = np.arange(first_index, first_index + count + 1)
+        before = np.floor(edges * self.second_share).astype(np.int64)  # images of the second stream before each index
+        is_second = torch.from_numpy(np.diff(before) > 0)
+        taken = int(before[-1] - before[0])
+        parts = [(self.first, first_index - before[0], count - taken), (self.second, before[0], taken)]
+        shown = [stream.batch(int(start), number) for stream, start, number in parts if number]
+        order = torch.argsort(torch.cat([torch.where(~is_second)[0], torch.where(is_second)[0]]))
+        label_maps = [batch.label_map for batch in shown if batch.label_map is not None]
+        image, label_map = torch.cat([batch.image for batch in shown]), torch.cat(label_maps)
+        return Batch(torch.from_numpy(edges[:-1].copy()), image[order], label_map[order])
+
+
 def _as_batch(index: np.ndarray, image: Tensor, label_map: Tensor | None) -> Batch:
     return Batch(torch.from_numpy(index), image, None if label_map is None else label_map.long())
 
 
-def affine_grid(draw: Tensor, affine: tuple[float, float, float], size_px: int) -> Tensor:
+def affine_grid(draw: Tensor, affine: Affine, size_px: int, done: Tensor | None = None) -> Tensor:
     """Where each output pixel comes from, ``[batch, size_px, size_px, 2]`` (x, y) in [-1, 1], for draws in [-1, 1].
 
-    ``draw``: ``[batch, 4]`` for scale, shift right, shift down, rotation. Written as products and sums of single
+    ``draw``: ``[batch, 4]`` for scale, shift right, shift down, rotation; ``done``: bool ``[batch, 3]``, which of
+    scale, shift and rotation are done (None: all). Written as products and sums of single
     numbers, so that an image's grid does not depend on its batch (a matrix product may).
     """
     scale, translate, rotate_deg = affine
-    size = 1 + scale * draw[:, 0]
-    angle = math.radians(rotate_deg) * draw[:, 3]
+    if isinstance(scale, tuple):
+        size = scale[0] + (scale[1] - scale[0]) * (draw[:, 0] + 1) / 2
+    else:
+        size = 1 + scale * draw[:, 0]
+    shift, angle = 2 * translate * draw[:, 1:3], math.radians(rotate_deg) * draw[:, 3]
+    if done is not None:
+        size, shift, angle = torch.where(done[:, 0], size, 1.0), shift * done[:, 1:2], angle * done[:, 2]
     cosine, sine = ((function(angle) / size)[:, None, None] for function in (torch.cos, torch.sin))
     # The side is 2 long in these coordinates.
-    right, down = ((2 * translate * draw[:, i])[:, None, None] for i in (1, 2))
+    right, down = (shift[:, i, None, None] for i in (0, 1))
     place = (torch.arange(size_px, dtype=torch.float32) * 2 + 1) / size_px - 1
     x, y = place[None, None, :] - right, place[None, :, None] - down
     grid = torch.empty(len(draw), size_px, size_px, 2)

@@ -1,14 +1,15 @@
 """Random changes of intensity, not of geometry: what another device, exposure or operator does to the same picture.
 
 The list and its order follow nnU-Net (Isensee et al. 2021, Nature Methods 18, supplement note 4): noise, blur,
-brightness, contrast, gamma. Ranges are written for images in [-1, 1]. There is no inversion of grey values.
+brightness, contrast, low resolution, gamma of the inverted image, gamma. Ranges are written for images in [-1, 1]. The
+image that comes out is never inverted.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,31 @@ class PhotometricRanges:
     brightness: float = 0.4  # added constant up to +-, on [-1, 1]
     contrast: tuple[float, float] = (0.65, 1.5)  # factor about the image's mean, log-uniform
     gamma: tuple[float, float] = (0.5, 2.0)  # exponent on [0, 1], log-uniform
+    low_resolution: tuple[float, float] = (1.0, 2.0)  # factor by which the side shrinks before it grows again
+
+
+@dataclass(frozen=True)
+class PhotometricChances:
+    """How often an image is changed in each way."""
+
+    noise: float
+    blur: float
+    brightness: float
+    contrast: float
+    gamma: float
+    low_resolution: float = 0.0
+    inverted_gamma: float = 0.0
+
+
+# nnU-Net's own (supplement note 4). Its images have standard deviation 1, ours in [-1, 1] about half of that: its noise
+# of variance up to 0.1 is 0.15 here. Departures: brightness is added instead of multiplied, because our zero is
+# mid-grey and not the image's mean; all channels change together; factors are drawn log-uniformly.
+NNUNET_CHANCES = PhotometricChances(
+    noise=0.15, blur=0.2, brightness=0.15, contrast=0.15, gamma=0.15, low_resolution=0.25, inverted_gamma=0.15
+)
+NNUNET_RANGES = PhotometricRanges(
+    noise=0.15, blur_px=(0.5, 1.5), brightness=0.3, contrast=(0.65, 1.5), gamma=(0.7, 1.5), low_resolution=(1.0, 2.0)
+)
 
 
 def photometric(
@@ -36,10 +62,10 @@ def photometric(
     seed: int,
     stream: str,
     index: Iterable[int],
-    probability: float,
+    probability: float | PhotometricChances,
     ranges: PhotometricRanges = PhotometricRanges(),
 ) -> Tensor:
-    """Each of the five changes hits each image independently with ``probability``.
+    """Each change hits each image independently with its chance; a number stands for the first five changes alone.
 
     image: ``[batch, channels, height, width]`` in [-1, 1]; so is the result. All channels of an image change alike,
     except for noise. What happens to image i depends on (seed, stream, index[i]) alone.
@@ -49,10 +75,11 @@ def photometric(
         raise ValueError(
             f"Photometric augmentation needs one index per image; got {len(numbers)} for {image.shape[0]}."
         )
-    if probability <= 0 or not numbers:
+    chances = probability if isinstance(probability, PhotometricChances) else PhotometricChances(*(probability,) * 5)
+    if not numbers or max(astuple(chances)) <= 0:
         return image
     draws = seeding.uniform(seed, stream + "/photometric", numbers, (10,)).to(image.device)
-    hit, strength = draws[:, :5] < probability, draws[:, 5:]
+    hit, strength = draws[:, :5] < torch.tensor(astuple(chances)[:5], device=draws.device), draws[:, 5:]
     column = (-1, 1, 1, 1)
     deviation = (hit[:, 0] * ranges.noise * strength[:, 0]).view(column)
     if bool(hit[:, 0].any()):
@@ -64,8 +91,28 @@ def photometric(
     mean = image.mean((1, 2, 3), keepdim=True)
     factor = torch.where(hit[:, 3], _log_between(strength[:, 3], *ranges.contrast), 1.0).view(column)
     image = (mean + (image - mean) * factor).clamp(-1, 1)
+    if chances.low_resolution > 0 or chances.inverted_gamma > 0:
+        image = _nnunet_only(image, seeding.uniform(seed, stream + "/photometric-2", numbers, (4,)), chances, ranges)
     exponent = torch.where(hit[:, 4], _log_between(strength[:, 4], *ranges.gamma), 1.0).view(column)
     return ((image + 1) / 2).pow(exponent) * 2 - 1
+
+
+def _nnunet_only(image: Tensor, draws: Tensor, chances: PhotometricChances, ranges: PhotometricRanges) -> Tensor:
+    """Low resolution, then gamma of the inverted image, of images in [-1, 1]; draws ``[batch, 4]`` uniform."""
+    hit, strength = draws[:, :2] < torch.tensor([chances.low_resolution, chances.inverted_gamma]), draws[:, 2:]
+    image = image.clone()
+    for i in torch.where(hit[:, 0])[0].tolist():
+        factor = float(_between(strength[i, 0], *ranges.low_resolution))
+        image[i] = _low_resolution(image[i : i + 1], factor)[0]
+    exponent = torch.where(hit[:, 1], _log_between(strength[:, 1], *ranges.gamma), 1.0).to(image.device)
+    return 1 - ((1 - image) / 2).pow(exponent.view(-1, 1, 1, 1)) * 2
+
+
+def _low_resolution(image: Tensor, factor: float) -> Tensor:
+    """Shrunk by a factor with the nearest pixels and grown again with cubic ones, within [-1, 1]."""
+    size = image.shape[-2:]
+    small = [max(1, round(side / factor)) for side in size]
+    return F.interpolate(F.interpolate(image, small, mode="nearest-exact"), size, mode="bicubic").clamp(-1, 1)
 
 
 def _between(share: Tensor, low: float, high: float) -> Tensor:

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from semgan.config import Preprocessing, Settings
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601, as Pillow and JPEG use
@@ -138,6 +140,11 @@ def to_unit(image: Any) -> Any:
     if isinstance(image, np.ndarray):
         return image.astype(np.float32) / np.float32(127.5) - np.float32(1)
     return image.float() / 127.5 - 1
+
+
+def to_levels(image: Tensor) -> Tensor:
+    """Tensor in about [-1, 1] -> uint8 of the same shape: the way back from `to_unit`."""
+    return ((image.detach().float() + 1) * 127.5).round().clamp(0, 255).byte()
 
 
 def resize_label(label: np.ndarray, size_px: int) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from semgan.data.parallel import thread_pool
 from semgan.data.readers import IMAGE_SUFFIXES, read_image, read_image_files
+from semgan.data.transforms import to_levels
 from semgan.types import Segmenter
 
 if TYPE_CHECKING:
@@ -206,5 +207,5 @@ def _label_map(probabilities: Tensor) -> np.ndarray:
 
 def to_pixels(image: Tensor) -> np.ndarray:
     """``[channels, height, width]`` in [-1, 1] -> uint8 ``[height, width]`` or ``[height, width, channels]``."""
-    pixels = ((image.detach().float() + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
+    pixels = to_levels(image).cpu().numpy()
     return pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))

@@ -34,6 +34,7 @@ def recipe() -> Settings:
                 "unlabelled_batch": 4,
                 "discriminator_width": 4,
             },
+            "student": {"pool_images": 64, "pool_batch": 16},
             "run": {
                 "log_every_images": 40,
                 "checkpoint_every_images": 80,

@@ -15,7 +15,13 @@ from semgan import artifacts
 INVERSION = "inversion"  # one line after training: validation score by number of steps
 STEPS = re.compile(r"^validation/.*/steps_(\d+)$")
 EPOCH = 1e8  # seconds above this are times of day, not durations
-STAGES = {"gan": "Joint GAN", "encoder": "Encoder", "baseline": "Baseline"}
+STAGES = {
+    "gan": "Joint GAN",
+    "encoder": "Encoder",
+    "baseline": "Baseline",
+    "pool": "Generated pairs",
+    "student": "Student",
+}
 
 
 @dataclass(frozen=True)

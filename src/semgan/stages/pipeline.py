@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from semgan import artifacts
-from semgan.data.transforms import to_unit
+from semgan.data.transforms import to_levels, to_unit
 from semgan.job import TrainingJob
 from semgan.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
 from semgan.models.discriminators import ImageCritic
@@ -175,7 +175,7 @@ def _encoder_preview(stage: EncoderStage, job: TrainingJob, images_seen: int) ->
 def draw_pairs(job: TrainingJob, image: Tensor, logits: Tensor, stage: str, images_seen: int) -> None:
     """A grid of image + mask pairs into the run's samples/."""
     assert job.draw is not None
-    pixels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = to_levels(image).permute(0, 2, 3, 1).cpu().numpy()
     pixels = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
     label_maps = probabilities(logits.float()).argmax(1).byte().cpu().numpy()
     job.draw(pixels, label_maps, job.labels.classes, job.run.samples / f"{stage}-{images_seen:09d}.png")

@@ -169,10 +169,12 @@ class SemanticGan:
     # ------------------------------------------------------------ sampling
 
     @torch.no_grad()
-    def generate(self, seeds: Sequence[int], *, truncation: float = 1.0) -> JointImage:
-        """Random pairs, row i a function of ``seeds[i]`` alone; truncation < 1 pulls w towards its mean."""
-        z = seeding.normal(0, "sample/z", seeds, (self.generator.w_dim,)).to(self.device)
-        noise = seeding.normal(0, "sample/noise", seeds, (self.generator.noise_size,)).to(self.device)
+    def generate(
+        self, seeds: Sequence[int], *, truncation: float = 1.0, seed: int = 0, stream: str = "sample"
+    ) -> JointImage:
+        """Random pairs, row i a function of (seed, stream, ``seeds[i]``) alone; truncation < 1 pulls w to its mean."""
+        z = seeding.normal(seed, f"{stream}/z", seeds, (self.generator.w_dim,)).to(self.device)
+        noise = seeding.normal(seed, f"{stream}/noise", seeds, (self.generator.noise_size,)).to(self.device)
         w = self.whitening.mean + truncation * (self.generator.mapping(z) - self.whitening.mean)
         return self.generator.synthesis(self.generator.broadcast(w), noise)
 

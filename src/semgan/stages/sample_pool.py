@@ -1,0 +1,110 @@
+"""A pool of labelled pairs drawn from the generator, once, as uint8 on disk: what a student learns from.
+
+    RUN/pool/images.npy      uint8 [pairs, channels, size_px, size_px]
+    RUN/pool/label_maps.npy  uint8 [pairs, size_px, size_px], the most probable class
+
+DatasetGAN (Zhang et al. 2021, arXiv:2104.06490) drops the pairs whose labels are the least certain. Here, of
+every ``student.pool_batch`` pairs drawn the ``student.keep_share`` with the lowest label entropy are kept. Departures:
+DatasetGAN measures certainty by the disagreement of ten classifiers and sorts all pairs at once; our generator has one
+label branch, and judging batch by batch needs no second pass over the disk. The image critic is not asked: its score
+depends on the other images of a batch, so that the choice would not be a function of the pair.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semgan.config import Settings
+from semgan.data.cache import reserve_array
+from semgan.data.transforms import to_levels
+from semgan.objectives.segmentation import probabilities
+from semgan.runtime.device import autocast
+from semgan.stages.semantic_gan import SemanticGan
+
+STREAM = "student/pool"
+
+
+def label_entropy(found: Tensor) -> Tensor:
+    """Mean over pixels of the entropy in nats, ``[batch]``, of probabilities ``[batch, classes, height, width]``."""
+    return -torch.special.xlogy(found, found).sum(1).mean((1, 2))
+
+
+class PoolStage:
+    """Fills the pool, for `semgan.runtime.loop.run_stage`; the numbers it counts are pairs drawn, kept or not.
+
+    Pair i depends on (seed, i) alone and its place on i, so that a killed pool goes on from its last checkpoint.
+    folder: made where it is missing. Raises ValueError where the disk has no room.
+    """
+
+    name = "pool"
+
+    def __init__(self, settings: Settings, model: SemanticGan, folder: Path) -> None:
+        own, rule = settings.student, settings.preprocessing
+        self.settings, self.model = settings, model
+        self.total_images, self.batch = own.pool_images, own.pool_batch
+        self.kept_of_batch = max(1, round(own.keep_share * own.pool_batch))
+        pairs = -(-own.pool_images // own.pool_batch) * self.kept_of_batch
+        self.images = _opened(folder / "images.npy", (pairs, rule.channels, rule.size_px, rule.size_px))
+        self.label_maps = _opened(folder / "label_maps.npy", (pairs, rule.size_px, rule.size_px))
+
+    @torch.no_grad()
+    def step(self, images_seen: int) -> dict[str, Tensor]:
+        """Draw the next batch and write what is kept of it, in the order drawn."""
+        own, numbers = self.settings.student, range(images_seen, images_seen + self.batch)
+        with autocast(self.model.device, self.settings.gan.precision):
+            joint = self.model.generate(numbers, truncation=own.truncation, seed=self.settings.seed, stream=STREAM)
+        found = probabilities(joint.logits)
+        entropy = label_entropy(found)
+        kept = entropy.argsort(stable=True)[: self.kept_of_batch].sort().values
+        place = images_seen // self.batch * self.kept_of_batch
+        rows = slice(place, place + self.kept_of_batch)
+        self.images[rows] = to_levels(joint.image[kept]).cpu().numpy()
+        self.label_maps[rows] = found[kept].argmax(1).byte().cpu().numpy()
+        return {"label_entropy": entropy.mean(), "label_entropy_kept": entropy[kept].mean()}
+
+    def state(self) -> dict[str, Any]:
+        """Nothing but what is on the disk, which is complete from here on."""
+        self.images.flush()
+        self.label_maps.flush()
+        return {"pairs": len(self.images)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        if state["pairs"] != len(self.images):
+            raise KeyError(f"a pool of {state['pairs']} pairs")
+
+
+def holds_pool(folder: Path) -> bool:
+    """Whether both files are there, complete or not."""
+    return all((folder / name).is_file() for name in ("images.npy", "label_maps.npy"))
+
+
+def forget_pool(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _opened(file: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A writable map of the file, made anew where there is none or one of another shape."""
+    if file.is_file():
+        try:
+            found = np.lib.format.open_memmap(file, mode="r+")
+            if found.shape == shape:
+                return found
+        except ValueError:  # cut off by a kill
+            pass
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        reserve_array(file, shape)
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        raise ValueError(
+            f"Cannot reserve {np.prod(shape, dtype=np.int64) / 2**20:.0f} MiB for {file} ({error.strerror}); free some "
+            "space, or draw fewer pairs with --set student.pool_images=N."
+        ) from None
+    return np.lib.format.open_memmap(file, mode="r+")

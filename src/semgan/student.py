@@ -1,0 +1,286 @@
+"""Synthetic-data training: a network learns from pairs drawn from our generator, alone or beside the inversion.
+
+``student``: DatasetGAN's use of a generator (Zhang et al. 2021, arXiv:2104.06490) with ours, whose labels come from its
+own label branch: a pool of pairs is drawn once, the least certain are dropped, and a U-Net learns from the rest mixed
+with the real labelled images, under the intensity and affine augmentation of ``unet-strong``.
+``semgan-student``: the probabilities of the optimised inversion and of that student, averaged with a weight that is
+chosen on validation.
+
+Both take the model of a trained run (``--init-from``) or first train what they need themselves, in the same run folder.
+They stand above stages and baselines because they are made of both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semgan import artifacts, config
+from semgan.baselines.pipeline import run_baseline
+from semgan.baselines.segmenter import WEIGHTS, NetworkSegmenter
+from semgan.baselines.stage import BaselineStage
+from semgan.data.loading import MixedStream
+from semgan.data.transforms import to_unit
+from semgan.job import TrainingJob
+from semgan.metrics.validation import score_cases
+from semgan.model_card import model_card
+from semgan.runtime.loop import StageResult, checkpoint_path, run_stage
+from semgan.stages.pipeline import train_semantic_gan
+from semgan.stages.sample_pool import PoolStage, forget_pool, holds_pool
+from semgan.stages.semantic_gan import SemanticGan
+from semgan.types import Segmentation
+
+if TYPE_CHECKING:
+    from semgan.types import LabelSpace
+
+logger = logging.getLogger("semgan")
+
+STUDENT = "student"  # student.safetensors of the model folder
+NOTE = "student_of.json"  # in checkpoints/: the model that pool and student belong to
+STUDENT_SHARES = (0.5, 0.25, 0.75, 0.0, 1.0)  # tried on validation; the first wins ties
+SAME = ("classes", "preprocessing", "labels", "split_seed")  # a student shares these with its generator
+OWN = ("method", "seed", "data", "baseline", "student", "run")  # settings of this training; others are the generator's
+
+
+class StudentStage(BaselineStage):
+    """Supervised training under another name, so that curves and checkpoints tell them apart."""
+
+    name = "student"
+
+
+def train_student(job: TrainingJob) -> StageResult:
+    """Generator (unless given), pool, student: the model folder answers with the student alone."""
+    return _train(job, with_inversion=False)
+
+
+def train_semgan_student(job: TrainingJob) -> StageResult:
+    """Generator and encoder (unless given), pool, student, weight; the model folder answers with both."""
+    return _train(job, with_inversion=True)
+
+
+def load_student(folder: Path, device: str = "auto") -> NetworkSegmenter:
+    """The student of a model folder. Raises FileNotFoundError where training has not come to it yet."""
+    if not (artifacts.find_model(folder) / f"{STUDENT}.safetensors").is_file():
+        raise FileNotFoundError(f"{folder} has no student yet; let `semgan train` with the same options finish it.")
+    return NetworkSegmenter.load(folder, device, STUDENT)
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """A trained semantic GAN as its model folder holds it: description, weights, and a name of its contents."""
+
+    folder: Path
+    description: dict[str, Any]
+    weights: dict[str, dict[str, Tensor]]
+    fingerprint: str
+
+    @classmethod
+    def read(cls, folder: Path, job: TrainingJob, *, with_inversion: bool) -> _Teacher:
+        """Raises ValueError where the model does not fit the job or lacks what is needed."""
+        folder = artifacts.find_model(folder)
+        description, weights = artifacts.read_model(folder)
+        if "generator" not in weights:
+            raise ValueError(
+                f"--init-from: {folder} is of method '{description.get('method')}'; name a run of a "
+                "method with a generator."
+            )
+        if with_inversion and "encoder" not in weights:
+            raise ValueError(f"--init-from: {folder} has no encoder yet; finish that run, or use --method student.")
+        wanted = job.settings.model_dump(mode="json")
+        found = config.override(config.Settings(), description["settings"], f"{folder}/config.json")
+        saved = found.model_dump(mode="json")
+        for key in SAME:
+            if saved[key] != wanted[key]:
+                raise ValueError(
+                    f"--init-from: {folder} was trained with {key} {saved[key]!r}, and this run asks for "
+                    f"{wanted[key]!r}; a student has the recipe and the labelled list of its generator."
+                )
+        weights = {name: state for name, state in weights.items() if name != STUDENT}
+        return cls(folder, description, weights, _fingerprint(weights))
+
+
+def _fingerprint(weights: Mapping[str, Mapping[str, Tensor]]) -> str:
+    known = hashlib.sha256()
+    for network, state in sorted(weights.items()):
+        for name, value in sorted(state.items()):
+            known.update(f"{network}/{name}".encode())
+            known.update(value.contiguous().numpy().tobytes())
+    return known.hexdigest()[:16]
+
+
+def _train(job: TrainingJob, *, with_inversion: bool) -> StageResult:
+    if job.init_from is None:
+        _refuse_lost_teacher(job)
+        result = train_semantic_gan(job if with_inversion else replace(job, stage="gan"))
+        if job.stage != "all" or not result.finished or result.interrupted:
+            return result
+    teacher = _Teacher.read(job.init_from or job.run.model, job, with_inversion=with_inversion)
+    if _is_complete(job, teacher):
+        return StageResult(job.settings.baseline.images, True)
+    _forget_student_of_another(job, teacher)
+    model = SemanticGan.load(teacher.folder, device=str(job.device))
+    pool = PoolStage(job.settings, model, _pool_folder(job))
+    result = run_stage(pool, job.run, job.settings.run, deadline=job.deadline, progress=job.progress)
+    if not result.finished or result.interrupted:
+        return result
+    real = job.labelled_stream("labelled")
+    generated = job.labelled_stream("student/generated", pairs=(pool.images, pool.label_maps))
+    mixed = MixedStream(generated, real, job.settings.student.real_share)
+    stage, result = run_baseline(job, StudentStage, mixed)
+    _save(job, teacher, stage, result, model if with_inversion else None)
+    return result
+
+
+def _pool_folder(job: TrainingJob) -> Path:
+    return job.run.path / "pool"
+
+
+def _refuse_lost_teacher(job: TrainingJob) -> None:
+    if (job.run.checkpoints / NOTE).is_file() and not checkpoint_path(job.run, "gan").is_file():
+        earlier = artifacts.read_json(job.run.checkpoints / NOTE)["folder"]
+        raise ValueError(f"{job.run.path} has no generator of its own; go on with --init-from {earlier}.")
+
+
+def _is_complete(job: TrainingJob, teacher: _Teacher) -> bool:
+    """Whether the model folder holds the finished student of this very teacher."""
+    path = job.run.model / "config.json"
+    if not path.is_file() or not (job.run.model / f"{STUDENT}.safetensors").is_file():
+        return False
+    training = artifacts.read_json(path).get("training", {})
+    finished = training.get("images_seen_student", 0) >= job.settings.baseline.images
+    return finished and training.get("student_of") == teacher.fingerprint
+
+
+def _forget_student_of_another(job: TrainingJob, teacher: _Teacher) -> None:
+    """Pool and student belong to the model they come from; for another one, or without their pool, they start anew."""
+    note, folder = job.run.checkpoints / NOTE, _pool_folder(job)
+    is_another = note.is_file() and artifacts.read_json(note)["fingerprint"] != teacher.fingerprint
+    if is_another:
+        logger.warning("The generator is another one than the student's: pool and student start anew.")
+        checkpoint_path(job.run, StudentStage.name).unlink(missing_ok=True)
+    if is_another or not holds_pool(folder):
+        checkpoint_path(job.run, PoolStage.name).unlink(missing_ok=True)
+        forget_pool(folder)
+    artifacts.write_json(note, {"fingerprint": teacher.fingerprint, "folder": str(teacher.folder)})
+
+
+def _save(
+    job: TrainingJob, teacher: _Teacher, stage: BaselineStage, result: StageResult, model: SemanticGan | None
+) -> None:
+    """The teacher's model folder with the student beside it, and its weight where both answer."""
+    network = stage.model_weights()[WEIGHTS]
+    metric = job.settings.metric
+    scores = {} if stage.best_score is None else {f"validation {metric}, student": stage.best_score}
+    share = None
+    if model is not None:
+        stage.network.load_state_dict(network)
+        share, tried = choose_share(model, stage.segmenter, job) if result.finished else (None, {})
+        scores |= {f"validation {metric}, {round(100 * value)} % student": score for value, score in tried.items()}
+    own = job.settings.model_dump(mode="json")
+    described = config.override(config.Settings(), teacher.description["settings"], str(teacher.folder))
+    settings = config.override(described, {key: own[key] for key in OWN}, "this run")
+    training = teacher.description.get("training", {}) | {
+        "images_seen_student": result.images_seen,
+        "best_student_at": stage.best_images_seen,
+        "student_of": teacher.fingerprint,
+    }
+    description = teacher.description | {
+        "method": job.settings.method,
+        "settings": settings.model_dump(mode="json"),
+        "student": {"share": share},
+        "scores": teacher.description.get("scores", {}) | scores,
+        "training": training,
+    }
+    data = {"labelled images": len(job.labelled), "validation images": len(job.validation)}
+    card = model_card(settings, data=data, training=training, scores=description["scores"])
+    artifacts.save_model(job.run.model, description, teacher.weights | {STUDENT: network}, card)
+
+
+def choose_share(
+    model: SemanticGan, student: NetworkSegmenter, job: TrainingJob
+) -> tuple[float | None, dict[float, float]]:
+    """The student's share with the best validation score, and the score of every share tried.
+
+    None where the settings name the share or there is no validation list.
+    """
+    if job.settings.student.answer_share is not None or not len(job.validation):
+        return None, {}
+    count = job.settings.run.validation_cases
+    images, truths = np.asarray(job.images[job.validation.rows[:count]]), job.validation.label_maps
+    assert truths is not None
+    batch = to_unit(torch.from_numpy(images))
+    inverted, learnt = model.segment_batch(batch).probabilities, student.segment_batch(batch).probabilities
+
+    def score(share: float) -> float:
+        mixed = mix(inverted, learnt, share)
+        return score_cases(
+            lambda image: mixed,
+            images,
+            truths[:count],
+            job.settings.metric,
+            classes=job.labels.classes,
+            batch=len(images),
+        )
+
+    scores = {share: score(share) for share in STUDENT_SHARES}
+    chosen = max(STUDENT_SHARES, key=lambda share: round(scores[share], 4))
+    logger.info("Share of the student chosen on validation: %g (%s)", chosen, scores)
+    return chosen, scores
+
+
+# ---------------------------------------------------------------- answering
+
+
+def mix(inverted: Tensor, learnt: Tensor, share: float) -> Tensor:
+    """Probabilities of two models, ``share`` in [0, 1] of the second."""
+    return torch.lerp(inverted, learnt.to(inverted.device), share)
+
+
+class SemganStudent:
+    """Optimised inversion and student as one `semgan.types.Segmenter`; ``share`` in [0, 1] of the student."""
+
+    def __init__(self, model: SemanticGan, student: NetworkSegmenter, share: float) -> None:
+        self.model, self.student, self.share = model, student, share
+        self.labels: LabelSpace = model.labels
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> SemganStudent:
+        """From a run or model folder. Raises FileNotFoundError where training has not come to the student yet."""
+        student, model = load_student(folder, device), SemanticGan.load(folder, device=device)
+        chosen = artifacts.read_json(artifacts.find_model(folder) / "config.json")["student"]["share"]
+        named = model.settings.student.answer_share
+        return cls(model, student, next(share for share in (named, chosen, STUDENT_SHARES[0]) if share is not None))
+
+    def preprocess(self, image: np.ndarray, modality: str = "default") -> Tensor:
+        """As `SemanticGan.preprocess`; both networks see the same image."""
+        return self.model.preprocess(image, modality)
+
+    def segment_batch(
+        self,
+        image: Tensor,
+        *,
+        steps: int | None = None,
+        snapshot_steps: tuple[int, ...] = (),
+        modality: str = "default",
+    ) -> Segmentation:
+        """As `SemanticGan.segment_batch`, with the student's share in every answer; steps count the inversion's."""
+        found = self.model.segment_batch(image, steps=steps, snapshot_steps=snapshot_steps, modality=modality)
+        learnt = self.student.segment_batch(image).probabilities
+        mixed = mix(found.probabilities, learnt, self.share)
+        return replace(
+            found,
+            probabilities=mixed,
+            confidence=mixed.amax(1).mean((1, 2)),
+            snapshots={step: mix(answer, learnt, self.share) for step, answer in found.snapshots.items()},
+        )

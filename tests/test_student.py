@@ -1,0 +1,253 @@
+"""The student and its answer beside the inversion: made once, resumed to the bit, chosen on validation, fair."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+import semgan
+from semgan import train as train_module
+from semgan.artifacts import RunFolder, load_tensors, read_json, read_metrics, save_tensors, write_json
+from semgan.student import STUDENT_SHARES, choose_share, mix
+from semgan.train import train
+
+MORE = ["baseline={images: 16, batch: 4, precision: float32}", "gan.precision=float32", "encoder.precision=float32"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_reports():
+    """tests/contracts/test_methods.py has the reports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "_report", lambda run: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def start(tiny_dataset, quick):
+    def start(out, method="semgan-student", *, changes=(), **more):
+        changes = [*quick, *MORE, *changes]
+        return train(tiny_dataset, out, recipe="debug", method=method, changes=changes, device="cpu", **more)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def teacher(start, tmp_path_factory):
+    """A finished run of method semgan."""
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    assert start(out, "semgan").finished
+    return out
+
+
+@pytest.fixture(scope="module")
+def both(start, teacher, tmp_path_factory):
+    """A finished run of method semgan-student on that model."""
+    out = tmp_path_factory.mktemp("both") / "run"
+    assert start(out, init_from=teacher).finished
+    return out
+
+
+def weights(run, name="student"):
+    return load_tensors(run / "model" / f"{name}.safetensors")[0]
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def stop_at(images, stage):
+    def progress(done, total, what):
+        if what == f"train {stage}" and done >= images:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_a_given_model_is_used_as_it_is(both, teacher):
+    assert {row["stage"] for row in read_metrics(both / "metrics.jsonl")} == {"pool", "student"}
+    for name in ("generator", "encoder", "image_critic"):
+        assert same(weights(both, name), weights(teacher, name)), name
+    ours, given = (read_json(run / "model" / "config.json") for run in (both, teacher))
+    assert ours["inversion"] == given["inversion"] and ours["method"] == "semgan-student"
+    assert ours["training"]["images_seen_gan"] == given["training"]["images_seen_gan"]
+
+
+def test_the_same_command_after_the_end_does_nothing(both, start, teacher):
+    before = {path: path.stat().st_mtime_ns for path in both.rglob("*") if path.is_file() and path.name != "log.txt"}
+    assert start(both, init_from=teacher).finished
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_an_interrupted_run_ends_with_the_student_of_an_uninterrupted_one(both, start, teacher, tmp_path):
+    for images, stage in ((4, "pool"), (12, "student")):
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path / "run", init_from=teacher, progress=stop_at(images, stage))
+    assert not start(tmp_path / "run", init_from=teacher, max_minutes=0).finished
+    assert start(tmp_path / "run", init_from=teacher).finished
+    assert same(weights(tmp_path / "run"), weights(both))
+    assert same(weights(tmp_path / "run", "generator"), weights(both, "generator"))
+
+
+def test_one_run_folder_for_all_stages_gives_the_same_student(both, start, tmp_path):
+    """Without --init-from: GAN alone first, interrupted in the student, then the same command."""
+    assert start(tmp_path / "run", stage="gan").finished
+    with pytest.raises(FileNotFoundError, match="has no student yet; let `semgan train`"):
+        semgan.load(tmp_path / "run", device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "run", progress=stop_at(12, "student"))
+    assert start(tmp_path / "run").finished
+    stages = [row["stage"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert set(stages) == {"gan", "encoder", "inversion", "pool", "student"}
+    for name in ("student", "generator", "encoder"):
+        assert same(weights(tmp_path / "run", name), weights(both, name)), name
+
+
+def test_another_generator_starts_pool_and_student_anew(both, start, teacher, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(both, out)
+    other = shutil.copytree(teacher / "model", tmp_path / "other" / "model")
+    moved = {name: value + 0.3 for name, value in weights(teacher, "generator").items()}
+    save_tensors(other / "generator.safetensors", moved)
+    assert start(out, init_from=other).finished
+    assert "pool and student start anew" in (out / "log.txt").read_text()
+    assert not same(weights(out), weights(both)) and same(weights(out, "generator"), moved)
+
+
+def test_a_student_learns_from_generated_and_from_real_pairs(start, teacher, both, tmp_path):
+    for share in (0.0, 1.0):
+        start(tmp_path / str(share), "student", init_from=teacher, changes=[f"student.real_share={share}"])
+    found = [weights(tmp_path / "0.0"), weights(tmp_path / "1.0"), weights(both)]
+    assert not any(same(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert sorted(path.stem for path in (tmp_path / "0.0" / "model").glob("*.safetensors")) == [
+        "encoder", "generator", "image_critic", "student",
+    ]  # fmt: skip
+
+
+def test_students_learn_under_the_augmentation_of_unet_strong(both):
+    assert read_json(both / "model" / "config.json")["settings"]["baseline"]["intensity_augment"] is True
+
+
+# ---------------------------------------------------------------- bad requests
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("student", {"stage": "encoder"}, "Method 'student' has no stage 'encoder'; it trains gan, pool, student"),
+        ("student", {"stage": "gan", "init_from": "here"}, "with --init-from has no stage 'gan'; it trains pool, stu"),
+    ],
+)
+def test_stages_that_a_student_does_not_have_are_refused_before_any_run(start, tmp_path, method, options, words):
+    with pytest.raises(ValueError, match=words):
+        start(tmp_path / "run", method, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_another_labelled_list_or_size_is_refused(start, teacher, tmp_path):
+    lied = shutil.copytree(teacher / "model", tmp_path / "lied")
+    described = read_json(lied / "config.json")
+    described["settings"]["labels"] = 5
+    write_json(lied / "config.json", described)
+    with pytest.raises(ValueError, match="was trained with labels 5, and this run asks for None"):
+        start(tmp_path / "run", init_from=lied)
+    with pytest.raises(ValueError, match="was trained with preprocessing"):
+        start(tmp_path / "run2", init_from=teacher, changes=["preprocessing.gamma=0.5"])
+
+
+def test_what_a_teacher_lacks_is_said(start, teacher, tmp_path):
+    half = shutil.copytree(teacher / "model", tmp_path / "half")
+    (half / "encoder.safetensors").unlink()
+    with pytest.raises(ValueError, match="has no encoder yet; finish that run, or use --method student"):
+        start(tmp_path / "run", init_from=half)
+    assert start(tmp_path / "run2", "student", init_from=half).finished
+    (half / "generator.safetensors").unlink()
+    with pytest.raises(ValueError, match="is of method 'semgan'; name a run of a method with a generator"):
+        start(tmp_path / "run", init_from=half)
+
+
+def test_a_run_that_lost_its_teacher_asks_for_it_again(start, teacher, both):
+    with pytest.raises(ValueError, match=f"no generator of its own; go on with --init-from {teacher}/model"):
+        start(both)
+
+
+def test_a_dry_run_with_a_given_model_charges_for_pool_and_student_alone(start, teacher, tmp_path):
+    found = start(tmp_path / "run", init_from=teacher, dry_run=True)
+    assert set(found.expected_minutes) == {"pool", "student"} and min(found.expected_minutes.values()) > 0
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- answering
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_answer_is_the_weighted_mean_at_every_step(both, teacher, share):
+    model = semgan.load(both, device="cpu")
+    model.share = share
+    image = torch.rand(3, 1, 16, 16) * 2 - 1
+    found = model.segment_batch(image, steps=2, snapshot_steps=(0, 2))
+    inverted = semgan.load(teacher, device="cpu").segment_batch(image, steps=2, snapshot_steps=(0, 2))
+    learnt = model.student.segment_batch(image).probabilities
+    for step in (0, 2):
+        expected = (1 - share) * inverted.snapshots[step] + share * learnt
+        torch.testing.assert_close(found.snapshots[step], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.probabilities, found.snapshots[2])
+    torch.testing.assert_close(found.confidence, found.probabilities.amax(1).mean((1, 2)))
+    assert found.steps == 2 and found.reconstruction is not None
+
+
+def test_a_student_alone_takes_no_steps(both, start, teacher, tmp_path):
+    start(tmp_path / "run", "student", init_from=teacher)
+    alone, beside = semgan.load(tmp_path / "run", device="cpu"), semgan.load(both, device="cpu")
+    image = torch.rand(2, 1, 16, 16) * 2 - 1
+    torch.testing.assert_close(
+        alone.segment_batch(image).probabilities, beside.student.segment_batch(image).probabilities
+    )
+    with pytest.raises(ValueError, match="not optimised at test time"):
+        alone.segment_batch(image, steps=3)
+
+
+class Constant:
+    """A model that answers the same for every image."""
+
+    def __init__(self, probabilities):
+        self.probabilities = probabilities
+
+    def segment_batch(self, image):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("inverted", "learnt", "chosen"), [("right", "wrong", 0.25), ("wrong", "right", 0.75), ("right", "right", 0.5)]
+)
+def test_the_share_with_the_best_validation_score_is_chosen(tiny_job, inverted, learnt, chosen):
+    truth = torch.from_numpy(tiny_job.validation.label_maps).long()
+    right = torch.nn.functional.one_hot(truth, 2).movedim(-1, 1).float()
+    answers = {"right": right * 0.6 + 0.2, "wrong": 0.8 - right * 0.6}
+    share, scores = choose_share(Constant(answers[inverted]), Constant(answers[learnt]), tiny_job)
+    assert share == chosen and set(scores) == set(STUDENT_SHARES) and scores[share] == 1.0
+
+
+def test_a_named_share_is_kept_and_nothing_is_chosen(start, teacher, tmp_path):
+    start(tmp_path / "run", init_from=teacher, changes=["student.answer_share=0.1"])
+    assert semgan.load(tmp_path / "run", device="cpu").share == 0.1
+    assert read_json(tmp_path / "run" / "model" / "config.json")["student"]["share"] is None
+
+
+@pytest.fixture(scope="module")
+def tiny_job(tiny_dataset, quick, tmp_path_factory):
+    from semgan.data.folder import Dataset
+
+    opened = Dataset.open(tiny_dataset)
+    settings = train_module.resolve_settings(opened, "debug", changes=quick)
+    run = RunFolder(tmp_path_factory.mktemp("job") / "run")
+    return train_module._job(opened, settings, run, "all", None, None, None)
+
+
+def test_mixing_keeps_probabilities():
+    first, second = torch.rand(2, 3, 4, 4).softmax(1), torch.rand(2, 3, 4, 4).softmax(1)
+    torch.testing.assert_close(mix(first, second, 0.3).sum(1), torch.ones(2, 4, 4))
