@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """``changes`` are laid over the recipe's settings; ``rival`` methods do not use our generator."""
+    """``changes`` are laid over the recipe's settings; ``rival`` methods do not use our generator.
+
+    stages: of training, in order, as metrics and checkpoints name them
+    """
 
     summary: str
     train: Callable[[TrainingJob], StageResult]
     load: Callable[[Path, str], Segmenter]
     rival: bool
+    stages: tuple[str, ...] = ("baseline",)
     changes: Callable[[Settings], dict[str, Any]] = lambda settings: {}
 
 
@@ -90,10 +94,14 @@ def paper_changes(settings: Settings) -> dict[str, Any]:
     }
 
 
+OURS = ("gan", "encoder")
+
 METHODS: dict[str, Method] = {
-    "semgan": Method("our default: the paper with our departures", _train_semantic_gan, _load_semantic_gan, False),
+    "semgan": Method(
+        "our default: the paper with our departures", _train_semantic_gan, _load_semantic_gan, False, OURS
+    ),
     "semgan-paper": Method(
-        "as the paper and its supplement say", _train_semantic_gan, _load_semantic_gan, False, paper_changes
+        "as the paper and its supplement say", _train_semantic_gan, _load_semantic_gan, False, OURS, paper_changes
     ),
     "unet": Method("U-Net on the labelled images", _train_supervised, _load_network, True),
     "unet-strong": Method(
@@ -101,7 +109,7 @@ METHODS: dict[str, Method] = {
         _train_supervised,
         _load_network,
         True,
-        lambda settings: {"baseline": {"intensity_augment": True}},
+        changes=lambda settings: {"baseline": {"intensity_augment": True}},
     ),
 }
 

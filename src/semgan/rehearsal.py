@@ -24,6 +24,12 @@ LAZY = {"r1/image": "r1_every", "path_length": "path_length_every"}
 # Rehearsed so often that seven steps hold: none, R1, path length, R1, none, both (and the first, which warms up).
 REHEARSED = {"r1_every": 2, "path_length_every": 3}
 STEPS = 7
+# Which settings give the length and the batch of a stage.
+LENGTHS = {
+    "gan": ("gan", "images", "batch"),
+    "encoder": ("encoder", "images", "batch"),
+    "baseline": ("baseline", "images", "batch"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,12 @@ class DryRun:
 
 def rehearse(settings: Settings, job_of: Callable[[Settings, RunFolder], TrainingJob]) -> DryRun:
     """Time a few steps of every stage in a temporary run; nothing is kept. job_of: creates the run and its job."""
-    lengths = {"gan": settings.gan, "encoder": settings.encoder, "baseline": settings.baseline}
-    uses = ("baseline",) if methods.get(settings.method).rival else ("gan", "encoder")
-    short: dict[str, dict[str, Any]] = {name: {"images": lengths[name].batch * STEPS} for name in uses}
-    if "gan" in short:
+    stages = methods.get(settings.method).stages
+    short: dict[str, dict[str, Any]] = {}
+    for name in stages:
+        section, images, _ = LENGTHS[name]
+        short.setdefault(section, {})[images] = stage_length(settings, name)[1] * STEPS
+    if "gan" in stages:
         short["gan"] |= REHEARSED
     quiet = {"run": {"log_every_images": 1, "preview_every_images": 10**9}, "inversion": {"steps": 0}}
     with tempfile.TemporaryDirectory(prefix="semgan-dry-run-") as folder:
@@ -53,9 +61,10 @@ def rehearse(settings: Settings, job_of: Callable[[Settings, RunFolder], Trainin
         rows = [row for row in read_metrics(trial.metrics) if row.get("images_per_second")]
     every = {key: getattr(settings.gan, name) for key, name in LAZY.items()}
     minutes = {}
-    for name in uses:
-        per_step = seconds_per_step([row for row in rows if row["stage"] == name], lengths[name].batch, every)
-        minutes[name] = per_step * lengths[name].images / lengths[name].batch / 60
+    for name in stages:
+        images, batch = stage_length(settings, name)
+        per_step = seconds_per_step([row for row in rows if row["stage"] == name], batch, every)
+        minutes[name] = per_step * images / batch / 60
     return DryRun(
         settings.model_dump(mode="json"),
         labelled=len(job.labelled),
@@ -64,6 +73,13 @@ def rehearse(settings: Settings, job_of: Callable[[Settings, RunFolder], Trainin
         expected_minutes=minutes,
         memory_mb=_peak_memory_mb(job.device),
     )
+
+
+def stage_length(settings: Settings, stage: str) -> tuple[int, int]:
+    """Images and batch of a stage."""
+    section, images, batch = LENGTHS[stage]
+    own = getattr(settings, section)
+    return getattr(own, images), getattr(own, batch)
 
 
 def seconds_per_step(rows: Iterable[Mapping[str, Any]], batch: int, every: Mapping[str, int]) -> float:

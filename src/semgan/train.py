@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ def train(
     stage: str = "all",
     init_from: Path | str | None = None,
     max_minutes: float | None = None,
+    clock_ends: bool = False,
     resume: bool = False,
     dry_run: bool = False,
     changes: list[str] | None = None,
@@ -92,8 +93,9 @@ def train(
 ) -> TrainResult | DryRun:
     """Train a method on a dataset folder into a run folder; the same call goes on with an unfinished run.
 
-    ``resume`` insists that the run exists already. Raises ValueError, FileNotFoundError or FileExistsError with the
-    cure for bad input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
+    ``resume`` insists that the run exists already; with ``clock_ends`` the end of ``max_minutes`` is the end of the
+    training, so that the number of steps is chosen then too. Raises ValueError, FileNotFoundError or FileExistsError
+    with the cure for bad input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
     """
     opened = Dataset.open(Path(dataset))
     settings = resolve_settings(
@@ -116,6 +118,7 @@ def train(
     started = time.monotonic()
     run.check(settings)
     job = _job(opened, settings, run, stage, init_from, deadline, progress)
+    job = replace(job, clock_ends=clock_ends)
     _create_run(run, settings, opened)  # only now: bad data leaves no run behind
     with log_into(run.log):
         words = (settings.method, settings.recipe, opened.path.name, git_commit())
