@@ -73,7 +73,7 @@ def grids(phantoms, quick, tmp_path, monkeypatch) -> Grids:
     return Grids(tmp_path, {"methods": ["semgan", "unet"], "budget": {"images": 32}, "tasks": [task]})
 
 
-DOMAINS = ("source", "low-contrast")
+DOMAINS = ("standard", "inverted")
 
 
 @pytest.fixture(scope="module")

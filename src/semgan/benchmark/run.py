@@ -21,8 +21,10 @@ from semgan.benchmark import claims
 from semgan.benchmark.cells import DONE, FAILED, OPEN, TRAINED, Cell, CellFolder, DamagedCell, State, cells_of, selected
 from semgan.benchmark.fairness import unfairness
 from semgan.benchmark.grid import Grid, Task, held_out, read_grid
-from semgan.benchmark.training import Context, rehearsed
+from semgan.benchmark.training import Context, lengths_in_images, rehearsed, settings_of
 from semgan.benchmark.work import conditions, prepared, work
+from semgan.data.folder import Dataset
+from semgan.rehearsal import stage_length
 from semgan.runtime.loop import Progress
 
 logger = logging.getLogger("semgan")
@@ -266,7 +268,6 @@ class _Harness:
     def _check(self, cell: Cell) -> None:
         """Raise for what would fail for sure: unknown methods and recipes, missing files, lists that do not exist."""
         from semgan import recipes
-        from semgan.data.folder import Dataset
 
         methods.get(cell.method)
         recipes.load(cell.task.recipe)
@@ -287,12 +288,12 @@ class _Harness:
         plan = rehearsed(cell, Context(self.grid, Path(place), self.device))
         if self.grid.budget is None or self.grid.budget.images is None:
             return 60 * sum(plan.expected_minutes.values())
-        from semgan.benchmark.training import lengths_in_images
-        from semgan.rehearsal import LENGTHS
-
-        lengths = lengths_in_images(cell.method, self.grid, self.grid.budget.images)
-        settings = {stage: plan.settings[LENGTHS[stage][0]][LENGTHS[stage][1]] for stage in lengths}
-        return sum(60 * plan.expected_minutes[stage] * lengths[stage] / settings[stage] for stage in lengths)
+        settings = settings_of(cell, Dataset.open(place), self.grid)
+        lengths = lengths_in_images(settings, self.grid, self.grid.budget.images)
+        minutes = (
+            plan.expected_minutes[stage] * lengths[stage] / stage_length(settings, stage)[0] for stage in lengths
+        )
+        return 60 * sum(minutes)
 
     def _gather(self) -> None:
         """OUT/scores.csv: the rows of every cell that is done."""

@@ -19,7 +19,9 @@ from semgan import methods
 from semgan.artifacts import RunFolder, load_checkpoint
 from semgan.benchmark.cells import TRAINED, Cell, CellFolder, State
 from semgan.benchmark.grid import DEFAULT_SHARES, Grid, leaves
-from semgan.rehearsal import LENGTHS, DryRun
+from semgan.config import Settings
+from semgan.data.folder import Dataset
+from semgan.rehearsal import LENGTHS, DryRun, stage_length
 from semgan.runtime.loop import Progress
 
 HEADROOM = 1.15  # a stage's length beyond what was measured, so that its clock ends it, not a slow moment before
@@ -53,6 +55,21 @@ def changes_of(cell: Cell, grid: Grid) -> dict[str, Any]:
     return metric | leaves(cell.task.settings) | leaves(grid.settings.get(cell.method, {}))
 
 
+def settings_of(cell: Cell, dataset: Dataset, grid: Grid) -> Settings:
+    """A cell's settings, but for the lengths that the budget gives."""
+    from semgan.train import resolve_settings
+
+    return resolve_settings(
+        dataset,
+        cell.task.recipe,
+        method=cell.method,
+        labels=cell.labels,
+        split_seed=cell.seed,
+        seed=cell.seed,
+        changes=assignments(changes_of(cell, grid)),
+    )
+
+
 def assignments(changes: dict[str, Any]) -> list[str]:
     """Changes of settings as `train` takes them."""
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
@@ -72,12 +89,18 @@ def shares_of(method: str, grid: Grid) -> dict[str, float]:
     return {name: weight / sum(wanted.values()) for name, weight in wanted.items()}
 
 
-def lengths_in_images(method: str, grid: Grid, images: int) -> dict[str, int]:
-    """Stage -> images to see, ``images`` in all."""
-    shares = shares_of(method, grid)
-    lengths = {stage: round(share * images) for stage, share in shares.items()}
-    last = methods.get(method).stages[-1]
-    return lengths | {last: images - sum(count for stage, count in lengths.items() if stage != last)}
+def lengths_in_images(settings: Settings, grid: Grid, images: int) -> dict[str, int]:
+    """Stage -> images to see, ``images`` in all; whole batches for every stage but the last."""
+    lengths: dict[str, int] = {}
+    *others, last = methods.get(settings.method).stages
+    shares = shares_of(settings.method, grid)
+    for stage in others:
+        batch = stage_length(settings, stage)[1]
+        lengths[stage] = max(round(shares[stage] * images / batch), 1) * batch
+    rest = images - sum(lengths.values())
+    if rest <= 0:
+        raise ValueError(f"A budget of {images} images is too small for the stages {', '.join([*others, last])}.")
+    return lengths | {last: rest}
 
 
 def lengths_in_minutes(cell: Cell, context: Context, minutes: float) -> dict[str, int]:
@@ -121,7 +144,7 @@ def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
     if not state.lengths and grid.budget is not None:
         images, minutes = grid.budget.images, grid.budget.minutes
         if images is not None:
-            state.lengths = lengths_in_images(cell.method, grid, images)
+            state.lengths = lengths_in_images(settings_of(cell, Dataset.open(context.dataset), grid), grid, images)
         elif minutes is not None:
             state.lengths = lengths_in_minutes(cell, context, minutes)
         folder.write(state)
@@ -131,6 +154,10 @@ def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
         if piece.stage not in state.done_pieces and not _train_piece(piece, folder, state, context, changes):
             return False
     state.images_seen = images_seen(folder.run)
+    if idle := [stage for stage in methods.get(cell.method).stages if not state.images_seen.get(stage)]:
+        raise ValueError(
+            f"The budget is too small for method '{cell.method}': its stage '{idle[0]}' saw no image. Give the grid more."
+        )
     state.status = TRAINED
     folder.write(state)
     return True

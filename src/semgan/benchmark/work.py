@@ -13,7 +13,7 @@ from semgan import artifacts
 from semgan.benchmark.cells import DONE, TRAINED, CellFolder, State
 from semgan.benchmark.fairness import Conditions, check_separate, closed, guard_of
 from semgan.benchmark.grid import Task, class_mapping, class_names, held_out, part
-from semgan.benchmark.training import Context, assignments, changes_of, train_cell
+from semgan.benchmark.training import Context, settings_of, train_cell
 from semgan.data.folder import Dataset
 from semgan.scoring import HeldOut, TrainedModel, stems_of
 
@@ -101,18 +101,8 @@ def sources(task: Task) -> list[Path]:
 
 def facts(folder: CellFolder, dataset: Dataset, context: Context) -> dict[str, Any]:
     """What must be the same for every method of a task, number of labels and seed."""
-    from semgan.train import resolve_settings
-
     cell = folder.cell
-    settings = resolve_settings(
-        dataset,
-        cell.task.recipe,
-        method=cell.method,
-        labels=cell.labels,
-        split_seed=cell.seed,
-        seed=cell.seed,
-        changes=assignments(changes_of(cell, context.grid)),
-    )
+    settings = settings_of(cell, dataset, context.grid)
     unlabelled = dataset.unlabelled(cell.labels, cell.seed)
     return {
         "dataset": dataset.fingerprint[:16],
