@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +117,7 @@ def train(
         return rehearse(settings, functools.partial(_new_job, opened))
     started = time.monotonic()
     run.check(settings)
-    job = _job(opened, settings, run, stage, init_from, deadline, progress)
-    job = replace(job, clock_ends=clock_ends)
+    job = _job(opened, settings, run, stage, init_from, deadline, progress, clock_ends)
     _create_run(run, settings, opened)  # only now: bad data leaves no run behind
     with log_into(run.log):
         words = (settings.method, settings.recipe, opened.path.name, git_commit())
@@ -165,6 +164,7 @@ def _job(
     init_from: Path | str | None,
     deadline: float | None,
     progress: Progress | None,
+    clock_ends: bool = False,
 ) -> Any:
     from semgan.job import TrainingJob, load_pixels
     from semgan.runtime.device import choose_device, prepare_cpu
@@ -181,6 +181,7 @@ def _job(
         stage=stage,  # type: ignore[arg-type]
         init_from=None if init_from is None else Path(init_from),
         deadline=deadline,
+        clock_ends=clock_ends,
         progress=progress,
         draw=draw_grid,
     )

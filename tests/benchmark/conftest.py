@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import yaml
 from semgan import train as train_module
 from semgan.config import parse_assignments
 from semgan.data.phantoms import write_phantom_dataset
+
+DOMAINS = ("standard", "inverted")
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +50,21 @@ class Grids:
 
 @pytest.fixture
 def grids(phantoms, quick, tmp_path, monkeypatch) -> Grids:
+    """Grids in the test's own folder; the plain folders are named by the environment variable PLAIN."""
     monkeypatch.setenv("PLAIN", str(phantoms))
-    settings = {key: value for key, value in parse_assignments(quick).items()}
+    return Grids(tmp_path, grid_content(quick))
+
+
+@pytest.fixture(scope="module")
+def grids_of_module(phantoms, quick, tmp_path_factory) -> Iterator[Grids]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLAIN", str(phantoms))
+        yield Grids(tmp_path_factory.mktemp("grids"), grid_content(quick))
+
+
+def grid_content(quick: list[str]) -> dict[str, Any]:
+    """A grid that works: prepared from plain folders, one label count, two test sets, a budget of 32 images."""
+    settings = parse_assignments(quick)
     for section in ("gan", "encoder", "baseline"):
         del settings[section]["images"]  # the budget says it
     task = {
@@ -70,10 +85,7 @@ def grids(phantoms, quick, tmp_path, monkeypatch) -> Grids:
         ],
         "settings": settings,
     }
-    return Grids(tmp_path, {"methods": ["semgan", "unet"], "budget": {"images": 32}, "tasks": [task]})
-
-
-DOMAINS = ("standard", "inverted")
+    return {"methods": ["semgan", "unet"], "budget": {"images": 32}, "tasks": [task]}
 
 
 @pytest.fixture(scope="module")

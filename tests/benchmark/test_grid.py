@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -153,3 +154,15 @@ def test_a_cells_identity_follows_the_grid_and_not_the_place_of_files(grids, mon
     assert identity(cells_of(moved)[0], moved) == first
     other = read_grid(grids.write(lambda g: task(g)["settings"].update(data={"mirror": False})))
     assert identity(cells_of(other)[0], other) != first
+
+
+def test_the_grids_of_the_results_folder_are_read(monkeypatch):
+    monkeypatch.setenv("DATA", "data")
+    files = sorted((Path(__file__).parents[2] / "results").glob("*/grid.yaml"))
+    assert files
+    for path in files:
+        grid = read_grid(path)
+        for entry in (each for task in grid.tasks for each in task.test_sets):
+            assert held_out(entry).name == entry.name  # lists and mappings are there
+        first = cells_of(grid)[0]
+        assert first.labels == min(first.task.labels)

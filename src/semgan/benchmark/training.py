@@ -156,7 +156,7 @@ def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
     state.images_seen = images_seen(folder.run)
     if idle := [stage for stage in methods.get(cell.method).stages if not state.images_seen.get(stage)]:
         raise ValueError(
-            f"The budget is too small for method '{cell.method}': its stage '{idle[0]}' saw no image. Give the grid more."
+            f"The budget is too small for method '{cell.method}': its stage '{idle[0]}' saw no image. Give more."
         )
     state.status = TRAINED
     folder.write(state)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semgan import artifacts
+from semgan import artifacts, methods
 from semgan.benchmark.cells import DONE, TRAINED, CellFolder, State
 from semgan.benchmark.fairness import Conditions, check_separate, closed, guard_of
 from semgan.benchmark.grid import Task, class_mapping, class_names, held_out, part
@@ -74,6 +74,7 @@ def work(folder: CellFolder, context: Context) -> State:
     if state.status == DONE:
         return state
     cell = folder.cell
+    methods.get(cell.method)  # the first thing to be told
     ensure_list(cell.task, context.dataset, cell.labels, cell.seed)
     dataset = Dataset.open(context.dataset)
     held_outs = [held_out(entry) for entry in cell.task.test_sets]
