@@ -14,10 +14,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from score_model import chosen_steps, rows_of, validation_rows
-
 from semgan import artifacts, results
 from semgan.evaluate import evaluate
+from semgan.scoring import TrainedModel
 from semgan.segment import segment
 
 
@@ -36,26 +35,20 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    description, _ = artifacts.read_model(args.run)
-    chosen = chosen_steps(description)
-    row, rows = rows_of(args.run, args.task), []
-    for step in sorted({0, chosen} - {None}):
+    model, rows = TrainedModel(args.run), []
+    metric, classes = model.settings["metric"], model.description["classes"]
+    for step in model.steps(()):
         masks = args.masks / f"steps-{step}"
-        segment(
-            args.run, args.volumes, masks, steps=step if "inversion" in description else None,
-            modality=args.modality, overwrite=True,
-        )  # fmt: skip
-        found = evaluate(
-            masks, args.labels, metric=description["settings"]["metric"], classes=description["classes"], surface=True,
-            out=masks / args.test_set,
-        )  # fmt: skip
+        steps = step if model.optimises else None
+        segment(args.run, args.volumes, masks, steps=steps, modality=args.modality, overwrite=True)
+        found = evaluate(masks, args.labels, metric=metric, classes=classes, surface=True, out=masks / args.test_set)
         kept = {**found.to_json(), "predictions": masks.name, "labels": args.test_set}
         artifacts.write_json(args.out / args.run.name / f"{args.test_set}-steps-{step}.json", kept)
         named = {name: value for name, value in found.classes.items() if name in found.mean_over}
         for name, value in (named | {results.MEAN: found.mean}).items():
-            rows.append(row(args.test_set, name, step, int(step == chosen), found.n, value))
-        print(f"{description['settings']['method']} {args.test_set} steps {step}: {found.mean:.4f}")
-    results.append_rows(args.out / "scores.csv", [*rows, *validation_rows(args.run, args.task)], replace=True)
+            rows.append(model.row(args.task, metric, args.test_set, name, step, found.n, value))
+        print(f"{model.settings['method']} {args.test_set} steps {step}: {found.mean:.4f}")
+    results.append_rows(args.out / "scores.csv", [*rows, *model.validation_rows(args.task)], replace=True)
 
 
 if __name__ == "__main__":

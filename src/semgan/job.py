@@ -51,7 +51,10 @@ class Pixels:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What a method's ``train`` gets; ``deadline`` is in time.monotonic() seconds."""
+    """What a method's ``train`` gets.
+
+    deadline: in time.monotonic() seconds; clock_ends: it is the end of the training, not a pause
+    """
 
     settings: Settings
     labels: LabelSpace
@@ -64,6 +67,7 @@ class TrainingJob:
     stage: StageName = "all"
     init_from: Path | None = None
     deadline: float | None = None
+    clock_ends: bool = False
     progress: Progress | None = None
     draw: Draw | None = None
 

@@ -53,7 +53,7 @@ def rehearse(
     short: dict[str, dict[str, Any]] = {}
     for name in stages:
         section, length, _ = LENGTHS[name]
-        short.setdefault(section, {})[length] = _length(settings, name)[1] * STEPS
+        short.setdefault(section, {})[length] = stage_length(settings, name)[1] * STEPS
     if "gan" in stages:
         short["gan"] |= REHEARSED
     quiet = {"run": {"log_every_images": 1, "preview_every_images": None}, "inversion": {"steps": 0}}
@@ -65,7 +65,7 @@ def rehearse(
     every = {key: getattr(settings.gan, name) for key, name in LAZY.items()}
     minutes = {}
     for name in stages:
-        images, batch = _length(settings, name)
+        images, batch = stage_length(settings, name)
         per_step = seconds_per_step([row for row in rows if row["stage"] == name], batch, every)
         minutes[name] = per_step * images / batch / 60
     return DryRun(
@@ -78,7 +78,7 @@ def rehearse(
     )
 
 
-def _length(settings: Settings, stage: str) -> tuple[int, int]:
+def stage_length(settings: Settings, stage: str) -> tuple[int, int]:
     """Images and batch of a stage."""
     section, images, batch = LENGTHS[stage]
     own = getattr(settings, section)

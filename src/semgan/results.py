@@ -7,11 +7,8 @@ the validation list (the reported number), else 0; class ``mean``: mean over the
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
@@ -91,7 +88,7 @@ def append_rows(path: Path, rows: Sequence[ScoreRow], *, replace: bool = False) 
         it, the same number twice is an error (ValueError).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with artifacts.locked_folder(path.parent):
         old = read_rows(path) if path.is_file() else []
         new = [row.key for row in rows]
         twice = {key for key in new if new.count(key) > 1} | (set() if replace else set(new) & {row.key for row in old})
@@ -103,6 +100,11 @@ def append_rows(path: Path, rows: Sequence[ScoreRow], *, replace: bool = False) 
         renewed = {row.subject for row in rows} if replace else set()
         kept = [row for row in old if row.subject not in renewed]
         artifacts.write_text_atomic(path, _text([*kept, *rows]))
+
+
+def write_rows(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """A table of these rows alone, in place of whatever was there."""
+    artifacts.write_text_atomic(path, _text(rows))
 
 
 def _text(rows: Sequence[ScoreRow]) -> str:
@@ -121,14 +123,3 @@ def _parsed(line: Sequence[str], path: Path, number: int) -> ScoreRow:
         return ScoreRow(*values)
     except ValueError as error:
         raise ValueError(f"{path}, line {number}: {error}") from None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One writer at a time: a lock on the folder, which leaves no file behind and goes when the process ends."""
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)

@@ -84,6 +84,7 @@ def train(
     stage: str = "all",
     init_from: Path | str | None = None,
     max_minutes: float | None = None,
+    clock_ends: bool = False,
     resume: bool = False,
     dry_run: bool = False,
     changes: list[str] | None = None,
@@ -92,8 +93,9 @@ def train(
 ) -> TrainResult | DryRun:
     """Train a method on a dataset folder into a run folder; the same call goes on with an unfinished run.
 
-    ``resume`` insists that the run exists already. Raises ValueError, FileNotFoundError or FileExistsError with the
-    cure for bad input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
+    ``resume`` insists that the run exists already; with ``clock_ends`` the end of ``max_minutes`` is the end of the
+    training, so that the number of steps is chosen then too. Raises ValueError, FileNotFoundError or FileExistsError
+    with the cure for bad input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
     """
     opened = Dataset.open(Path(dataset))
     settings = resolve_settings(
@@ -116,7 +118,7 @@ def train(
         return rehearse(settings, stages, functools.partial(_new_job, opened, init_from))
     started = time.monotonic()
     run.check(settings)
-    job = _job(opened, settings, run, stage, init_from, deadline, progress)
+    job = _job(opened, settings, run, stage, init_from, deadline, progress, clock_ends)
     _create_run(run, settings, opened)  # only now: bad data leaves no run behind
     with log_into(run.log):
         words = (settings.method, settings.recipe, opened.path.name, git_commit())
@@ -168,6 +170,7 @@ def _job(
     init_from: Path | str | None,
     deadline: float | None,
     progress: Progress | None,
+    clock_ends: bool = False,
 ) -> Any:
     from semgan.job import TrainingJob, load_pixels
     from semgan.runtime.device import choose_device, prepare_cpu
@@ -184,6 +187,7 @@ def _job(
         stage=stage,  # type: ignore[arg-type]
         init_from=None if init_from is None else Path(init_from),
         deadline=deadline,
+        clock_ends=clock_ends,
         progress=progress,
         draw=draw_grid,
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semgan.cli import data, train, use
+from semgan.cli import benchmark, data, train, use
 from semgan.cli.output import examples
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 train.register(app)
+benchmark.register(app)
 use.register(app)
 
 

@@ -1,0 +1,161 @@
+"""What makes a comparison fair, held by code: training cannot open a test set, and cells had equal conditions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semgan.data.folder import Dataset
+from semgan.masks import listed
+from semgan.scoring import HeldOut
+
+WHOLE_BATCHES = 256  # the last batch of every stage counts whole
+ROOM = 0.1  # a clock is looked at between steps, and choosing steps takes what it takes: share of the budget
+
+
+class TestSetOpened(PermissionError):
+    """Training tried to open a file of a test set."""
+
+    __test__ = False
+
+
+@dataclass
+class Guard:
+    """Files that are closed for now, and those that somebody tried to open nevertheless.
+
+    folders: closed as a whole; files: closed one by one (names without suffix, for a folder shared with training)
+    """
+
+    folders: frozenset[str]
+    files: frozenset[str]
+    attempts: list[str] = field(default_factory=list)
+
+    def closes(self, path: str) -> bool:
+        folder, name = os.path.split(os.path.realpath(path))
+        if f"{folder}/{name.partition('.')[0]}" in self.files or f"{folder}/{os.path.splitext(name)[0]}" in self.files:
+            return True
+        return any(folder == closed or folder.startswith(f"{closed}/") for closed in self.folders)
+
+
+_active: list[Guard] = []
+_hook_is_set = False
+
+
+def _look(event: str, arguments: tuple[Any, ...]) -> None:
+    """Python's audit hook: hears of every file that is opened, by whatever reader, in every thread."""
+    if not _active or event != "open":
+        return
+    path = arguments[0]
+    if not isinstance(path, str | bytes | os.PathLike):
+        return
+    text = os.fsdecode(path)
+    for guard in _active:
+        if guard.closes(text):
+            guard.attempts.append(text)
+            raise TestSetOpened(f"{text} belongs to a test set: it stays closed until training has ended.")
+
+
+@contextlib.contextmanager
+def closed(guard: Guard) -> Iterator[Guard]:
+    """No file of the guard can be opened in this process while the block runs.
+
+    After the block, raises `TestSetOpened` where one was tried, even if somebody swallowed the error.
+    """
+    global _hook_is_set
+    if not _hook_is_set:  # a hook stays until the process ends; it does nothing while no guard is active
+        sys.addaudithook(_look)
+        _hook_is_set = True
+    _active.append(guard)
+    try:
+        yield guard
+    finally:
+        _active.remove(guard)
+        if guard.attempts:
+            tried = sorted(set(guard.attempts))
+            raise TestSetOpened(
+                f"Training opened files of a test set: {listed(tried)}. A test set is for the end only."
+            )
+
+
+def guard_of(held_outs: Iterable[HeldOut], dataset: Dataset) -> Guard:
+    """Images and masks of the test sets, where they come from and as copied into the dataset folder."""
+    folders, files = set(), set()
+    for each in held_outs:
+        for folder in (each.images, each.labels):
+            place = os.path.realpath(folder)
+            if each.only is None:
+                folders.add(place)
+            else:
+                files |= {f"{place}/{stem}" for stem in each.only}
+                files |= {f"{place}/{stem}_0000" for stem in each.only}
+    root = os.path.realpath(dataset.path)
+    folders |= {f"{root}/imagesTs", f"{root}/labelsTs"}
+    for stem in dataset.splits.get("test", []):
+        files |= {f"{root}/labelsTr/{stem}", f"{root}/imagesTr/{stem}_0000"}
+    return Guard(frozenset(folders), frozenset(files))
+
+
+def check_separate(held_outs: Iterable[HeldOut], dataset: Dataset, sources: Iterable[Path]) -> None:
+    """Raise ValueError where a test set shares a folder with the dataset, and cases that are trained or validated on.
+
+    sources: folders that the dataset was prepared from
+    """
+    shared = {os.path.realpath(folder) for folder in (*sources, dataset.path / "imagesTr", dataset.path / "imagesUn")}
+    taken = {*dataset.pool(), *dataset.files["imagesUn"], *(case.stem for case in dataset.validation())}
+    for each in held_outs:
+        if os.path.realpath(each.images) not in shared:
+            continue
+        names = each.only or [
+            path.name.removesuffix(path.suffix).removesuffix("_0000") for path in each.images.iterdir()
+        ]
+        if both := sorted(set(names) & taken):
+            raise ValueError(
+                f"Test set '{each.name}' names {len(both)} cases of the training pool or the validation list: "
+                f"{listed(both)}. Take them out of one of the two."
+            )
+
+
+# ---------------------------------------------------------------- equal conditions
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What one finished cell had: of the same task, labels and seed all must be equal, the budget included."""
+
+    cell: str
+    group: tuple[str, int, int]
+    facts: Mapping[str, Any]
+    images_seen: int
+    seconds: float
+
+
+def unfairness(cells: Sequence[Conditions], budget: Mapping[str, float] | None) -> list[str]:
+    """What was not equal, in words; empty where the comparison is fair."""
+    problems = []
+    groups: dict[tuple[str, int, int], list[Conditions]] = defaultdict(list)
+    for cell in cells:
+        groups[cell.group].append(cell)
+    for members in groups.values():
+        first = members[0]
+        for other in members[1:]:
+            unlike = [name for name, value in first.facts.items() if other.facts.get(name) != value]
+            if unlike:
+                problems.append(f"{other.cell} and {first.cell} differ in {', '.join(unlike)}")
+    for cell in cells:
+        problems += _budget_problem(cell, budget or {})
+    return problems
+
+
+def _budget_problem(cell: Conditions, budget: Mapping[str, float]) -> list[str]:
+    images, minutes = budget.get("images"), budget.get("minutes")
+    if images is not None and not images <= cell.images_seen < images + WHOLE_BATCHES:
+        return [f"{cell.cell} saw {cell.images_seen} images instead of {int(images)}"]
+    if minutes is not None and abs(cell.seconds - 60 * minutes) > ROOM * 60 * minutes + 30:
+        return [f"{cell.cell} trained {cell.seconds:.0f} s instead of {60 * minutes:.0f} s"]
+    return []

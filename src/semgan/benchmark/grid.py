@@ -1,0 +1,359 @@
+"""GRID.yaml: what a benchmark compares. Unknown and contradictory keys are errors that say which, and what to do.
+
+Paths are relative to the file itself; ``${NAME}`` stands for an environment variable. Where a list or a mapping is
+wanted, ``FILE.json:KEY`` takes it from a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from semgan.artifacts import read_json
+from semgan.config import Frozen
+from semgan.masks import ClassMapping
+from semgan.rehearsal import LENGTHS
+from semgan.scoring import VALIDATION, HeldOut
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SMALLEST = "smallest"
+# How a method of several stages divides its budget; "steps": choosing the inversion steps (in minutes only).
+DEFAULT_SHARES = {"gan": 0.66, "encoder": 0.26, "steps": 0.08, "pool": 0.06, "student": 0.4}
+# Settings that the harness decides, or that must be equal for every method of a task.
+LENGTH_SETTINGS = tuple(f"{section}.{images}" for section, images, _ in LENGTHS.values())
+THE_GRIDS = ("seed", "split_seed", "labels", "method", "recipe", "device", "threads", "classes")
+SHARED_BY_METHODS = ("preprocessing", "metric", "modalities", "run.validation_cases")
+
+
+def _variables(value: Any) -> Any:
+    """Text with ``${NAME}`` replaced. Raises ValueError naming a variable that is not set."""
+    if not isinstance(value, str):
+        return value
+    missing = [name for name in re.findall(r"\$\{(\w+)\}", value) if name not in os.environ]
+    if missing:
+        raise ValueError(f"the environment variable {missing[0]} is not set; set it before the command")
+    return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value)
+
+
+Text = Annotated[str, BeforeValidator(_variables)]  # a path, or FILE.json:KEY
+Part = Text | tuple[Any, ...] | dict[Any, Any]
+
+
+class Budget(Frozen):
+    """What every cell gets: the same number of images seen, or the same minutes."""
+
+    images: int | None = Field(default=None, ge=2)
+    minutes: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        if (self.images is None) == (self.minutes is None):
+            raise ValueError("a budget is either images or minutes, for all methods alike; give one of the two")
+        return self
+
+
+class Prepare(Frozen):
+    """Plain folders to prepare once, as `semgan data prepare folder` does."""
+
+    images: Text
+    labels: Text
+    unlabelled: Text | None = None
+    manifest: Text | None = None
+    classes: Part | None = None
+    mapping: Part | None = None
+
+
+class TestSet(Frozen):
+    """Images with masks that are opened after training, once per cell; see `semgan.scoring.HeldOut`."""
+
+    __test__ = False  # not a test, whatever pytest thinks
+
+    name: str
+    images: Text
+    labels: Text
+    only: Part | None = None
+    mapping: Part | None = None
+    map_predictions: Part | None = None
+    classes: Part | None = None
+    mean_over: Part | None = None
+
+
+class Published(Frozen):
+    """Numbers of a paper to show beside ours, from a csv: task, metric, labels, method, test_set, class, value.
+
+    task: its name there; sets: our test set -> its name there, only where the set is the same
+    """
+
+    file: Text
+    task: str
+    sets: dict[str, str]
+
+
+class Task(Frozen):
+    name: str
+    recipe: Text
+    labels: tuple[int, ...] = Field(min_length=1)
+    test_sets: tuple[TestSet, ...] = Field(min_length=1)
+    dataset: Text | None = None
+    prepare: Prepare | None = None
+    splits: Text | None = None
+    metric: Literal["dice", "jaccard", "miou", "miou-per-case"] | None = None
+    steps: tuple[int, ...] = ()
+    settings: dict[str, Any] = {}
+    published: Published | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _counts(cls, labels: tuple[int, ...]) -> tuple[int, ...]:
+        if min(labels) < 2:
+            raise ValueError("a labelled list has 2 cases or more")
+        return _different(labels)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Task:
+        _check_name(self.name)
+        if (self.dataset is None) == (self.prepare is None):
+            raise ValueError("either 'dataset' (a prepared folder) or 'prepare' (plain folders), not both or none")
+        if self.splits is not None and self.prepare is None:
+            raise ValueError("'splits' belongs to 'prepare'; a prepared dataset keeps the lists it has")
+        names = _different([each.name for each in self.test_sets])
+        for name in names:
+            _check_name(name)
+        if VALIDATION in names:
+            raise ValueError(
+                f"'{VALIDATION}' is the name of the rows that come from the validation list; choose another"
+            )
+        unknown = set(self.published.sets if self.published else ()) - set(names)
+        if unknown:
+            raise ValueError(f"'published' names test sets that the task lacks: {', '.join(sorted(unknown))}")
+        _refuse(self.settings, THE_GRIDS, "is decided by the grid itself")
+        return self
+
+
+class Selector(Frozen):
+    """Cells that come together; what is not given matches everything."""
+
+    tasks: tuple[str, ...] | None = None
+    labels: tuple[int, ...] | Literal["smallest"] | None = None
+    methods: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+
+
+class Grid(Frozen):
+    """A whole benchmark. seeds: of the labelled list and of training alike; seeds_of: for some methods others.
+
+    shares: stage of training -> its weight, where a method has several; "steps": choosing the inversion steps
+    settings: method -> changes of settings; priority: cells that match the first selector come first, and so on;
+    reference: the method that the others are compared with, default the best of each column
+    """
+
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    methods: tuple[str, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds_of: dict[str, tuple[int, ...]] = {}
+    budget: Budget | None = None
+    shares: dict[str, float] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    priority: tuple[Selector, ...] = ()
+    reference: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Grid:
+        _different(self.methods)
+        for name in self.methods:
+            _check_name(name)
+        _different([task.name for task in self.tasks])
+        named = {"seeds_of": self.seeds_of, "settings": self.settings, "reference": [self.reference or self.methods[0]]}
+        for key, methods in named.items():
+            if unknown := sorted(set(methods) - set(self.methods)):
+                raise ValueError(f"'{key}' names {', '.join(unknown)}, which is not among the methods of the grid")
+        if unknown := sorted(set(self.shares) - set(DEFAULT_SHARES)):
+            raise ValueError(f"'shares' names {', '.join(unknown)}; there are {', '.join(DEFAULT_SHARES)}")
+        if any(share <= 0 for share in self.shares.values()):
+            raise ValueError("a share of the budget is above 0")
+        self._check_selectors()
+        for name, changes in self.settings.items():
+            _refuse(changes, THE_GRIDS, f"is decided by the grid itself (settings of {name})")
+            _refuse(changes, SHARED_BY_METHODS, f"is the same for all methods; set it in the task, not for {name}")
+        if self.budget is not None:
+            for changes in [*self.settings.values(), *(task.settings for task in self.tasks)]:
+                _refuse(
+                    changes, LENGTH_SETTINGS, "contradicts 'budget', which gives every cell its length; leave out one"
+                )
+        return self
+
+    def _check_selectors(self) -> None:
+        for selector in self.priority:
+            labels = selector.labels if isinstance(selector.labels, tuple) else ()
+            known = {
+                "tasks": {task.name for task in self.tasks},
+                "methods": set(self.methods),
+                "labels": {count for task in self.tasks for count in task.labels},
+            }
+            asked = {"tasks": selector.tasks or (), "methods": selector.methods or (), "labels": labels}
+            for key, values in asked.items():
+                if unknown := [str(value) for value in values if value not in known[key]]:
+                    raise ValueError(f"'priority' names {key} that the grid lacks: {', '.join(unknown)}")
+
+
+def read_grid(path: Path) -> Grid:
+    """A grid file, checked, with its paths made absolute. Raises ValueError with all problems in one message."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_OneOfEachKey)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a grid ('tasks:', 'methods:', ...); got {type(content).__name__}.")
+    try:
+        grid = Grid.model_validate(content)
+    except ValidationError as error:
+        problems = [_told(problem) for problem in error.errors()]
+        raise ValueError(f"{path} is not a grid that can be run: {'; '.join(problems)}.") from None
+    return grid.model_copy(update={"tasks": tuple(_located(task, path.resolve().parent) for task in grid.tasks)})
+
+
+def held_out(entry: TestSet) -> HeldOut:
+    """A test set with everything its entry refers to. Raises ValueError or FileNotFoundError naming the file."""
+    only, classes, mean_over = (part(value) for value in (entry.only, entry.classes, entry.mean_over))
+    return HeldOut(
+        entry.name,
+        Path(entry.images),
+        Path(entry.labels),
+        only=None if only is None else tuple(only),
+        mapping=class_mapping(entry.mapping),
+        map_predictions=class_mapping(entry.map_predictions),
+        classes=None if classes is None else class_names(classes),
+        mean_over=None if mean_over is None else tuple(mean_over),
+    )
+
+
+def part(value: Any) -> Any:
+    """The value itself, or what FILE.json (or FILE.json:KEY) holds."""
+    return part_of_file(value) if isinstance(value, str) else value
+
+
+def part_of_file(text: str) -> Any:
+    """What FILE.json holds, or the part of it under KEY, from "FILE.json:KEY"."""
+    file, colon, key = text.rpartition(":")
+    if not colon or text.endswith(".json"):
+        return read_json(Path(text))
+    content = read_json(Path(file))
+    if not isinstance(content, dict) or key not in content:
+        known = ", ".join(content) if isinstance(content, dict) else "a list"
+        raise ValueError(f"{file} has no '{key}'; it holds {known[:200]}.")
+    return content[key]
+
+
+def class_names(classes: Any) -> tuple[str, ...]:
+    """Names in order of their index, from a list or from {"0": name, ...}."""
+    names = [classes[key] for key in sorted(classes, key=int)] if isinstance(classes, Mapping) else classes
+    return tuple(str(name) for name in names)
+
+
+def class_mapping(value: Any) -> ClassMapping | None:
+    """Value -> class, from a list or a mapping, in the file or in another one."""
+    found = part(value)
+    if isinstance(found, Mapping):
+        return {int(key): int(target) for key, target in found.items()}
+    return None if found is None else [int(target) for target in found]
+
+
+# ---------------------------------------------------------------- checks
+
+
+class _OneOfEachKey(yaml.SafeLoader):
+    """YAML in which the same key twice is an error, instead of the last one winning."""
+
+
+def _mapping_once(loader: _OneOfEachKey, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
+        raise yaml.YAMLError(f"the key '{twice[0]}' stands there twice{node.start_mark}; keep one")
+    return loader.construct_mapping(node, deep=True)
+
+
+_OneOfEachKey.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)
+
+
+def _different(values: Any) -> Any:
+    if twice := [value for place, value in enumerate(values) if value in values[:place]]:
+        raise ValueError(f"'{twice[0]}' is named twice")
+    return values
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"'{name}' becomes part of a folder's name: letters, digits, '.', '_' and '-' only")
+
+
+def _refuse(changes: Mapping[str, Any], keys: tuple[str, ...], why: str) -> None:
+    """Raise for settings, nested or dotted, that may not be changed here."""
+    for name in leaves(changes):
+        if any(name == key or name.startswith(f"{key}.") for key in keys):
+            raise ValueError(f"the setting '{name}' {why}")
+
+
+def leaves(changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as {"gan.batch": 8, ...}."""
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        name = f"{prefix}{key}"
+        found |= leaves(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def _told(problem: Any) -> str:
+    """One problem of the schema in words."""
+    places = [str(place) for place in problem["loc"] if not str(place).startswith(("function-", "tuple[", "dict["))]
+    where = ".".join(places)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(places[:-1])
+        guess = difflib.get_close_matches(places[-1], known, n=1)
+        hint = f"did you mean '{guess[0]}'?" if guess else f"there are {', '.join(known)}"
+        return f"unknown key '{where}' ({hint})"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"'{where}': {message}" if where else message
+
+
+def _keys_at(places: list[str]) -> list[str]:
+    """The known keys of the table that a place in the file names."""
+    tables: dict[str, type[BaseModel]] = {
+        "tasks": Task,
+        "test_sets": TestSet,
+        "prepare": Prepare,
+        "published": Published,
+        "budget": Budget,
+        "priority": Selector,
+    }
+    named = [place for place in places if place in tables]
+    return list((tables[named[-1]] if named else Grid).model_fields)
+
+
+def _located(task: Task, base: Path) -> Task:
+    """The task with every path taken from the folder of the grid file."""
+
+    def at(value: Any) -> Any:
+        return str(base / value) if isinstance(value, str) else value
+
+    def all_at(model: Any, *fields: str) -> Any:
+        return model and model.model_copy(update={name: at(getattr(model, name)) for name in fields})
+
+    recipe = at(task.recipe) if task.recipe.endswith((".yaml", ".yml")) else task.recipe
+    parts = ("images", "labels", "only", "mapping", "map_predictions", "classes", "mean_over")
+    return task.model_copy(
+        update={
+            "recipe": recipe,
+            "dataset": at(task.dataset),
+            "splits": at(task.splits),
+            "prepare": all_at(task.prepare, "images", "labels", "unlabelled", "manifest", "classes", "mapping"),
+            "test_sets": tuple(all_at(each, *parts) for each in task.test_sets),
+            "published": all_at(task.published, "file"),
+        }
+    )

@@ -1,0 +1,238 @@
+"""A cell's training under its budget: the same images seen, or the same seconds, whatever the method's stages are.
+
+In minutes, the pace of every stage is measured first (`semgan.rehearsal`) and each stage gets the length that fits its
+share, so that schedules and ramp-ups come to their end; then the clock alone decides. The time of the rehearsal, in
+which nothing is learnt, does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semgan import methods
+from semgan.artifacts import RunFolder, load_checkpoint
+from semgan.benchmark.cells import TRAINED, Cell, CellFolder, State
+from semgan.benchmark.grid import DEFAULT_SHARES, Grid, leaves
+from semgan.config import Settings
+from semgan.data.folder import Dataset
+from semgan.rehearsal import LENGTHS, DryRun, stage_length
+from semgan.runtime.loop import Progress
+
+HEADROOM = 1.15  # a stage's length beyond what was measured, so that its clock ends it, not a slow moment before
+NOTE_EVERY_S = 10.0  # between notes of the time used
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What training a cell needs besides the cell. deadline: of the whole command, in time.monotonic() seconds."""
+
+    grid: Grid
+    dataset: Path
+    device: str
+    deadline: float | None = None
+    progress: Progress | None = None
+    check: Callable[[], None] = lambda: None  # raises where the cell was taken over
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stage of training and when it ends, in seconds of the cell's budget; None: when its images are seen."""
+
+    stage: str
+    ends_at: float | None
+
+
+def changes_of(cell: Cell, grid: Grid) -> dict[str, Any]:
+    """Settings that the grid changes, "gan.batch" -> 8: those of the task, then those of the method."""
+    metric = {"metric": cell.task.metric} if cell.task.metric in ("dice", "jaccard", "miou") else {}
+    return metric | leaves(cell.task.settings) | leaves(grid.settings.get(cell.method, {}))
+
+
+def settings_of(cell: Cell, dataset: Dataset, grid: Grid) -> Settings:
+    """A cell's settings, but for the lengths that the budget gives."""
+    from semgan.train import resolve_settings
+
+    return resolve_settings(
+        dataset,
+        cell.task.recipe,
+        method=cell.method,
+        labels=cell.labels,
+        split_seed=cell.seed,
+        seed=cell.seed,
+        changes=assignments(changes_of(cell, grid)),
+    )
+
+
+def assignments(changes: dict[str, Any]) -> list[str]:
+    """Changes of settings as `train` takes them."""
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+
+
+def shares_of(method: str, grid: Grid) -> dict[str, float]:
+    """Stage -> its share of the budget, and "steps"; they add up to 1. Raises ValueError for a stage without one."""
+    stages = methods.get(method).stages
+    weights = DEFAULT_SHARES | grid.shares
+    if len(stages) == 1:
+        return {stages[0]: 1.0}
+    if unknown := [stage for stage in stages if stage not in weights]:
+        raise ValueError(f"No share of the budget is known for the stage '{unknown[0]}' of method '{method}'.")
+    wanted = {stage: weights[stage] for stage in stages}
+    if "encoder" in stages and grid.budget is not None and grid.budget.minutes is not None:
+        wanted["steps"] = weights["steps"]
+    return {name: weight / sum(wanted.values()) for name, weight in wanted.items()}
+
+
+def lengths_in_images(settings: Settings, grid: Grid, images: int) -> dict[str, int]:
+    """Stage -> images to see, ``images`` in all; whole batches for every stage but the last."""
+    lengths: dict[str, int] = {}
+    *others, last = methods.get(settings.method).stages
+    shares = shares_of(settings.method, grid)
+    for stage in others:
+        batch = stage_length(settings, stage)[1]
+        lengths[stage] = max(round(shares[stage] * images / batch), 1) * batch
+    rest = images - sum(lengths.values())
+    if rest <= 0:
+        raise ValueError(f"A budget of {images} images is too small for the stages {', '.join([*others, last])}.")
+    return lengths | {last: rest}
+
+
+def lengths_in_minutes(cell: Cell, context: Context, minutes: float) -> dict[str, int]:
+    """Stage -> images that fit into its share of the minutes by a rehearsal, with some room."""
+    plan = rehearsed(cell, context)
+    shares, found = shares_of(cell.method, context.grid), {}
+    for stage in methods.get(cell.method).stages:
+        section, images, batch = (LENGTHS[stage][0], *LENGTHS[stage][1:])
+        own = plan.settings[section]
+        seconds_per_image = 60 * plan.expected_minutes[stage] / own[images]
+        fitting = HEADROOM * shares[stage] * 60 * minutes / max(seconds_per_image, 1e-9)
+        found[stage] = max(math.ceil(fitting / own[batch]), 1) * own[batch]
+    return found
+
+
+def rehearsed(cell: Cell, context: Context) -> DryRun:
+    """A cell's training, timed for a few steps."""
+    plan = _train(cell, context, Path("unused"), changes_of(cell, context.grid), dry_run=True)
+    assert isinstance(plan, DryRun)
+    return plan
+
+
+def pieces_of(method: str, grid: Grid) -> list[Piece]:
+    """What to train one after the other: everything at once by images, stage by stage by the clock."""
+    if grid.budget is None or grid.budget.minutes is None:
+        return [Piece(ALL, None)]
+    stages, total = methods.get(method).stages, 60 * grid.budget.minutes
+    if len(stages) == 1:
+        return [Piece(ALL, total)]
+    shares, spent, pieces = shares_of(method, grid), 0.0, []
+    for stage in stages:
+        spent += shares[stage] * total
+        pieces.append(Piece(stage, spent))
+        spent += shares["steps"] * total if stage == "encoder" else 0.0
+    return pieces
+
+
+def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
+    """Train what is left of a cell; False where the command's own time ran out before. Keeps state and clock."""
+    cell, grid = folder.cell, context.grid
+    if not state.lengths and grid.budget is not None:
+        images, minutes = grid.budget.images, grid.budget.minutes
+        if images is not None:
+            state.lengths = lengths_in_images(settings_of(cell, Dataset.open(context.dataset), grid), grid, images)
+        elif minutes is not None:
+            state.lengths = lengths_in_minutes(cell, context, minutes)
+        folder.write(state)
+    lengths = {".".join(LENGTHS[stage][:2]): count for stage, count in state.lengths.items()}
+    changes = changes_of(cell, grid) | lengths
+    for piece in pieces_of(cell.method, grid):
+        if piece.stage not in state.done_pieces and not _train_piece(piece, folder, state, context, changes):
+            return False
+    state.images_seen = images_seen(folder.run)
+    if idle := [stage for stage in methods.get(cell.method).stages if not state.images_seen.get(stage)]:
+        raise ValueError(
+            f"The budget is too small for method '{cell.method}': its stage '{idle[0]}' saw no image. Give more."
+        )
+    state.status = TRAINED
+    folder.write(state)
+    return True
+
+
+def _train_piece(piece: Piece, folder: CellFolder, state: State, context: Context, changes: dict[str, Any]) -> bool:
+    """True where the piece has come to its end."""
+    left = None if piece.ends_at is None else max(piece.ends_at - state.training_seconds, 0.0)
+    allowed = None if context.deadline is None else max(context.deadline - time.monotonic(), 0.0)
+    is_last_word = left is not None and (allowed is None or left <= allowed)
+    limits = [seconds for seconds in (left, allowed) if seconds is not None]
+    watch = _Stopwatch(piece.stage, folder, state, context)
+    try:
+        result = _train(
+            folder.cell,
+            context,
+            folder.run,
+            changes,
+            stage=piece.stage,
+            max_minutes=min(limits) / 60 if limits else None,
+            clock_ends=is_last_word,
+            progress=watch.progress,
+        )
+    finally:
+        watch.note()
+    if not (result.finished or is_last_word):
+        return False
+    state.done_pieces.append(piece.stage)
+    folder.write(state)
+    return True
+
+
+def _train(cell: Cell, context: Context, run: Path, changes: dict[str, Any], **options: Any) -> Any:
+    from semgan.train import train
+
+    return train(
+        context.dataset,
+        run,
+        recipe=cell.task.recipe,
+        method=cell.method,
+        labels=cell.labels,
+        split_seed=cell.seed,
+        seed=cell.seed,
+        device=context.device,
+        changes=assignments(changes),
+        **options,
+    )
+
+
+class _Stopwatch:
+    """Notes the seconds of a piece in the cell's state, every few seconds: a kill loses no more than that."""
+
+    def __init__(self, stage: str, folder: CellFolder, state: State, context: Context) -> None:
+        self._stage, self._folder, self._state, self._context = stage, folder, state, context
+        self._before = state.seconds.get(stage, 0.0)
+        self._began = self._noted = time.monotonic()
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        self._context.check()
+        if time.monotonic() - self._noted > NOTE_EVERY_S:
+            self.note()
+        if self._context.progress is not None:
+            self._context.progress(done, total, what)
+
+    def note(self) -> None:
+        self._context.check()
+        self._noted = time.monotonic()
+        self._state.seconds[self._stage] = round(self._before + self._noted - self._began, 2)
+        self._folder.write(self._state)
+
+
+def images_seen(run: Path) -> dict[str, int]:
+    """Stage -> images that it was trained on, from its checkpoint."""
+    found = {}
+    for path in sorted(RunFolder(run).checkpoints.glob("*.safetensors")):
+        saved = load_checkpoint(path)
+        found[str(saved["stage"])] = int(saved["images_seen"])
+    return found

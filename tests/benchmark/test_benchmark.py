@@ -1,0 +1,307 @@
+"""The verb benchmark on phantoms: scores, tables, going on, damage, sharing a folder, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from semgan import artifacts, results
+from semgan.benchmark import run as module
+from semgan.benchmark.cells import read_cases
+from semgan.benchmark.run import benchmark
+from semgan.cli import main
+from semgan.metrics import overlap
+
+pytestmark = pytest.mark.usefixtures("without_reports")
+CELLS = ("chests-4-semgan-seed0", "chests-4-unet-seed0")
+
+
+def only_unet(grid):
+    grid["methods"] = ["unet"]
+
+
+def state_of(out, name):
+    return artifacts.read_json(out / "cells" / name / "state.json")
+
+
+@pytest.fixture(scope="module")
+def finished(grids_of_module, tmp_path_factory):
+    """Grid file, OUT, sheets and result of both methods."""
+    folder = tmp_path_factory.mktemp("finished")
+    published = folder / "paper.csv"
+    published.write_text(
+        "task,metric,labels,method,test_set,class,value\n"
+        "lungs,dice,4,U-Net,JSRT,mean,0.9318\nlungs,dice,9,U-Net,JSRT,mean,0.1\nlungs,dice,4,U-Net,NIH,mean,0.2\n"
+    )
+
+    def change(grid):
+        task = grid["tasks"][0]
+        task["published"] = {"file": str(published), "task": "lungs", "sets": {"standard": "JSRT"}}
+        task["steps"] = [1]
+
+    path = grids_of_module.write(change, "finished.yaml")
+    return (
+        path,
+        folder / "out",
+        folder / "sheets",
+        benchmark(path, folder / "out", sheets=folder / "sheets", device="cpu"),
+    )
+
+
+def test_every_cell_is_done_and_the_conditions_were_equal(finished):
+    _, out, _, result = finished
+    assert [(cell.name, cell.status) for cell in result.cells] == [(name, "done") for name in CELLS]
+    assert result.unfair == []
+    ours, rival = (state_of(out, name) for name in CELLS)
+    assert ours["facts"] == rival["facts"] and ours["facts"]["labelled list"]
+    assert sum(ours["images_seen"].values()) == sum(rival["images_seen"].values()) == 32
+    assert set(ours["images_seen"]) == {"gan", "encoder"}
+
+
+def test_every_test_set_was_opened_once_after_training(finished):
+    _, out, _, _ = finished
+    for name in CELLS:
+        state = state_of(out, name)
+        assert {test_set: len(times) for test_set, times in state["opened"].items()} == {"standard": 1, "inverted": 1}
+        last_line = artifacts.read_metrics(out / "cells" / name / "run" / "metrics.jsonl")[-1]["seconds"]
+        opened = time.mktime(time.strptime(state["opened"]["standard"][0][:19], "%Y-%m-%dT%H:%M:%S"))
+        assert opened >= int(last_line)
+
+
+def test_scores_are_rows_of_the_projects_table_and_follow_from_the_cases(finished):
+    _, out, _, _ = finished
+    rows = results.read_rows(out / "scores.csv")
+    assert {(row.method, row.test_set) for row in rows if row.class_name == results.MEAN} >= {
+        (method, test_set) for method in ("semgan", "unet") for test_set in ("standard", "inverted")
+    }
+    assert {row.steps for row in rows if row.method == "semgan" and row.test_set == "standard"} >= {0, 1}
+    assert {(row.labels, row.seed, row.split_seed, row.resolution) for row in rows} == {(4, 0, 0, 16)}
+    for name in CELLS:
+        cases = read_cases(out / "cells" / name / "cases.csv")
+        own = [row for row in results.read_rows(out / "cells" / name / "scores.csv") if row.test_set in cases]
+        for row in own:
+            if row.class_name == results.MEAN and row.chosen:
+                found = cases[row.test_set][row.steps]
+                assert overlap.overall(found.counts, row.metric, found.over) == pytest.approx(row.value, abs=1e-4)
+                assert row.n == len(found.stems) == 3
+
+
+def test_tables_show_both_methods_without_optimisation_too_and_the_published_number(finished):
+    _, out, _, _ = finished
+    rows = results.read_rows(out / "scores.csv")
+    value = {
+        row.method: row.value for row in rows if (row.test_set, row.class_name, row.chosen) == ("standard", "mean", 1)
+    }
+    text = (out / "tables.md").read_text()
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
+    assert list(lines) == ["method", "semgan (NO)", "semgan", "unet", "published: U-Net"]
+    assert "4 labels: standard" in lines["method"] and "4 labels: inverted" in lines["method"]
+    assert f"{value['unet']:.4f}" in lines["unet"] and f"{value['semgan']:.4f}" in lines["semgan"]
+    best = max(value, key=lambda name: value[name])
+    assert lines[best].split(" | ")[1].startswith("**")
+    assert lines["published: U-Net"].split(" | ")[1:] == ["0.9318", " |"] and "0.1000" not in text
+    assert "32 images in training" in text and "Not equal" not in text
+    latex = (out / "tables.tex").read_text()
+    assert r"\multicolumn{2}{c}{4 labels}" in latex and r"\textbf{" in latex and latex.count(r"\begin{tabular}") == 1
+    assert "<table" in (out / "tables.html").read_text()
+    with open(out / "comparisons.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["test_set"] for line in lines} == {"standard", "inverted"} and all(line["n"] == "3" for line in lines)
+
+
+def test_sheets_lie_outside_the_tidy_results(finished):
+    _, out, sheets, _ = finished
+    assert sorted(path.name for path in sheets.iterdir()) == ["chests-4-inverted.png", "chests-4-standard.png"]
+    tidy = [path for path in out.rglob("*.png") if "run" not in path.parts and "data" not in path.parts]
+    assert tidy == [] and "/cells/*/run/" in (out / ".gitignore").read_text()
+
+
+def test_logs_name_no_place_of_this_machine(finished):
+    _, out, _, _ = finished
+    logs = out / "cells" / CELLS[0] / "logs"
+    assert {path.name for path in logs.iterdir()} == {"config.yaml", "environment.json", "log.txt", "metrics.jsonl"}
+    assert not [path for path in logs.iterdir() if str(out) in path.read_text()]
+
+
+def test_the_same_command_again_does_nothing_but_tables(finished):
+    path, out, _, _ = finished
+    before = {file: file.stat().st_mtime_ns for file in (out / "cells").rglob("*") if file.is_file()}
+    assert benchmark(path, out, device="cpu").count("done") == 2
+    assert before == {file: file.stat().st_mtime_ns for file in (out / "cells").rglob("*") if file.is_file()}
+
+
+def test_a_dry_run_tells_state_and_time_and_writes_nothing(finished, capsys):
+    path, out, _, _ = finished
+    before = sorted(out.rglob("*"))
+    with pytest.raises(SystemExit) as leave:
+        main(["benchmark", str(path), "-o", str(out), "--dry-run", "--only", "chests/4/unet", "--json"])
+    assert not leave.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert [(cell["name"], cell["status"]) for cell in found["cells"]] == [(CELLS[1], "done")]
+    assert found["cells"][0]["expected_seconds"] > 0 and found["expected_seconds"] == 0
+    assert sorted(out.rglob("*")) == before
+
+
+def test_a_cell_of_another_grid_is_damaged_and_not_overwritten(finished):
+    path, out, _, _ = finished
+    content = yaml.safe_load(path.read_text())
+    content["budget"] = {"images": 64}
+    other = path.with_name("other.yaml")
+    other.write_text(yaml.safe_dump(content))
+    result = benchmark(other, out, only=["chests/4/unet"], device="cpu")
+    assert result.cells[0].status == "damaged" and "another grid (budget differ)" in (result.cells[0].problem or "")
+    assert state_of(out, CELLS[1])["status"] == "done"
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def test_failing_cells_are_told_and_the_others_go_on(grids, tmp_path, capsys):
+    """More labels than exist, an unknown method, a damaged folder."""
+
+    def change(grid):
+        grid["methods"] = ["unet", "unte"]
+        grid["tasks"][0]["labels"] = [4, 99]
+
+    path, out = grids.write(change), tmp_path / "out"
+    damaged = out / "cells" / "chests-4-unte-seed0"
+    damaged.mkdir(parents=True)
+    (damaged / "state.json").write_text('{"status": "do')
+    with pytest.raises(SystemExit) as leave:
+        main(["benchmark", str(path), "-o", str(out), "--device", "cpu", "--json"])
+    assert leave.value.code == 2
+    out_text, err = capsys.readouterr()
+    cells = {cell["name"]: cell for cell in json.loads(out_text)["cells"]}
+    assert cells["chests-4-unet-seed0"]["status"] == "done"
+    assert "99 labelled cases were asked for" in cells["chests-99-unet-seed0"]["problem"]
+    assert "Unknown method 'unte'. Did you mean 'unet'? There are: semgan" in cells["chests-99-unte-seed0"]["problem"]
+    assert "Damaged cell" in cells["chests-4-unte-seed0"]["problem"] and "remove the folder" in err
+    assert "Traceback" not in err and (out / "tables.md").is_file()
+    (damaged / "state.json").unlink()
+    assert benchmark(path, out, only=["chests/4"], device="cpu").cells[1].status == "failed"  # tried anew
+
+
+def test_a_finished_cell_with_a_cut_table_is_damaged(grids, tmp_path):
+    path, out = grids.write(only_unet), tmp_path / "out"
+    benchmark(path, out, device="cpu")
+    cases = out / "cells" / CELLS[1] / "cases.csv"
+    cases.write_text(cases.read_text()[:-30])
+    (cell,) = benchmark(path, out, device="cpu").cells
+    assert cell.status == "damaged" and "cases.csv" in (cell.problem or "")
+    assert results.read_rows(out / "cells" / CELLS[1] / "scores.csv")
+
+
+def test_a_fault_of_ours_is_code_1_with_its_traceback_in_the_cell(grids, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(module, "work", broken)
+    with pytest.raises(SystemExit) as leave:
+        main(["benchmark", str(grids.write(only_unet)), "-o", str(tmp_path / "out"), "--device", "cpu"])
+    assert leave.value.code == 1
+    assert "ZeroDivisionError: a fault" in (tmp_path / "out" / "cells" / CELLS[1] / "error.txt").read_text()
+
+
+def test_a_folder_of_other_things_is_not_touched(grids, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("")
+    with pytest.raises(FileExistsError, match="holds no benchmark"):
+        benchmark(grids.write(), tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_a_dry_run_names_what_would_fail(grids, tmp_path):
+    def change(grid):
+        grid["methods"] = ["unet", "unte"]
+        grid["tasks"][0]["test_sets"][0]["labels"] = "nowhere"
+
+    result = benchmark(grids.write(change), tmp_path / "out", dry_run=True)
+    assert "nowhere is not a folder" in (result.cells[0].problem or "")
+    assert "Unknown method" in (result.cells[1].problem or "") and not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- going on, sharing
+
+
+def interrupting_at(images):
+    def progress(done, total, what):
+        if what == "train baseline" and done >= images:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_an_interrupted_cell_goes_on_with_its_run_and_ends_with_the_same_scores(grids, tmp_path):
+    path = grids.write(only_unet)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(path, tmp_path / "a", device="cpu", progress=interrupting_at(20))
+    cell = tmp_path / "a" / "cells" / CELLS[1]
+    assert (cell / "run" / "checkpoints" / "baseline.safetensors").is_file() and not (cell / "claim.json").exists()
+    used = state_of(tmp_path / "a", CELLS[1])
+    assert used["status"] == "open" and used["seconds"]["all"] > 0 and not used["opened"]
+    seen = []
+    benchmark(path, tmp_path / "a", device="cpu", progress=lambda done, total, what: seen.append((what, done)))
+    assert min(done for what, done in seen if what == "train baseline") > 12  # not from the start
+    assert state_of(tmp_path / "a", CELLS[1])["seconds"]["all"] > used["seconds"]["all"]
+    benchmark(path, tmp_path / "b", device="cpu")
+    one, other = (results.read_rows(tmp_path / name / "scores.csv") for name in "ab")
+    assert [(row.key, row.value) for row in one] == [(row.key, row.value) for row in other]
+
+
+def test_a_model_that_changed_after_a_test_set_was_opened_is_not_scored_again(grids, tmp_path):
+    path, out = grids.write(only_unet), tmp_path / "out"
+    benchmark(path, out, device="cpu")
+    cell = out / "cells" / CELLS[1]
+    state = state_of(out, CELLS[1])
+    artifacts.write_json(cell / "state.json", state | {"status": "trained", "scored": ["standard"]})
+    card = cell / "run" / "model" / "README.md"
+    card.write_text(card.read_text() + "more training")
+    (report,) = benchmark(path, out, device="cpu").cells
+    assert report.status == "failed" and "after a test set was opened" in (report.problem or "")
+
+
+def test_the_whole_commands_time_is_kept_and_the_next_call_goes_on(grids, tmp_path, capsys):
+    path, out = grids.write(only_unet), tmp_path / "out"
+    with pytest.raises(SystemExit) as leave:
+        main(["benchmark", str(path), "-o", str(out), "--max-minutes", "0", "--device", "cpu"])
+    assert not leave.value.code and "0 of 1 cells done" in capsys.readouterr().out
+    assert benchmark(path, out, device="cpu").count("done") == 1
+
+
+def test_two_processes_share_a_folder_and_no_cell_is_done_twice(grids, tmp_path):
+    def change(grid):
+        only_unet(grid)
+        grid["seeds"] = [0, 1, 2]
+
+    path, out = grids.write(change), tmp_path / "out"
+    words = [sys.executable, "-m", "semgan", "benchmark", str(path), "-o", str(out), "--device", "cpu", "--runs"]
+    with subprocess.Popen([*words, str(tmp_path / "runs")], stderr=subprocess.PIPE, text=True) as other:
+        end = time.monotonic() + 120
+        while not (out / "cells").is_dir() and other.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        mine = benchmark(path, out, runs=tmp_path / "runs", device="cpu")
+        _, errors = other.communicate(timeout=200)
+    assert other.returncode == 0, errors
+    assert {cell.status for cell in mine.cells} <= {"done", "elsewhere"}
+    names = [f"chests-4-unet-seed{seed}" for seed in range(3)]
+    for name in names:
+        state = state_of(out, name)
+        assert state["status"] == "done" and state["attempts"] == 1
+        assert [len(times) for times in state["opened"].values()] == [1, 1]
+        pointer = artifacts.read_json(out / "cells" / name / "run.json")["run"]
+        assert not os.path.isabs(pointer) and (out / "cells" / name / pointer / "model").is_dir()
+    result = benchmark(path, out, runs=tmp_path / "runs", device="cpu")
+    rows = [
+        row for row in results.read_rows(out / "scores.csv") if row.test_set == "standard" and row.class_name == "mean"
+    ]
+    assert result.count("done") == 3 and sorted(row.seed for row in rows) == [0, 1, 2]
+    spread = np.std([row.value for row in rows], ddof=1)
+    assert f"± {spread:.4f}" in (out / "tables.md").read_text()

@@ -1,0 +1,156 @@
+"""Closed test sets and equal conditions: a method that looks at a test label is caught, however it looks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semgan import methods
+from semgan.benchmark.fairness import Conditions, Guard, TestSetOpened, check_separate, closed, guard_of, unfairness
+from semgan.benchmark.run import benchmark
+from semgan.data.folder import Dataset
+from semgan.data.readers import read_label
+from semgan.scoring import HeldOut
+
+pytestmark = pytest.mark.usefixtures("without_reports")
+
+
+@pytest.fixture
+def mask(tmp_path) -> Path:
+    (tmp_path / "masks").mkdir()
+    path = tmp_path / "masks" / "a.png"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+    return path
+
+
+def guard(folder=None, file=None) -> Guard:
+    return Guard(
+        frozenset([os.path.realpath(folder)] if folder else []), frozenset([os.path.realpath(file)] if file else [])
+    )
+
+
+def through_a_link(path):
+    (path.parents[1] / "innocent").symlink_to(path.parent)
+    return read_label(path.parents[1] / "innocent" / path.name)
+
+
+WAYS = {
+    "read_label": read_label,
+    "open": lambda path: open(path, "rb").close(),
+    "os.open": lambda path: os.open(path, os.O_RDONLY),
+    "copy": lambda path: shutil.copy(path, path.parents[1] / "copy.png"),
+    "relative": lambda path: open(os.path.relpath(path), "rb").close(),
+    "link": through_a_link,
+    "numpy": lambda path: np.fromfile(path),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_closed_file_cannot_be_opened_in_any_way(mask, way):
+    with pytest.raises(TestSetOpened, match="Training opened files of a test set: .*a.png"), closed(guard(mask.parent)):
+        WAYS[way](mask)
+
+
+def test_a_swallowed_error_is_told_at_the_end(mask):
+    with pytest.raises(TestSetOpened, match="a.png"), closed(guard(file=mask.with_suffix(""))):
+        try:
+            read_label(mask)
+        except (OSError, ValueError):
+            pass
+
+
+def test_other_files_of_the_folder_stay_open_and_everything_does_afterwards(mask):
+    other = mask.with_name("b.png")
+    shutil.copy(mask, other)
+    with closed(guard(file=mask.with_suffix(""))):
+        read_label(other)
+    read_label(mask)
+
+
+def test_a_datasets_own_test_cases_are_closed_too(tiny_dataset, tmp_path):
+    folder = shutil.copytree(tiny_dataset, tmp_path / "dataset")
+    dataset = Dataset.open(folder)
+    stem = dataset.pool()[0]
+    lists = json.loads((folder / "splits.json").read_text()) if (folder / "splits.json").is_file() else {}
+    (folder / "splits.json").write_text(json.dumps(lists | {"test": [stem], "pool": dataset.pool()[1:]}))
+    found = guard_of([HeldOut("far", tmp_path / "far" / "images", tmp_path / "far" / "masks")], Dataset.open(folder))
+    assert found.closes(str(folder / "labelsTr" / f"{stem}.png"))
+    assert found.closes(str(folder / "imagesTr" / f"{stem}_0000.png"))
+    assert found.closes(str(tmp_path / "far" / "masks" / "x.png")) and found.closes(str(folder / "labelsTs" / "x.png"))
+    assert not found.closes(str(folder / "labelsTr" / f"{dataset.pool()[1]}.png"))
+
+
+def test_a_test_set_that_shares_cases_with_training_is_refused(tiny_dataset, tmp_path):
+    dataset = Dataset.open(tiny_dataset)
+    inside = HeldOut("inside", dataset.path / "imagesTr", dataset.path / "labelsTr", only=(dataset.pool()[0],))
+    with pytest.raises(ValueError, match=f"'inside' names 1 cases of the training pool.*{dataset.pool()[0]}"):
+        check_separate([inside], dataset, [])
+    whole = dataclasses.replace(inside, only=None)
+    with pytest.raises(ValueError, match="names 9 cases"):
+        check_separate([whole], dataset, [])
+    same_names_elsewhere = dataclasses.replace(inside, images=tmp_path)
+    check_separate([same_names_elsewhere], dataset, [])
+
+
+def cheat_with(monkeypatch, look):
+    """The method unet, which looks at a test label first."""
+    honest = methods.METHODS["unet"]
+
+    def train(job):
+        look(job)
+        return honest.train(job)
+
+    monkeypatch.setitem(methods.METHODS, "unet", dataclasses.replace(honest, train=train))
+
+
+@pytest.mark.parametrize("is_sly", [False, True])
+def test_a_method_that_looks_at_a_test_label_fails_and_the_other_cells_go_on(
+    grids, phantoms, tmp_path, monkeypatch, is_sly
+):
+    label = next((phantoms / "test" / "standard" / "labels").iterdir())
+
+    def look(job):
+        try:
+            read_label(label)
+        except (OSError, ValueError):
+            if not is_sly:
+                raise
+
+    cheat_with(monkeypatch, look)
+    path = grids.write(lambda grid: grid.update(methods=["unet", "unet-strong"]))
+    result = benchmark(path, tmp_path / "out", device="cpu")
+    cheating, honest = result.cells
+    assert cheating.status == "failed" and honest.status == "done" and not cheating.fault
+    assert "test set" in (cheating.problem or "") and label.name in (cheating.problem or "")
+    assert not (tmp_path / "out" / "cells" / cheating.name / "scores.csv").exists()
+    assert cheating.name.split("-")[2] not in {
+        line.split(",")[6] for line in (tmp_path / "out" / "scores.csv").read_text().split()
+    }
+
+
+# ---------------------------------------------------------------- equal conditions
+
+
+def cell(name, *, labelled="x", images=32, seconds=60.0, seed=0) -> Conditions:
+    return Conditions(name, ("lungs", 9, seed), {"labelled list": labelled, "metric": "dice"}, images, seconds)
+
+
+def test_cells_of_equal_conditions_are_fair():
+    assert unfairness([cell("a"), cell("b"), cell("c", labelled="y", seed=1)], {"images": 32}) == []
+    assert unfairness([cell("a", images=5), cell("b", images=9)], {"minutes": 1}) == []
+    assert unfairness([cell("a", images=5), cell("b", seconds=1)], None) == []
+
+
+def test_what_was_not_equal_is_told():
+    assert unfairness([cell("a"), cell("b", labelled="y")], None) == ["b and a differ in labelled list"]
+    assert unfairness([cell("a", images=31)], {"images": 32}) == ["a saw 31 images instead of 32"]
+    assert unfairness([cell("a", images=900)], {"images": 32}) == ["a saw 900 images instead of 32"]
+    assert unfairness([cell("a", seconds=1000.0)], {"minutes": 10}) == ["a trained 1000 s instead of 600 s"]
+    assert unfairness([cell("a", seconds=400.0)], {"minutes": 10}) == ["a trained 400 s instead of 600 s"]

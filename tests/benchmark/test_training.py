@@ -1,0 +1,117 @@
+"""Budgets: equal images or equal seconds, shared out among stages; the clock of a cell, and training that it ends."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from semgan import config, recipes
+from semgan.artifacts import read_json
+from semgan.benchmark import training as module
+from semgan.benchmark.cells import CellFolder, State, cells_of
+from semgan.benchmark.grid import read_grid
+from semgan.benchmark.training import Context, Piece, lengths_in_images, pieces_of, shares_of, train_cell
+from semgan.rehearsal import DryRun
+from semgan.train import train
+
+
+def settings(method, **changes):
+    return config.override(recipes.load("lungs-64"), {"method": method, **changes}, "the test")
+
+
+def test_the_images_of_a_budget_are_the_same_for_every_method(grids):
+    grid = read_grid(grids.write(lambda g: g.update(shares={"gan": 3, "encoder": 1})))
+    assert lengths_in_images(settings("unet"), grid, 6400) == {"baseline": 6400}
+    assert lengths_in_images(settings("semgan"), grid, 6400) == {"gan": 4800, "encoder": 1600}
+    odd = lengths_in_images(settings("semgan"), grid, 1000)
+    assert sum(odd.values()) == 1000 and odd["gan"] % 32 == 0
+    with pytest.raises(ValueError, match="budget of 32 images is too small for the stages gan, encoder"):
+        lengths_in_images(settings("semgan"), grid, 32)
+
+
+def test_minutes_are_shared_out_and_the_choice_of_steps_has_its_part(grids):
+    shares = {"gan": 6, "encoder": 3, "steps": 1}
+    grid = read_grid(grids.write(lambda g: g.update(budget={"minutes": 10}, shares=shares)))
+    assert shares_of("semgan", grid) == pytest.approx({"gan": 0.6, "encoder": 0.3, "steps": 0.1})
+    gan, encoder = pieces_of("semgan", grid)
+    assert (gan.stage, encoder.stage) == ("gan", "encoder")
+    assert gan.ends_at == pytest.approx(360) and encoder.ends_at == pytest.approx(540)
+    assert pieces_of("unet", grid) == [Piece("all", 600)]
+    assert pieces_of("unet", read_grid(grids.write())) == [Piece("all", None)]
+
+
+class Clockwork:
+    """Stands in for `train`: notes what it was asked for, and takes the seconds it is given on a clock of its own."""
+
+    def __init__(self, monkeypatch, *, finished=False, share=1.0):
+        self.calls, self.now, self.finished, self.share = [], 1000.0, finished, share
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(module, "_train", self.train)
+        monkeypatch.setattr(module, "images_seen", lambda run: {"gan": 1, "encoder": 1, "baseline": 1})
+
+    def train(self, cell, context, run, changes, **options):
+        if options.get("dry_run"):  # 6 s per 160 images of the GAN, and so on
+            own = settings(cell.method, gan={"images": 160}, encoder={"images": 160}, baseline={"images": 160})
+            return DryRun(own.model_dump(), 4, 6, 3, {"gan": 0.1, "encoder": 0.05, "baseline": 0.01})
+        self.calls.append((options["stage"], options["max_minutes"], options["clock_ends"], changes))
+        self.now += 60 * options["max_minutes"] * self.share
+        return SimpleNamespace(finished=self.finished)
+
+
+def cell_of(grids, tmp_path, method, minutes=10):
+    shares = {"gan": 6, "encoder": 3, "steps": 1}
+    grid = read_grid(grids.write(lambda g: g.update(budget={"minutes": minutes}, shares=shares)))
+    cell = next(cell for cell in cells_of(grid) if cell.method == method)
+    return CellFolder(tmp_path / "out", cell, grid), grid
+
+
+def test_a_clock_ends_every_stage_and_lengths_fit_it(grids, tmp_path, monkeypatch):
+    folder, grid = cell_of(grids, tmp_path, "semgan")
+    clock, state = Clockwork(monkeypatch), State()
+    assert train_cell(folder, state, Context(grid, tmp_path, "cpu"))
+    assert [(stage, pytest.approx(minutes), ends) for stage, minutes, ends, _ in clock.calls] == [
+        ("gan", 6, True),
+        ("encoder", 3, True),
+    ]
+    assert state.seconds == {"gan": 360.0, "encoder": 180.0} and state.status == "trained"
+    # 360 s at 6 s per 160 images, and some room, in batches of 32
+    assert 9600 * 1.1 < state.lengths["gan"] < 9600 * 1.25 and state.lengths["gan"] % 32 == 0
+    assert clock.calls[0][3]["gan.images"] == state.lengths["gan"]
+
+
+def test_a_cell_that_was_interrupted_has_only_the_rest_of_its_time(grids, tmp_path, monkeypatch):
+    folder, grid = cell_of(grids, tmp_path, "unet")
+    clock, state = Clockwork(monkeypatch), State(lengths={"baseline": 64}, seconds={"all": 240.0})
+    assert train_cell(folder, state, Context(grid, tmp_path, "cpu"))
+    assert clock.calls[0][:3] == ("all", pytest.approx(6), True) and state.seconds["all"] == 600
+    assert clock.calls[0][3]["baseline.images"] == 64  # as planned the first time
+
+
+def test_the_commands_own_time_is_a_pause_and_not_the_end(grids, tmp_path, monkeypatch):
+    folder, grid = cell_of(grids, tmp_path, "unet")
+    clock, state = Clockwork(monkeypatch), State(lengths={"baseline": 64})
+    assert not train_cell(folder, state, Context(grid, tmp_path, "cpu", deadline=1000.0 + 120))
+    assert clock.calls[0][1:3] == (pytest.approx(2), False) and not state.done_pieces and state.status == "open"
+    assert train_cell(folder, state, Context(grid, tmp_path, "cpu"))
+    assert clock.calls[1][1:3] == (pytest.approx(8), True) and state.seconds["all"] == 600
+
+
+def test_a_stage_without_an_image_is_an_error(grids, tmp_path, monkeypatch):
+    folder, grid = cell_of(grids, tmp_path, "semgan")
+    Clockwork(monkeypatch)
+    monkeypatch.setattr(module, "images_seen", lambda run: {"gan": 4})
+    with pytest.raises(ValueError, match="too small for method 'semgan': its stage 'encoder' saw no image"):
+        train_cell(folder, State(lengths={"gan": 4, "encoder": 4}), Context(grid, tmp_path, "cpu"))
+
+
+@pytest.mark.usefixtures("without_reports")
+def test_where_the_clock_is_the_end_the_steps_are_chosen_too(tiny_dataset, quick, tmp_path):
+    options = {"recipe": "debug", "changes": quick, "device": "cpu"}
+    train(tiny_dataset, tmp_path / "run", stage="gan", **options)
+    train(tiny_dataset, tmp_path / "run", stage="encoder", max_minutes=0, **options)
+    config_file = tmp_path / "run" / "model" / "config.json"
+    assert read_json(config_file)["inversion"]["chosen_steps"] is None  # a pause
+    train(tiny_dataset, tmp_path / "run", stage="encoder", max_minutes=0, clock_ends=True, **options)
+    assert read_json(config_file)["inversion"]["chosen_steps"] in (0, 2)
