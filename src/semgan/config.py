@@ -207,6 +207,19 @@ class BaselineSettings(Frozen):
     )
     intensity_augment: bool = Field(default=False, description="gamma, contrast, brightness, noise, blur (unet-strong)")
     test_time_flips: bool = Field(default=False, description="answer with the mean over an image and its mirror image")
+    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="of a teacher that averages its student, per step")
+    consistency_weight: float = Field(
+        default=1.0, ge=0, description="of the agreement of two predictions, after the ramp-up"
+    )
+    ramp_up_share: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="share of training over which consistency_weight rises, as exp(-5 (1 - t)^2)",
+    )
+    confidence_threshold: float = Field(
+        default=0.95, ge=0, le=1, description="least probability of a pixel's class to be learnt from (unimatch)"
+    )
     precision: Precision = "bfloat16"
 
 

@@ -64,26 +64,36 @@ class TrainingJob:
 
     def labelled_stream(self, name: str, *, moved: bool = True) -> ImageStream:
         """Labelled pairs, mirrored and (``moved``) with the paper's affine changes."""
-        data = self.settings.data
-        affine = (data.affine_scale, data.affine_translate, data.affine_rotate_deg) if moved else None
         return ImageStream(
             self.images,
             self.labelled.label_maps,
             rows=self.labelled.rows,
             seed=self.settings.seed,
             stream_name=name,
-            mirror=data.mirror,
-            affine=affine,
+            mirror=self.settings.data.mirror,
+            affine=self._affine(moved),
         )
 
-    def image_stream(self, name: str, *, with_labelled: bool) -> ImageStream:
-        """Images without masks, mirrored: the unlabelled ones, and where asked the labelled ones too."""
+    def image_stream(self, name: str, *, with_labelled: bool, moved: bool = False) -> ImageStream:
+        """Images without masks, mirrored: the unlabelled ones, and where asked the labelled ones too.
+
+        moved: with the affine changes of the labelled images
+        """
         rows = self.unlabelled.rows
         if with_labelled or len(rows) == 0:
             rows = np.concatenate([rows, self.labelled.rows])
         return ImageStream(
-            self.images, rows=rows, seed=self.settings.seed, stream_name=name, mirror=self.settings.data.mirror
+            self.images,
+            rows=rows,
+            seed=self.settings.seed,
+            stream_name=name,
+            mirror=self.settings.data.mirror,
+            affine=self._affine(moved),
         )
+
+    def _affine(self, moved: bool) -> tuple[float, float, float] | None:
+        data = self.settings.data
+        return (data.affine_scale, data.affine_translate, data.affine_rotate_deg) if moved else None
 
     def validate(self, probabilities: Callable[[Tensor], Tensor]) -> float:
         """The task's metric of a model on the validation list, at the network's resolution."""

@@ -44,6 +44,27 @@ def _train_supervised(job: TrainingJob) -> StageResult:
     return train_baseline(job)
 
 
+def _train_gct(job: TrainingJob) -> StageResult:
+    from semgan.baselines.gct import GuidedCollaborativeStage
+    from semgan.baselines.pipeline import train_baseline
+
+    return train_baseline(job, GuidedCollaborativeStage)
+
+
+def _train_cps(job: TrainingJob) -> StageResult:
+    from semgan.baselines.cps import CrossPseudoStage
+    from semgan.baselines.pipeline import train_baseline
+
+    return train_baseline(job, CrossPseudoStage)
+
+
+def _train_unimatch(job: TrainingJob) -> StageResult:
+    from semgan.baselines.pipeline import train_baseline
+    from semgan.baselines.unimatch import UniMatchStage
+
+    return train_baseline(job, UniMatchStage)
+
+
 def _load_network(folder: Path, device: str) -> Segmenter:
     from semgan.baselines.segmenter import NetworkSegmenter
 
@@ -90,6 +111,13 @@ def paper_changes(settings: Settings) -> dict[str, Any]:
     }
 
 
+# PixelSSL, DeepLabV2 on PASCAL VOC: lambda_dc, and 3 of 20 epochs.
+GCT = {"network": "deeplabv2", "schedule": "poly", "consistency_weight": 100.0, "ramp_up_share": 0.15}
+# Lambda of the paper's sec. 4.1 for PASCAL VOC (6 for Cityscapes); it has no ramp, ours is as long as GCT's.
+CPS = {"consistency_weight": 1.5, "ramp_up_share": 0.15}
+# Intensity as unet-strong; the decay is that of UniMatch V2's code, the threshold UniMatch's.
+UNIMATCH = {"intensity_augment": True, "ema_decay": 0.996, "confidence_threshold": 0.95}
+
 METHODS: dict[str, Method] = {
     "semgan": Method("our default: the paper with our departures", _train_semantic_gan, _load_semantic_gan, False),
     "semgan-paper": Method(
@@ -102,6 +130,27 @@ METHODS: dict[str, Method] = {
         _load_network,
         True,
         lambda settings: {"baseline": {"intensity_augment": True}},
+    ),
+    "gct": Method(
+        "guided collaborative training: two DeepLabV2 and a flaw detector, with unlabelled images",
+        _train_gct,
+        _load_network,
+        True,
+        lambda settings: {"baseline": GCT},
+    ),
+    "cps": Method(
+        "cross pseudo supervision of two U-Nets, with unlabelled images",
+        _train_cps,
+        _load_network,
+        True,
+        lambda settings: {"baseline": CPS},
+    ),
+    "unimatch": Method(
+        "U-Net of unet-strong that agrees on strong views of unlabelled images",
+        _train_unimatch,
+        _load_network,
+        True,
+        lambda settings: {"baseline": UNIMATCH},
     ),
 }
 

@@ -9,62 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toys import BINARY, FOUR, SIZE, differing, labelled_stream, pictures, settings, train, weights
 
-from semgan import artifacts, config
+from semgan import artifacts
 from semgan.baselines.networks import build_network
 from semgan.baselines.segmenter import NetworkSegmenter
 from semgan.baselines.stage import BaselineStage, Streams
 from semgan.data.loading import ImageStream
 from semgan.types import LabelSpace, Segmentation
 
-SIZE = 16
 GOLDEN = Path(__file__).parents[1] / "golden" / "unet.json"
-BINARY = LabelSpace(("background", "blob"))
-FOUR = LabelSpace(("background", "a", "b", "c"))
-
-
-def settings(**baseline: Any) -> config.Settings:
-    small = {"widths": (4, 4, 8, 8), "batch": 4, "images": 40, "learning_rate": 0.005, "precision": "float32"}
-    rule = {"size_px": SIZE, "channels": 1}
-    return config.override(config.Settings(), {"seed": 5, "baseline": small | baseline, "preprocessing": rule})
-
-
-def pictures(number: int, classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy stripes, one of each class, whose brightness tells the class."""
-    random = np.random.default_rng(11)
-    label_maps = np.zeros((number, SIZE, SIZE), np.uint8)
-    width = 10 // (classes - 1)
-    for label_map in label_maps:
-        top, left = random.integers(2, 5, 2)
-        for place, value in enumerate(random.permutation(range(1, classes))):
-            label_map[top : top + 9, left + place * width : left + (place + 1) * width] = value
-    grey = 40 + label_maps.astype(int) * (180 // (classes - 1)) + random.integers(-25, 25, label_maps.shape)
-    return np.clip(grey, 0, 255).astype(np.uint8)[:, None], label_maps
-
-
-def stream(classes: int, number: int) -> ImageStream:
-    images, label_maps = pictures(number, classes)
-    return ImageStream(images, label_maps, seed=5, stream_name="labelled", mirror=True, affine=(0.1, 0.15, 15.0))
 
 
 def stage(validate=None, labels: LabelSpace = BINARY, **baseline: Any) -> BaselineStage:
     chosen = settings(**baseline)
-    return BaselineStage(chosen, labels, Streams(stream(labels.classes, 40)), torch.device("cpu"), validate)
-
-
-def train(trained: BaselineStage, steps: range) -> list[dict[str, float]]:
-    found = [trained.step(step * trained.batch) for step in steps]
-    return [{name: float(value) for name, value in losses.items()} for losses in found]
-
-
-def weights(trained: BaselineStage) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trained.network.state_dict().items()}
+    return BaselineStage(chosen, labels, Streams(labelled_stream(labels.classes, 40)), torch.device("cpu"), validate)
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
+    assert not differing(first, second)
 
 
 @pytest.mark.parametrize("name", ["unet", "unet-strong", "four_classes"])
@@ -104,7 +67,7 @@ def test_resumed_training_equals_uninterrupted_training_to_the_bit(tmp_path, pre
     resumed = stage(score, precision=precision, intensity_augment=True)
     resumed.load_state(artifacts.load_checkpoint(tmp_path / "c.safetensors"))
     train(resumed, range(3, 6))
-    assert_same(weights(whole), weights(resumed))
+    assert_same(weights(whole.network), weights(resumed.network))
     assert_same(whole.model_weights()["network"], resumed.model_weights()["network"])
     assert (resumed.best_score, resumed.best_images_seen) == (0.5, 12)
 
@@ -115,7 +78,7 @@ def test_the_weights_with_the_best_validation_score_are_kept():
     kept = []
     for part in range(3):
         train(trained, range(part, part + 1))
-        kept.append(weights(trained))
+        kept.append(weights(trained.network))
         shown = trained.preview((part + 1) * 4)
     assert shown == {"validation/dice": 0.4, "validation/best": 0.9}
     assert trained.best_images_seen == 8
@@ -126,7 +89,7 @@ def test_without_a_validation_list_the_last_weights_are_kept():
     trained = stage()
     train(trained, range(2))
     assert trained.preview(8) == {}
-    assert_same(trained.model_weights()["network"], weights(trained))
+    assert_same(trained.model_weights()["network"], weights(trained.network))
 
 
 def test_validating_changes_nothing_in_training():
@@ -139,12 +102,12 @@ def test_validating_changes_nothing_in_training():
         train(watched, range(part, part + 1))
         watched.preview(part)
         assert watched.network.training
-    assert_same(weights(plain), weights(watched))
+    assert_same(weights(plain.network), weights(watched.network))
 
 
 def test_intensity_augmentation_changes_what_is_learnt_and_nothing_else_does():
     plain, strong = stage(), stage(intensity_augment=True)
-    assert_same(weights(plain), weights(strong))  # same start
+    assert_same(weights(plain.network), weights(strong.network))  # same start
     assert train(plain, range(1)) != train(strong, range(1))
 
 

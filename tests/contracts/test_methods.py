@@ -24,6 +24,9 @@ STAGES = {
     "semgan-paper": {"gan", "encoder", "inversion"},
     "unet": {"baseline"},
     "unet-strong": {"baseline"},
+    "gct": {"baseline"},
+    "cps": {"baseline"},
+    "unimatch": {"baseline"},
 }
 
 

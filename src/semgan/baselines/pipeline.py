@@ -18,7 +18,7 @@ def train_baseline(job: TrainingJob, kind: type[BaselineStage] = BaselineStage) 
     def validate(segmenter) -> float:  # noqa: ANN001
         return job.validate(lambda image: segmenter.segment_batch(image).probabilities)
 
-    unlabelled = job.image_stream("unlabelled", with_labelled=False) if len(job.unlabelled) else None
+    unlabelled = job.image_stream("unlabelled", with_labelled=False, moved=True) if len(job.unlabelled) else None
     streams = Streams(job.labelled_stream("labelled"), unlabelled)
     stage = kind(job.settings, job.labels, streams, job.device, validate if len(job.validation) else None)
     result = run_stage(

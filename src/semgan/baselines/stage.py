@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PHOTOMETRIC_STREAM = "baseline/photometric"
 PHOTOMETRIC_PROBABILITY = 0.5  # of each of the five changes, per image
 POLY_POWER = 0.9  # DeepLab, nnU-Net
+SIBLING = "second"  # name of a second network's state
+SIBLING_SEED = 1_000_003  # far from the seeds that people choose
 
 Validate = Callable[[Segmenter], float]
 
@@ -50,6 +52,7 @@ class BaselineStage:
 
     name = "baseline"
     needs_unlabelled = False
+    learners: tuple[str, ...] = (WEIGHTS,)  # the optimisers that go down the sum of the loss terms
 
     def __init__(
         self,
@@ -81,6 +84,15 @@ class BaselineStage:
     def adam(self, network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         """The optimiser of one network."""
         return torch.optim.Adam(network.parameters(), learning_rate)
+
+    def add_sibling(self) -> nn.Module:
+        """A second network of the same form with other initial weights, which learns together with the first."""
+        own = self.settings
+        sibling = build_network(own, self.labels.channels, own.seed + SIBLING_SEED).to(self.device)
+        self.networks[SIBLING] = sibling
+        self.optimisers[SIBLING] = self.adam(sibling, own.baseline.learning_rate)
+        self.learners = (WEIGHTS, SIBLING)
+        return sibling
 
     @property
     def answering(self) -> nn.Module:
@@ -148,7 +160,7 @@ class BaselineStage:
         """Learn from the next batch; losses as scalars on the device, not waited for."""
         terms = self.loss_terms(images_seen)
         total = torch.stack(list(terms.values())).sum()
-        self.update(total, images_seen, WEIGHTS)
+        self.update(total, images_seen, *self.learners)
         self.after_step(images_seen)
         return {"loss": total.detach(), **{name: value.detach() for name, value in terms.items()}}
 
