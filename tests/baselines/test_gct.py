@@ -28,7 +28,7 @@ def test_the_flaw_map_is_coarse_but_not_too_coarse(size_px, map_px):
 def test_the_detector_learns_where_an_answer_is_wrong(labels):
     stage = semi_supervised(GuidedCollaborativeStage, labels, labelled=8)
     labelled, losses = stage.labelled_batch(0), []
-    for step in range(30):
+    for step in range(31):
         answer = torch.nn.functional.one_hot(labelled.label_map, labels.classes).movedim(3, 1).float()
         if step % 2:
             answer[..., :8] = answer[..., :8].roll(1, 1)  # wrong in the left half
