@@ -217,6 +217,7 @@ class BaselineSettings(Frozen):
         le=1,
         description="share of training over which consistency_weight rises, as exp(-5 (1 - t)^2)",
     )
+    discriminator_width: int = Field(default=64, ge=2, description="first channels of gct's flaw detector")
     confidence_threshold: float = Field(
         default=0.95, ge=0, le=1, description="least probability of a pixel's class to be learnt from (unimatch)"
     )

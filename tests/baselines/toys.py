@@ -63,7 +63,7 @@ def semi_supervised(
     streams = Streams(
         labelled_stream(labels.classes, labelled), unlabelled_stream(labels.classes, seed=unlabelled_seed)
     )
-    chosen = settings(**({"unlabelled_batch": 2} | baseline))
+    chosen = settings(**({"unlabelled_batch": 2, "discriminator_width": 8} | baseline))
     return kind(chosen, labels, streams, torch.device("cpu"), None)
 
 

@@ -30,7 +30,7 @@ from semgan.types import Batch
 DETECTOR = "flaw_detector"
 DETECTOR_LEARNING_RATE, DETECTOR_BETAS = 0.0001, (0.9, 0.99)
 DETECTOR_WEIGHT = 10.0
-DETECTOR_WIDTH = 64  # channels of the first layer; doubles per layer, at most x8
+DETECTOR_WIDEST = 8  # times baseline.discriminator_width (64 in the toolbox), which doubles with every halving
 DETECTOR_MAP_PX = 8  # as many halvings as leave a map of this size, two to five of them (five: the authors')
 CORRECTION_WEIGHT = 1.0
 FLAW_THRESHOLD = 0.6  # xi: flaws above it are not worth comparing
@@ -46,7 +46,8 @@ class GuidedCollaborativeStage(BaselineStage):
         own = self.settings
         self.both = (self.network, self.add_sibling())
         channels = own.preprocessing.channels + self.labels.classes
-        self.detector = build_flaw_detector(channels, own.preprocessing.size_px, own.seed).to(self.device)
+        width, size_px = own.baseline.discriminator_width, own.preprocessing.size_px
+        self.detector = build_flaw_detector(channels, width, size_px, own.seed).to(self.device)
         self.networks[DETECTOR] = self.detector
         self.optimisers[DETECTOR] = torch.optim.Adam(
             self.detector.parameters(), DETECTOR_LEARNING_RATE, betas=DETECTOR_BETAS
@@ -108,7 +109,7 @@ class HalfBatchHalfInstanceNorm(nn.Module):
         return torch.cat([self.by_batch(first), self.by_image(second)], 1)
 
 
-def build_flaw_detector(channels: int, size_px: int, seed: int) -> nn.Module:
+def build_flaw_detector(channels: int, first_width: int, size_px: int, seed: int) -> nn.Module:
     """``[batch, channels, size_px, size_px]`` -> a flaw map of 8 px or more (4 at 16 px), not squashed to [0, 1].
 
     The weights depend on ``seed`` alone.
@@ -118,7 +119,7 @@ def build_flaw_detector(channels: int, size_px: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for level in range(halvings - 1):
-            width = DETECTOR_WIDTH * 2 ** min(level, 3)
+            width = first_width * min(2**level, DETECTOR_WIDEST)
             layers += _layer(nn.Conv2d(channels, width, 4, stride=2, padding=1))
             if level > 0:
                 layers += _layer(nn.Conv2d(width, width, 3, padding=1))
