@@ -236,9 +236,15 @@ class BaselineSettings(Frozen):
         default=1.0, ge=0, description="of the agreement of two predictions, after the ramp-up"
     )
     ramp_up_share: float = Field(
-        default=0.25, ge=0, le=1, description="share of training over which consistency_weight rises"
+        default=0.25,
+        ge=0,
+        le=1,
+        description="share of training over which consistency_weight rises, as exp(-5 (1 - t)^2)",
     )
-    discriminator_width: int = Field(default=64, ge=1, description="advssl: first channels; doubled three times")
+    discriminator_width: int = Field(default=64, ge=2, description="first channels of advssl's and gct's detectors")
+    confidence_threshold: float = Field(
+        default=0.95, ge=0, le=1, description="least probability of a pixel's class to be learnt from (unimatch)"
+    )
     precision: Precision = "bfloat16"
 
 

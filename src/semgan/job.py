@@ -17,7 +17,7 @@ from semgan.artifacts import RunFolder
 from semgan.config import Settings
 from semgan.data.cache import ImageCache, open_cache
 from semgan.data.folder import Dataset
-from semgan.data.loading import ImageStream, load_labels
+from semgan.data.loading import Affine, ImageStream, load_labels
 from semgan.data.splits import COUNTED_IN
 from semgan.metrics.validation import score_cases
 from semgan.runtime.loop import Progress
@@ -78,27 +78,40 @@ class TrainingJob:
 
         pairs: other images and their label maps instead, as `ImageStream` takes them
         """
-        data = self.settings.data
-        scale = data.affine_scale_range or data.affine_scale
-        affine = (scale, data.affine_translate, data.affine_rotate_deg) if moved else None
         return ImageStream(
             self.images if pairs is None else pairs[0],
             self.labelled.label_maps if pairs is None else pairs[1],
             rows=self.labelled.rows if pairs is None else None,
             seed=self.settings.seed,
             stream_name=name,
-            mirror=data.mirror,
-            affine=affine,
-            affine_probability=data.affine_probability,
+            mirror=self.settings.data.mirror,
+            affine=self._affine(moved),
+            affine_probability=self.settings.data.affine_probability,
         )
 
-    def image_stream(self, name: str, *, with_labelled: bool) -> ImageStream:
-        """Images without masks, mirrored: the unlabelled ones, and where asked the labelled ones too."""
+    def image_stream(self, name: str, *, with_labelled: bool, moved: bool = False) -> ImageStream:
+        """Images without masks, mirrored: the unlabelled ones, and where asked the labelled ones too.
+
+        moved: with the affine changes of the labelled images
+        """
         rows = self.unlabelled.rows
         if with_labelled or len(rows) == 0:
             rows = np.concatenate([rows, self.labelled.rows])
         return ImageStream(
-            self.images, rows=rows, seed=self.settings.seed, stream_name=name, mirror=self.settings.data.mirror
+            self.images,
+            rows=rows,
+            seed=self.settings.seed,
+            stream_name=name,
+            mirror=self.settings.data.mirror,
+            affine=self._affine(moved),
+        )
+
+    def _affine(self, moved: bool) -> Affine | None:
+        data = self.settings.data
+        return (
+            (data.affine_scale_range or data.affine_scale, data.affine_translate, data.affine_rotate_deg)
+            if moved
+            else None
         )
 
     @property

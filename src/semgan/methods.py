@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,24 +48,15 @@ def _load_semantic_gan(folder: Path, device: str) -> Segmenter:
     return SemanticGan.load(folder, device=device)
 
 
-def _train_supervised(job: TrainingJob) -> StageResult:
-    from semgan.baselines.pipeline import train_baseline
+def _baseline(module: str, stage: str) -> Callable[[TrainingJob], StageResult]:
+    """Training of a baseline: the class ``stage`` of the file ``semgan/baselines/module.py``."""
 
-    return train_baseline(job)
+    def train(job: TrainingJob) -> StageResult:
+        from semgan.baselines.pipeline import train_baseline
 
+        return train_baseline(job, getattr(importlib.import_module(f"semgan.baselines.{module}"), stage))
 
-def _train_mean_teacher(job: TrainingJob) -> StageResult:
-    from semgan.baselines.mean_teacher import MeanTeacherStage
-    from semgan.baselines.pipeline import train_baseline
-
-    return train_baseline(job, MeanTeacherStage)
-
-
-def _train_advssl(job: TrainingJob) -> StageResult:
-    from semgan.baselines.advssl import AdversarialStage
-    from semgan.baselines.pipeline import train_baseline
-
-    return train_baseline(job, AdversarialStage)
+    return train
 
 
 def _load_network(folder: Path, device: str) -> Segmenter:
@@ -168,6 +160,12 @@ def deeplab_changes(settings: Settings) -> dict[str, Any]:
 
 
 OURS = ("gan", "encoder")
+# PixelSSL, DeepLabV2 on PASCAL VOC: lambda_dc, and 3 of 20 epochs.
+GCT = {"network": "deeplabv2", "schedule": "poly", "consistency_weight": 100.0, "ramp_up_share": 0.15}
+# Lambda of the paper's sec. 4.1 for PASCAL VOC (6 for Cityscapes); it has no ramp, ours is as long as GCT's.
+CPS = {"consistency_weight": 1.5, "ramp_up_share": 0.15}
+# Intensity as unet-strong; the decay is that of UniMatch V2's code, the threshold UniMatch's.
+UNIMATCH = {"intensity_augment": True, "ema_decay": 0.996, "confidence_threshold": 0.95}
 
 METHODS: dict[str, Method] = {
     "semgan": Method(
@@ -192,37 +190,62 @@ METHODS: dict[str, Method] = {
         (*OURS, "pool", "student"),
         strong_changes,
     ),
-    "unet": Method("U-Net on the labelled images", _train_supervised, _load_network, True),
+    "unet": Method("U-Net on the labelled images", _baseline("stage", "BaselineStage"), _load_network, True),
     "unet-strong": Method(
         "U-Net with gamma, contrast, brightness, noise and blur augmentation",
-        _train_supervised,
+        _baseline("stage", "BaselineStage"),
         _load_network,
         True,
         changes=strong_changes,
     ),
     "unet-nnunet": Method(
         "U-Net with nnU-Net's augmentation, optimiser, schedule and test-time flips",
-        _train_supervised,
+        _baseline("stage", "BaselineStage"),
         _load_network,
         True,
         changes=nnunet_changes,
     ),
     "deeplabv2": Method(
-        "DeepLabV2 on the labelled images", _train_supervised, _load_network, True, changes=deeplab_changes
+        "DeepLabV2 on the labelled images",
+        _baseline("stage", "BaselineStage"),
+        _load_network,
+        True,
+        changes=deeplab_changes,
     ),
     "mean-teacher": Method(
         "an averaged teacher that its student agrees with",
-        _train_mean_teacher,
+        _baseline("mean_teacher", "MeanTeacherStage"),
         _load_network,
         True,
         changes=deeplab_changes,
     ),
     "advssl": Method(
         "a discriminator of label maps tells which answers to learn from",
-        _train_advssl,
+        _baseline("advssl", "AdversarialStage"),
         _load_network,
         True,
         changes=deeplab_changes,
+    ),
+    "gct": Method(
+        "guided collaborative training: two DeepLabV2 and a flaw detector, with unlabelled images",
+        _baseline("gct", "GuidedCollaborativeStage"),
+        _load_network,
+        True,
+        changes=lambda settings: {"baseline": GCT},
+    ),
+    "cps": Method(
+        "cross pseudo supervision of two U-Nets, with unlabelled images",
+        _baseline("cps", "CrossPseudoStage"),
+        _load_network,
+        True,
+        changes=lambda settings: {"baseline": CPS},
+    ),
+    "unimatch": Method(
+        "U-Net of unet-strong that agrees on strong views of unlabelled images",
+        _baseline("unimatch", "UniMatchStage"),
+        _load_network,
+        True,
+        changes=lambda settings: {"baseline": UNIMATCH},
     ),
 }
 

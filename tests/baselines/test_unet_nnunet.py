@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_unet import BINARY, SIZE, pictures, stage, train, weights
+from toy_task import BINARY, SIZE, pictures, stage, train, weights
 
 from semgan import artifacts, config, methods, recipes
 

@@ -30,6 +30,9 @@ STAGES = {
     "deeplabv2": {"baseline"},
     "mean-teacher": {"baseline"},
     "advssl": {"baseline"},
+    "gct": {"baseline"},
+    "cps": {"baseline"},
+    "unimatch": {"baseline"},
 }
 
 

@@ -28,7 +28,7 @@ def run_baseline(
     def validate(segmenter) -> float:  # noqa: ANN001
         return job.validate(lambda image: segmenter.segment_batch(image).probabilities)
 
-    unlabelled = job.image_stream("unlabelled", with_labelled=False) if len(job.unlabelled) else None
+    unlabelled = job.image_stream("unlabelled", with_labelled=False, moved=True) if len(job.unlabelled) else None
     streams = Streams(labelled, unlabelled)
     stage = kind(job.settings, job.labels, streams, job.device, validate if len(job.validation) else None)
     result = run_stage(

@@ -29,6 +29,8 @@ PHOTOMETRIC_STREAM = "baseline/photometric"
 PHOTOMETRIC_PROBABILITY = 0.5  # of each of the five changes, per image
 POLY_POWER = 0.9  # DeepLab, nnU-Net
 NNUNET_MOMENTUM, NNUNET_WEIGHT_DECAY = 0.99, 3e-5  # Isensee et al. 2021, methods, "training"
+SIBLING = "second"  # name of a second network's state
+SIBLING_SEED = 1_000_003  # far from the seeds that people choose
 
 Validate = Callable[[Segmenter], float]
 
@@ -51,6 +53,7 @@ class BaselineStage:
 
     name = "baseline"
     needs_unlabelled = False
+    learners: tuple[str, ...] = (WEIGHTS,)  # the optimisers that go down the sum of the loss terms
 
     def __init__(
         self,
@@ -88,6 +91,15 @@ class BaselineStage:
         """nnU-Net's optimiser of one network."""
         momentum, decay = NNUNET_MOMENTUM, NNUNET_WEIGHT_DECAY
         return torch.optim.SGD(network.parameters(), learning_rate, momentum, weight_decay=decay, nesterov=True)
+
+    def add_sibling(self) -> nn.Module:
+        """A second network of the same form with other initial weights, which learns together with the first."""
+        own = self.settings
+        sibling = build_network(own, self.labels.channels, own.seed + SIBLING_SEED).to(self.device)
+        self.networks[SIBLING] = sibling
+        self.optimisers[SIBLING] = self.adam(sibling, own.baseline.learning_rate)
+        self.learners = (WEIGHTS, SIBLING)
+        return sibling
 
     @property
     def answering(self) -> nn.Module:
@@ -157,7 +169,7 @@ class BaselineStage:
         """Learn from the next batch; losses as scalars on the device, not waited for."""
         terms = self.loss_terms(images_seen)
         total = torch.stack(list(terms.values())).sum()
-        self.update(total, images_seen, WEIGHTS)
+        self.update(total, images_seen, *self.learners)
         self.after_step(images_seen)
         return {"loss": total.detach(), **{name: value.detach() for name, value in terms.items()}}
 
