@@ -18,7 +18,7 @@ from semgan.artifacts import RunFolder, git_commit, temporary_beside
 from semgan.config import Settings
 from semgan.data.folder import Dataset
 from semgan.rehearsal import DryRun, rehearse
-from semgan.runtime.loop import Progress
+from semgan.runtime.loop import Progress, StageResult
 
 logger = logging.getLogger("semgan")
 
@@ -128,13 +128,19 @@ def train(
         logger.info("%s after %d images.", "Finished" if result.finished else "Stopped", result.images_seen)
     if result.interrupted:
         raise KeyboardInterrupt
+    return _outcome(run, settings, result, time.monotonic() - started, advice)
+
+
+def _outcome(
+    run: RunFolder, settings: Settings, result: StageResult, seconds: float, advice: list[str]
+) -> TrainResult:
     return TrainResult(
         str(run.path),
         settings.method,
         result.finished,
         result.interrupted,
         result.images_seen,
-        time.monotonic() - started,
+        seconds,
         str(run.report) if run.report.is_file() else None,
         advice,
     )

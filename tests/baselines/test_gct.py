@@ -100,5 +100,5 @@ def test_the_detector_does_not_learn_with_the_networks():
     assert group["lr"] == 0.0001 and group["betas"] == (0.9, 0.99)
     before = weights(stage)
     stage.update(unsupervised(stage)["consistency"], 0, *stage.learners)
-    weights = {f"{DETECTOR}/{name}" for name, _ in stage.detector.named_parameters()}
-    assert not differing(before, weights(stage)) & weights
+    of_detector = {f"{DETECTOR}.{name}" for name, _ in stage.detector.named_parameters()}
+    assert not differing(before, weights(stage)) & of_detector
