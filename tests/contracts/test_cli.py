@@ -21,6 +21,7 @@ VERBS = (
     ("data", "prepare", "folder"),
     ("data", "fetch"),
     ("data", "unpack"),
+    ("data", "phantoms"),
     ("data", "prepare", "chest-xray"),
     ("data", "prepare", "skin"),
     ("data", "prepare", "liver"),
