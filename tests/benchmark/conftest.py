@@ -14,6 +14,7 @@ import yaml
 from semgan import train as train_module
 from semgan.config import parse_assignments
 from semgan.data.phantoms import write_phantom_dataset
+from semgan.rehearsal import LENGTHS
 
 DOMAINS = ("standard", "inverted")
 
@@ -65,8 +66,8 @@ def grids_of_module(phantoms, quick, tmp_path_factory) -> Iterator[Grids]:
 def grid_content(quick: list[str]) -> dict[str, Any]:
     """A grid that works: prepared from plain folders, one label count, two test sets, a budget of 32 images."""
     settings = parse_assignments(quick)
-    for section in ("gan", "encoder", "baseline"):
-        del settings[section]["images"]  # the budget says it
+    for section, images, _ in LENGTHS.values():
+        settings[section].pop(images, None)  # the budget says it
     task = {
         "name": "chests",
         "prepare": {
