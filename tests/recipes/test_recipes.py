@@ -29,11 +29,12 @@ def test_names_are_those_of_the_files_and_hold_what_the_interfaces_promise():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_knows_its_name_and_its_header_tells_command_and_cost(name):
+def test_a_recipe_knows_its_name_and_its_header_tells_command_cost_and_score(name):
     assert recipes.load(name).recipe == name
     header = importlib.import_module(f"semgan.recipes.{name.replace('-', '_')}").__doc__ or ""
     assert re.search(rf"^Command: .*--recipe {name}\b", header, re.MULTILINE)
-    assert re.search(r"^Cost: +\S", header, re.MULTILINE)
+    for line in ("Cost", "Score"):
+        assert re.search(rf"^{line}: +\S", header, re.MULTILINE), line
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,8 +1,8 @@
 """Lungs on chest X-rays at 256 px, as the paper has it (one 16 GB GPU or more).
 
 Command:  semgan train DATASET -o RUN --recipe chest-xray --labels 35 --method semgan-paper
-Cost:     days on one GPU; not run by us yet (docs/gpu_queue.md)
-Score:    the paper has Dice .9668 on JSRT with 35 labels: not reproduced yet
+Cost:     estimate: 7 to 11 hours of one A100 at half the width; not run by us yet (docs/gpu_queue.md)
+Score:    the paper, 35 labels: Dice .967 JSRT, .961 Montgomery, .932 NIH, .949 Shenzhen; not reproduced yet
 Source:   supplement sections 2 and 3; method sections 3 to 6
 """
 

@@ -2,7 +2,7 @@
 
 Command:  semgan train DATASET -o RUN --recipe faces-64 --labels 30 --split-seed 0
 Cost:     about an hour on 2 cores, 2 GB of memory
-Score:    none published yet
+Score:    results/faces-64
 Source:   as lungs-64, without preprocessing (method section 6)
 """
 

@@ -2,7 +2,7 @@
 
 Command:  semgan train DATASET -o RUN --recipe liver-ct-64 --labels 8 --split-seed 0
 Cost:     about 30 minutes of one core, 2 GB of memory
-Score:    none published yet; on phantoms: results/liver-64
+Score:    on phantoms: results/liver-64
 Source:   as lungs-64, narrower and shorter; clipping and the ratio of the two lambda_3 as in liver-ct (method 5 and 6)
 """
 

@@ -2,7 +2,7 @@
 
 Command:  semgan train DATASET -o RUN --recipe skin-64 --labels 40 --split-seed 0
 Cost:     about 50 minutes on 2 cores, 2 GB of memory
-Score:    none published yet
+Score:    results/skin-64
 Source:   as lungs-64, without preprocessing (method section 6)
 """
 
