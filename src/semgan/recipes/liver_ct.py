@@ -2,7 +2,7 @@
 
 Command:  semgan train DATASET -o RUN --recipe liver-ct --labels 20 --method semgan-paper
 Cost:     estimate: 7 to 11 hours of one A100 at half the width; not run by us yet (docs/gpu_queue.md)
-Score:    the paper, 20 labelled volumes: Dice per patient .896 CT, .499 MRI in phase, .458 out of phase; not reproduced yet
+Score:    the paper, 20 labelled volumes: Dice .896 CT, .499 and .458 MRI in and out of phase; not reproduced
 Source:   supplement sections 2 and 3; method sections 3 to 6. Clipping and lambda_3 go by `segment --modality ct|mri`
 """
 
