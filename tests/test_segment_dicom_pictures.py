@@ -146,7 +146,7 @@ def write_own_data(root, count=4):
     return root
 
 
-def test_own_films_are_prepared_trained_on_segmented_and_scored(tmp_path, capsys):
+def test_own_films_are_prepared_trained_on_segmented_and_scored(tmp_path, quick, capsys):
     root = write_own_data(tmp_path)
     write_picture(tmp_path / "more" / "x.dcm", chest(9)[0], bits=12)
     command = ["data", "prepare", "folder", "--images", str(root / "images"), "--labels", str(root / "labels")]
@@ -159,7 +159,6 @@ def test_own_films_are_prepared_trained_on_segmented_and_scored(tmp_path, capsys
     assert stored.dtype == np.uint16 and np.array_equal(stored, read_image(root / "images/p1/IM1"))
     assert [problem for problem in check_dataset(dataset.path, workers=1) if problem.level == "error"] == []
     write_splits(dataset.path, 2)
-    quick = ("gan.images=16", "encoder.images=16", "inversion.steps=1")
     assert train(dataset.path, tmp_path / "run", recipe="debug", labels=2, changes=quick, device="cpu").finished
     for number in range(2):
         write_picture(tmp_path / "new" / f"n{number}.dcm", chest(10 + number)[0], bits=12)

@@ -83,8 +83,7 @@ def segment(
         return segment_volumes(segmenter, identity, images, out, options, **work)
     inputs = _pictures(images, _channels(segmenter))
     if dicom_seg:
-        _check_dicom(inputs)
-        options["dicom_seg"] = True
+        options |= _seg_option(inputs)
     request = {
         "format": 1,
         "model": identity,
@@ -148,12 +147,13 @@ def _pictures(images: Path, channels: int) -> list[Input]:
     return inputs
 
 
-def _check_dicom(inputs: Sequence[Input]) -> None:
-    """Raises ValueError where a DICOM SEG cannot be made of every input."""
+def _seg_option(inputs: Sequence[Input]) -> dict[str, Any]:
+    """What the request says of DICOM SEG. Raises ValueError where it cannot be made of every input."""
     other = next((item.path for item in inputs if not is_dicom(item.path)), None)
     if other is not None:
         raise ValueError(f"A DICOM SEG is drawn on DICOM images, and {other} is none; leave out --dicom-seg.")
     check_at_hand()
+    return {"dicom_seg": True}
 
 
 def _some(paths: Sequence[Path]) -> str:

@@ -115,7 +115,7 @@ def _is_colour(data: Dataset) -> bool:
 
 def _colour(data: Dataset, stored: np.ndarray) -> np.ndarray:
     if data.PhotometricInterpretation == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         pixels = apply_color_lut(stored, data)[..., :3]
         is_wide = pixels.dtype == np.uint16 and pixels.max() > _WHITE_8
