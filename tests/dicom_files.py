@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 
@@ -97,6 +103,25 @@ def write_multi_frame(path: Path, hu: np.ndarray, *, spacing: tuple[float, float
     shared.PixelValueTransformationSequence = Sequence([unit])
     data.SharedFunctionalGroupsSequence = Sequence([shared])
     with_pixels(data, ((hu[::-1] + 1024) // 2).astype(np.uint16))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_picture(path: Path, stored: np.ndarray, photometric="MONOCHROME2", *, bits=None, **more) -> Path:
+    """A DX film, or what ``more`` says: ``[rows, columns(, 3)]`` in ``bits``, without a place in the patient."""
+    storage = more.pop("SOPClassUID", DigitalXRayImageStorageForPresentation)
+    data = header(storage, more.pop("Modality", "DX"), SeriesInstanceUID="1.2.77", SeriesNumber=1)
+    data.Rows, data.Columns = stored.shape[:2]
+    data.SamplesPerPixel, data.PhotometricInterpretation = stored.ndim * 2 - 3, photometric
+    if stored.ndim == 3:
+        data.PlanarConfiguration = 0
+    data.BitsAllocated = 8 * stored.dtype.itemsize
+    data.BitsStored = bits or data.BitsAllocated
+    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, int(stored.dtype.kind == "i")
+    data.PixelData = np.ascontiguousarray(stored).tobytes()
+    for name, value in more.items():
+        setattr(data, name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)
     return path

@@ -7,6 +7,7 @@ Volumes (NIfTI, DICOM) have their own story, `semgan.segment_volumes`.
     OUT/segmentation.json          what was asked: model, images, options
     OUT/probabilities/<stem>.npz   float16 "probabilities" [classes, height, width], where asked for
     OUT/overlays/<stem>.png        image with the mask laid over it, where asked for
+    OUT/<stem>.dcm                 the mask as DICOM SEG, for DICOM pictures, where asked for
 
 OUT appears when everything is done; until then the work lies in OUT.partial, and the same command goes on with it.
 """
@@ -25,6 +26,8 @@ import numpy as np
 from PIL import Image
 
 from semgan import artifacts, segmentation_rows
+from semgan.data.dicom import is_dicom
+from semgan.data.dicom_seg import check_at_hand, write_picture_seg
 from semgan.data.parallel import available_workers, thread_pool
 from semgan.data.studies import holds_volumes
 from semgan.data.whole_images import Input, SegmentedImage, find_inputs, preprocessing_of, segment_images
@@ -62,7 +65,7 @@ def segment(
     model: run folder, model folder, or what `semgan.load` returned (then a stopped run cannot be continued)
     steps: optimisation steps; None: as chosen on validation; 0: encoder only
     batch: images given to the model at a time (the inversion's own ``inversion.batch`` may cut them smaller)
-    dicom_seg: for DICOM series, a DICOM SEG object beside the mask (needs the extra ``semgan[dicom]``)
+    dicom_seg: for DICOM series and pictures, a DICOM SEG object beside the mask (needs the extra ``semgan[dicom]``)
     overwrite: replace results of another request in ``out`` (never other files)
 
     Raises ValueError naming all unreadable images before any work; FileExistsError where ``out`` has other content;
@@ -78,9 +81,9 @@ def segment(
         options["dicom_seg"] = dicom_seg
         work = {"overwrite": overwrite, "batch": batch, "threads": threads, "progress": progress}
         return segment_volumes(segmenter, identity, images, out, options, **work)
-    if dicom_seg:
-        raise ValueError(f"A DICOM SEG is drawn on DICOM images, and {images} holds none.")
     inputs = _pictures(images, _channels(segmenter))
+    if dicom_seg:
+        options |= _seg_option(inputs)
     request = {
         "format": 1,
         "model": identity,
@@ -98,7 +101,7 @@ def segment(
     stems = {row["stem"] for row in done}
     rest = [item for item in inputs if item.stem not in stems]
     answers = segment_images(segmenter, rest, steps=steps, batch=batch, modality=modality, threads=threads)
-    writer = _Writer(folder.partial, len(segmenter.labels.names), save_probabilities, overlay)
+    writer = _Writer(folder.partial, segmenter.labels.names, save_probabilities, overlay, dicom_seg)
     try:
         for row in writer.write_all(rest, answers, available_workers(threads)):
             done.append(row)
@@ -142,6 +145,15 @@ def _pictures(images: Path, channels: int) -> list[Input]:
     if ignored:
         logger.warning("%d files in %s are no images and are left out: %s", len(ignored), images, _some(ignored))
     return inputs
+
+
+def _seg_option(inputs: Sequence[Input]) -> dict[str, Any]:
+    """What the request says of DICOM SEG. Raises ValueError where it cannot be made of every input."""
+    other = next((item.path for item in inputs if not is_dicom(item.path)), None)
+    if other is not None:
+        raise ValueError(f"A DICOM SEG is drawn on DICOM images, and {other} is none; leave out --dicom-seg.")
+    check_at_hand()
+    return {"dicom_seg": True}
 
 
 def _some(paths: Sequence[Path]) -> str:
@@ -191,8 +203,10 @@ def check_inputs(
 class _Writer:
     """Writes one image's answer; files are complete before their row is."""
 
-    def __init__(self, folder: Path, classes: int, save_probabilities: bool, overlay: bool) -> None:
-        self.folder, self.classes = folder, classes
+    def __init__(
+        self, folder: Path, classes: Sequence[str], save_probabilities: bool, overlay: bool, dicom_seg: bool
+    ) -> None:
+        self.folder, self.classes, self.dicom_seg = folder, classes, dicom_seg
         self.probabilities = folder / "probabilities" if save_probabilities else None
         self.overlays = folder / "overlays" if overlay else None
         for extra in (self.probabilities, self.overlays):
@@ -215,13 +229,15 @@ class _Writer:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def write(self, item: Input, answer: SegmentedImage) -> Row:
+        if self.dicom_seg:
+            write_picture_seg(self.folder / f"{item.stem}.dcm", answer.label_map, item.path, self.classes)
         Image.fromarray(answer.label_map).save(self.folder / f"{item.stem}.png")
         if self.probabilities is not None:
             np.savez_compressed(
                 self.probabilities / f"{item.stem}.npz", probabilities=answer.probabilities.astype(np.float16)
             )
         if self.overlays is not None:
-            picture = overlaid(_eight_bit(item.read()), answer.label_map, self.classes)
+            picture = overlaid(_eight_bit(item.read()), answer.label_map, len(self.classes))
             Image.fromarray(picture).save(self.overlays / f"{item.stem}.png")
         losses = {name: round(value, 6) for name, value in answer.losses.items()}
         return {

@@ -31,8 +31,8 @@ add_tasks(prepare)
 )
 @verb
 def prepare_from_folders(
-    images: Annotated[Path, typer.Option(help="Labelled training images (PNG, JPEG, TIFF) or volumes (NIfTI, DICOM).")],
-    labels: Annotated[Path, typer.Option(help="Masks with the same stems; for DICOM series also DICOM SEG, wherever.")],
+    images: Annotated[Path, typer.Option(help="Labelled images (PNG, DICOM X-ray, ...) or volumes (NIfTI, DICOM).")],
+    labels: Annotated[Path, typer.Option(help="Masks with the same stems; DICOM SEG of series lie anywhere in it.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Dataset folder to write.")],
     unlabelled: Annotated[Path | None, typer.Option(help="Folder of images without masks.")] = None,
     test_images: Annotated[Path | None, typer.Option(help="Folder of test images.")] = None,

@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
             "semgan segment -m run -i new_images -o masks",
             "semgan segment -m run -i picture.png -o masks --steps 0   (encoder only, fast)",
             "semgan segment -m run/model -i new_images -o masks --overlay --save-probabilities",
+            "semgan segment -m run -i films -o masks --dicom-seg   (X-rays as DICOM; a DICOM SEG for each)",
             "semgan segment -m run -i ct.nii.gz -o masks --modality auto   (or a DICOM folder, or a folder of studies)",
         ),
     )(segment)
@@ -59,7 +60,8 @@ def register(app: typer.Typer) -> None:
 def segment(
     model: Model,
     images: Annotated[
-        Path, typer.Option("-i", "--images", help="An image, a volume (NIfTI, DICOM folder), or a folder of these.")
+        Path,
+        typer.Option("-i", "--images", help="Image (PNG, DICOM X-ray), volume (NIfTI, DICOM folder), or a folder."),
     ],
     out: Out,
     steps: Annotated[
@@ -72,7 +74,7 @@ def segment(
         bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image with mask outline.")
     ] = False,
     dicom_seg: Annotated[
-        bool, typer.Option("--dicom-seg", help="DICOM series: also OUT/STEM.dcm, a DICOM SEG object (semgan[dicom]).")
+        bool, typer.Option("--dicom-seg", help="DICOM: also OUT/STEM.dcm, a DICOM SEG object (semgan[dicom]).")
     ] = False,
     modality: Annotated[
         str | None, typer.Option(help="Preprocessing rule of the model, where it has several; auto: as each volume is.")

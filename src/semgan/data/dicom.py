@@ -21,6 +21,7 @@ from semgan.data.volumes import LPS_TO_RAS, Volume, checked_affine
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+DICOM_SUFFIXES = (".dcm", ".dicom")
 MAGIC_OFFSET = 128  # bytes of preamble before "DICM"
 _MODALITIES = {"CT": "ct", "MR": "mri"}
 _PROJECTIONS = ("CR", "DX", "MG", "XA", "RF")
@@ -54,7 +55,7 @@ class Series:
 
 def is_dicom(path: Path) -> bool:
     """Whether the file says that it is DICOM: "DICM" after the preamble, or a name ending in .dcm."""
-    if path.suffix.lower() in (".dcm", ".dicom"):
+    if path.suffix.lower() in DICOM_SUFFIXES:
         return True
     with open(path, "rb") as file:
         return file.read(MAGIC_OFFSET + 4)[MAGIC_OFFSET:] == b"DICM"
@@ -71,15 +72,14 @@ def find_series(folder: Path, files: Sequence[Path]) -> tuple[list[Series], list
     broken, others = [], []
     for path in files:
         try:
-            head = _head(path, _IDENTITY)
+            head = read_head(path, _IDENTITY)
         except ValueError:
             broken.append(path)
             continue
         if "Rows" not in head:
-            cut = "SOPClassUID" not in head or "Image Storage" in head.SOPClassUID.name
-            (broken if cut else others).append(path)
+            (broken if is_cut_off(head) else others).append(path)
             continue
-        if _is_aside(head):
+        if is_aside(head) or is_screen(head):
             others.append(path)
             continue
         uid = str(head.get("SeriesInstanceUID", ""))
@@ -118,7 +118,7 @@ def _opened(
             f"{broken[0]} is no readable DICOM file{_and_more(broken)}: truncated, encrypted or foreign. "
             "Copy it again, or take it out of the folder."
         )
-    heads = [_head(path) for path in files]
+    heads = [read_head(path) for path in files]
     where = files[0] if len(files) == 1 else files[0].parent
     try:
         frames = [frame for path, head in zip(files, heads, strict=True) for frame in _frames(path, head)]
@@ -159,7 +159,7 @@ class _Frame:
         return float(self.position @ self.normal)
 
 
-def _head(path: Path, tags: list[str] | None = None) -> Dataset:
+def read_head(path: Path, tags: list[str] | None = None) -> Dataset:
     """A file's header without its pixels. Raises ValueError for what is no DICOM."""
     import pydicom
 
@@ -181,12 +181,25 @@ def _modality(head: Dataset) -> str | None:
     return _MODALITIES.get(str(head.get("Modality", "")))
 
 
-def _is_aside(head: Dataset) -> bool:
-    """Whether an image is no slice: a localiser, a mask, or a picture of the screen (dose report, 3D view)."""
-    if "LOCALIZER" in (head.get("ImageType") or ()) or head.get("Modality") in _DERIVED:
-        return True
-    kind = head.SOPClassUID.name if "SOPClassUID" in head else ""
-    return "Secondary Capture" in kind and "ImageOrientationPatient" not in head
+def sop_class(head: Dataset) -> str:
+    """The name of a file's SOP class, empty where it has none; a DICOMDIR has it before the data only."""
+    uid = head.get("SOPClassUID") or head.file_meta.get("MediaStorageSOPClassUID")
+    return uid.name if uid else ""
+
+
+def is_cut_off(head: Dataset) -> bool:
+    """Whether a header without Rows should have some."""
+    return not sop_class(head) or "Image Storage" in sop_class(head)
+
+
+def is_aside(head: Dataset) -> bool:
+    """Whether an image is neither slice nor picture: a localiser, a mask, a map of doses."""
+    return "LOCALIZER" in (head.get("ImageType") or ()) or head.get("Modality") in _DERIVED
+
+
+def is_screen(head: Dataset) -> bool:
+    """Whether an image is a secondary capture: of the screen, where it lies among slices (dose report, 3D view)."""
+    return "Secondary Capture" in sop_class(head) and "ImageOrientationPatient" not in head
 
 
 def _frames(path: Path, head: Dataset) -> Iterator[_Frame]:
@@ -230,7 +243,7 @@ def _frame(path: Path, index: int, head: Dataset, groups: Sequence[Any]) -> _Fra
     ]
     if position is None or direction is None or spacing is None:
         flat = head.get("Modality") in _PROJECTIONS
-        cure = "; it looks like a projection, to be saved as 16-bit PNG" if flat else ""
+        cure = "; it is a projection, so a picture: take it out, and give it without volumes" if flat else ""
         raise ValueError(f"{path.name} has no {', '.join(missing)}, so it is not known where the slice lies{cure}")
     slope = value("RescaleSlope", "PixelValueTransformationSequence")
     intercept = value("RescaleIntercept", "PixelValueTransformationSequence")

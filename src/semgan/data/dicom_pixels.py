@@ -12,7 +12,22 @@ if TYPE_CHECKING:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """Stored values of a file, ``[frames, rows, columns]``. Raises ValueError naming the file and the cure."""
+    """Grey values of a file, ``[frames, rows, columns]``; MONOCHROME1 is turned so that high is bright (not CT).
+
+    Raises ValueError naming the file and the cure.
+    """
+    data, pixels = stored_pixels(path)
+    if data.get("PhotometricInterpretation") == "MONOCHROME1" and data.get("Modality") != "CT":
+        lowest = -(1 << (data.BitsStored - 1)) if data.PixelRepresentation else 0
+        pixels = (2 * lowest + (1 << data.BitsStored) - 1) - pixels.astype(np.int32)
+    return pixels.reshape(-1, *pixels.shape[-2:])
+
+
+def stored_pixels(path: Path) -> tuple[Dataset, np.ndarray]:
+    """The header, and the values as stored: ``[frames, rows, columns, samples]`` without the axes of length 1.
+
+    YBR is turned into RGB. Raises ValueError naming the file and the cure.
+    """
     import pydicom
 
     try:
@@ -20,17 +35,13 @@ def read_pixels(path: Path) -> np.ndarray:
         if "PixelData" not in data:
             raise ValueError(f"{path} has no pixel data. Export the images, not only their headers.")
         _check_decodable(path, data)
-        pixels = data.pixel_array
+        return data, data.pixel_array
     except MemoryError:
         raise
     except Exception as error:  # decoders raise almost anything on damaged files
         if str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path}: its pixels cannot be read ({error}). Copy the file again.") from None
-    if data.get("PhotometricInterpretation") == "MONOCHROME1" and data.get("Modality") != "CT":
-        lowest = -(1 << (data.BitsStored - 1)) if data.PixelRepresentation else 0
-        pixels = (2 * lowest + (1 << data.BitsStored) - 1) - pixels.astype(np.int32)
-    return pixels.reshape(-1, *pixels.shape[-2:])
 
 
 def _check_decodable(path: Path, data: Dataset) -> None:
@@ -46,5 +57,5 @@ def _check_decodable(path: Path, data: Dataset) -> None:
     if not able:
         raise ValueError(
             f"{path} is compressed as {syntax.name}, which needs further packages: pip install 'semgan[dicom]', "
-            "or export the series uncompressed."
+            "or export it uncompressed."
         )

@@ -1,4 +1,7 @@
-"""Masks as DICOM SEG, drawn on a DICOM series: written with the extra ``semgan[dicom]`` (highdicom), read without."""
+"""Masks as DICOM SEG, drawn on a DICOM series or on one picture.
+
+Written with the extra ``semgan[dicom]`` (highdicom), read without.
+"""
 
 from __future__ import annotations
 
@@ -51,28 +54,80 @@ def _drawn_on(volume: Volume, path: Path) -> np.ndarray:
     import pydicom
 
     data = pydicom.dcmread(path)
-    kind = str(data.get("SegmentationType", ""))
-    if kind not in ("BINARY", "LABELMAP"):
-        raise ValueError(f"its segments are {kind or 'of no known type'}; expected BINARY or LABELMAP")
     labels = np.zeros(volume.values.shape, np.int32)
-    pixels = data.pixel_array.reshape(-1, data.Rows, data.Columns)
-    for picture, (k, segment) in zip(pixels, _places(data, volume), strict=True):
-        layer = labels[..., k]
-        new = picture.T.astype(np.int32) * (segment if kind == "BINARY" else 1)
-        if ((layer > 0) & (new > 0)).any():
-            raise ValueError("its segments overlap, and a mask has one class per voxel; save them apart")
-        layer += new
+    for picture, (k, segment) in zip(_pictures(data), _places(data, volume), strict=True):
+        _add(labels[..., k], picture.T, segment)
     return labels
 
 
-def _places(data: Any, volume: Volume) -> Iterator[tuple[int, int]]:
+def _pictures(data: Any) -> np.ndarray:
+    """``[frames, rows, columns]`` of a SEG. Raises ValueError for kinds that are no class per pixel."""
+    kind = str(data.get("SegmentationType", ""))
+    if kind not in ("BINARY", "LABELMAP"):
+        raise ValueError(f"its segments are {kind or 'of no known type'}; expected BINARY or LABELMAP")
+    return data.pixel_array.reshape(-1, data.Rows, data.Columns)
+
+
+def _add(layer: np.ndarray, picture: np.ndarray, segment: int | None) -> None:
+    """Draw a frame into a layer of segment numbers; segment: of a binary frame, None: the picture holds numbers."""
+    new = picture.astype(np.int32) * (1 if segment is None else segment)
+    if ((layer > 0) & (new > 0)).any():
+        raise ValueError("its segments overlap, and a mask has one class per voxel; save them apart")
+    layer += new
+
+
+def read_picture_seg(path: Path) -> np.ndarray:
+    """Segment numbers of a DICOM SEG that is drawn on one picture, 0 where there is none: int32 ``[rows, columns]``.
+
+    Raises FileNotFoundError; ValueError for damaged files, probabilities, segments that overlap, and several pictures.
+    """
+    return decoded(path, _drawn_flat)
+
+
+def _drawn_flat(path: Path) -> np.ndarray:
+    import pydicom
+
+    data = pydicom.dcmread(path)
+    if data.get("Modality") != "SEG":
+        raise ValueError(f"its modality is {data.get('Modality')}; masks in DICOM are SEG, others PNG")
+    pictures = _pictures(data)
+    shared, frames = data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence
+    sources = {
+        str(source.ReferencedSOPInstanceUID)
+        for frame in frames
+        for derivation in _item(frame, shared, "DerivationImageSequence") or ()
+        for source in derivation.get("SourceImageSequence", ())
+    }
+    segments = [_segment(data, frame, shared) for frame in frames]
+    if len(sources) > 1 or len(set(segments)) < len(segments):
+        raise ValueError("it is drawn on several pictures; save one SEG for each")
+    labels = np.zeros(pictures.shape[1:], np.int32)
+    for picture, segment in zip(pictures, segments, strict=True):
+        _add(labels, picture, segment)
+    return labels
+
+
+def _item(frame: Any, shared: Any, group: str) -> Any:
+    """The sequence of a functional group: the frame's own, else the shared one, else None."""
+    both = (frame, *shared)
+    return next((part[group].value for part in both if group in part), None)
+
+
+def _segment(data: Any, frame: Any, shared: Any) -> int | None:
+    """The segment number of a frame of a binary SEG; None for label maps."""
+    if data.SegmentationType == "LABELMAP":
+        return None
+    return int(_item(frame, shared, "SegmentIdentificationSequence")[0].ReferencedSegmentNumber)
+
+
+def _places(data: Any, volume: Volume) -> Iterator[tuple[int, int | None]]:
     """The volume's slice and the segment number of every frame. Raises ValueError for frames that lie elsewhere."""
     assert volume.positions is not None
     flip = LPS_TO_RAS[:3, :3]
-    shared = data.SharedFunctionalGroupsSequence[0]
+    shared = data.SharedFunctionalGroupsSequence
 
     def item(frame: Any, group: str) -> Any:
-        return frame[group].value[0] if group in frame else shared[group].value[0] if group in shared else None
+        return _item(frame, shared, group)[0]
 
     near = 0.1 * min(volume.spacing_mm)
     for frame in data.PerFrameFunctionalGroupsSequence:
@@ -88,8 +143,7 @@ def _places(data: Any, volume: Volume) -> Iterator[tuple[int, int]]:
                 f"its pictures of {data.Columns} x {data.Rows} px at {np.round(position, 1).tolist()} mm are no slices "
                 f"of its series ({volume.values.shape[0]} x {volume.values.shape[1]} px)"
             )
-        identity = item(frame, "SegmentIdentificationSequence")
-        yield int(apart.argmin()), 0 if identity is None else int(identity.ReferencedSegmentNumber)
+        yield int(apart.argmin()), _segment(data, frame, shared)
 
 
 def check_at_hand() -> None:
@@ -114,10 +168,28 @@ def write_dicom_seg(path: Path, labels: np.ndarray, volume: Volume, names: Seque
     if len(order) != len(volume.frames):
         raise ValueError("A DICOM SEG of several multi-frame files is not supported; take the NIfTI mask.")
     pictures = np.ascontiguousarray(labels.transpose(2, 1, 0)[order]).astype(np.uint8)
+    _write(path, sources, pictures, names, files[0].parent)
+
+
+def write_picture_seg(path: Path, labels: np.ndarray, picture: Path, names: Sequence[str]) -> None:
+    """Class indices ``[rows, columns]`` of a DICOM picture as one binary SEG object, a segment per class.
+
+    names: classes, background first. Raises ValueError where the picture's header lacks what a SEG must repeat.
+    """
+    import pydicom
+
+    head = _with_empty(pydicom.dcmread(picture, stop_before_pixels=True))
+    if "ImagePositionPatient" not in head and "FrameOfReferenceUID" in head:
+        del head.FrameOfReferenceUID  # a place that nothing refers to
+    _write(path, [head], labels[None].astype(np.uint8), names, picture)
+
+
+def _write(path: Path, sources: Sequence[Any], pictures: np.ndarray, names: Sequence[str], place: Path) -> None:
+    """place: what the mask is of, for messages"""
     try:
         segmentation = _segmentation(sources, pictures, names)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"No DICOM SEG can be made for {files[0].parent} ({error}); leave out --dicom-seg.") from None
+        raise ValueError(f"No DICOM SEG can be made for {place} ({error}); leave out --dicom-seg.") from None
     partial = temporary_beside(path)
     try:
         segmentation.save_as(partial)
@@ -128,11 +200,16 @@ def write_dicom_seg(path: Path, labels: np.ndarray, volume: Volume, names: Seque
 
 def _completed(head: Any, volume: Volume) -> Any:
     """The header with what a SEG repeats and may be empty, and what the volume tells; exports often lack both."""
+    head = _with_empty(head)
+    if "PixelSpacing" in head and not head.get("SliceThickness"):
+        head.SliceThickness = round(volume.spacing_mm[2], 6)
+    return head
+
+
+def _with_empty(head: Any) -> Any:
     for name in _MAY_BE_EMPTY:
         if name not in head:
             setattr(head, name, "")
-    if "PixelSpacing" in head and not head.get("SliceThickness"):
-        head.SliceThickness = round(volume.spacing_mm[2], 6)
     return head
 
 

@@ -12,6 +12,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from semgan.data.dicom import DICOM_SUFFIXES, is_dicom
+from semgan.data.dicom_pictures import Kind, dicom_kind, read_picture
 from semgan.data.png16 import is_deep_colour_png, read_deep_colour_png
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -26,11 +28,36 @@ def read_image(path: Path) -> np.ndarray:
 
     Palettes become RGB, alpha is dropped, 1-bit pictures are 0 and 255, CMYK becomes RGB, and a camera's note to turn
     the picture (EXIF) is followed, as viewers do. A TIFF's pages or planes of equal size are its channels. Signed and
-    32-bit integers are uint16 where they fit, else float32.
+    32-bit integers are uint16 where they fit, else float32. DICOM pictures (X-rays, photographs, ultrasound), whatever
+    their file's name, come as `semgan.data.dicom_pictures.read_picture` shows them.
 
     Raises FileNotFoundError, or ValueError for files that are damaged, truncated or no image.
     """
+    path = Path(path)
+    if _may_be_dicom(path) and is_dicom(path):
+        return read_picture(path)
     return _guarded(path, _decode_image)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is for `read_image`: by its ending, or DICOM that is a picture, or too damaged to tell."""
+    if not _may_be_dicom(path):
+        return path.suffix.lower() in IMAGE_SUFFIXES
+    return dicom_kind(path) in (Kind.picture, Kind.screen, Kind.broken)
+
+
+def is_mask(path: Path) -> bool:
+    """Whether a file is for `read_label`: by its ending, or a DICOM SEG."""
+    return path.suffix.lower() in IMAGE_SUFFIXES or dicom_kind(path) is Kind.mask
+
+
+def image_stem(path: Path) -> str:
+    """A file's name without its ending; the whole name of DICOM without one, such as 1.2.840.113619."""
+    return path.stem if path.suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) else path.name
+
+
+def _may_be_dicom(path: Path) -> bool:
+    return path.suffix.lower() not in MASK_SUFFIXES and path.is_file()
 
 
 def read_image_files(first: Path) -> np.ndarray:
@@ -56,8 +83,14 @@ def read_image_files(first: Path) -> np.ndarray:
 def read_label(path: Path) -> np.ndarray:
     """Decode one mask: int32 ``[height, width]`` of the stored values; a palette's indices, not its colours.
 
+    A DICOM SEG drawn on one picture gives its segment numbers, 0 where there is none.
     Raises FileNotFoundError, or ValueError for damaged files and for colour masks.
     """
+    path = Path(path)
+    if _may_be_dicom(path) and is_dicom(path):
+        from semgan.data.dicom_seg import read_picture_seg  # which needs `decoded`
+
+        return read_picture_seg(path)
     return _guarded(path, _decode_label, MASK_SUFFIXES)
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semgan.data.dicom import Series, find_series, is_dicom
+from semgan.data.dicom import DICOM_SUFFIXES, Series, find_series, is_dicom
+from semgan.data.dicom_pictures import Kind, dicom_kind
 from semgan.data.nifti import nifti_suffix, read_volume
 from semgan.data.readers import IMAGE_SUFFIXES
 from semgan.data.volumes import Volume
 
+_OF_VOLUMES = (Kind.slice, Kind.aside, Kind.mask, Kind.broken)
 _NNUNET = "_0000"  # nnU-Net's names of a first channel
 
 
@@ -36,18 +38,17 @@ class Study:
 def holds_volumes(path: Path) -> bool:
     """Whether a path means volumes: a NIfTI or DICOM file, a folder of such, or of sub-folders of such.
 
+    DICOM pictures are none (X-rays, photographs, ultrasound); secondary captures only where no slice is among them.
     Raises ValueError for a folder that holds pictures and volumes side by side.
     """
     if path.is_file():
-        return _is_volume(path)
+        return _kind(path) in _OF_VOLUMES
     files = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else []
-    pictures = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    volume = next((file for file in files if _is_volume(file)), None)
-    if pictures and volume is not None:
-        raise ValueError(
-            f"{path} holds pictures ({pictures[0].name}) and volumes ({volume.name}); give a folder with one kind."
-        )
-    return not pictures and any(_is_volume(file) for _, found in _tree(path) for file in found)
+    kinds = {kind: file for file in reversed(files) if (kind := _kind(file)) is not None}  # the first file of each
+    picture, volume = kinds.get(Kind.picture), kinds.get(Kind.slice)
+    if picture is not None and volume is not None:
+        raise ValueError(f"{path} holds pictures ({picture.name}) and volumes ({volume.name}); give one kind.")
+    return picture is None and _tree_holds_volumes(path)
 
 
 def find_studies(path: Path) -> tuple[list[Study], list[Path]]:
@@ -76,6 +77,23 @@ def find_studies(path: Path) -> tuple[list[Study], list[Path]]:
     return sorted(found, key=lambda study: study.stem), others
 
 
+def _tree_holds_volumes(root: Path) -> bool:
+    """Whether a slice is among the files; without any, whether what may be of volumes is there and no picture."""
+    found = set()
+    for kind in (_kind(file) for _, files in _tree(root) for file in files):
+        if kind is Kind.slice:
+            return True
+        found.add(kind)
+    return not found & {Kind.picture, Kind.screen} and bool(found & {*_OF_VOLUMES})
+
+
+def _kind(file: Path) -> Kind | None:
+    """NIfTI files count as slices, and image files as pictures; None for what is neither, nor DICOM."""
+    if nifti_suffix(file):
+        return Kind.slice
+    return Kind.picture if file.suffix.lower() in IMAGE_SUFFIXES else dicom_kind(file)
+
+
 def _is_volume(file: Path) -> bool:
     if nifti_suffix(file):
         return True
@@ -91,7 +109,7 @@ def _tree(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 
 def _stem(file: Path) -> str:
-    suffix = nifti_suffix(file) or (file.suffix if file.suffix.lower() in (".dcm", ".dicom") else "")
+    suffix = nifti_suffix(file) or (file.suffix if file.suffix.lower() in DICOM_SUFFIXES else "")
     return file.name.removesuffix(suffix)
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from semgan.data.dicom import is_dicom
 from semgan.data.parallel import thread_pool
-from semgan.data.readers import IMAGE_SUFFIXES, read_image, read_image_files
+from semgan.data.readers import IMAGE_SUFFIXES, image_stem, is_image, read_image, read_image_files
 from semgan.data.transforms import to_levels
 from semgan.types import Segmenter
 
@@ -52,14 +53,18 @@ def find_inputs(path: Path, channels: int) -> tuple[list[Input], list[Path]]:
         raise FileNotFoundError(f"{path} does not exist; give an image or a folder of images.")
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
     files = [file for file in files if not file.name.startswith(".")]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    images = [file for file in files if is_image(file) or (path.is_file() and is_dicom(file))]
     if not images:
-        raise FileNotFoundError(f"{path} holds no image; expected files named {', '.join(IMAGE_SUFFIXES)}.")
+        raise FileNotFoundError(
+            f"{path} holds no image; expected files named {', '.join(IMAGE_SUFFIXES)}, or DICOM pictures (not in "
+            "sub-folders)."
+        )
     inputs = _by_channel_names(images, channels, alone=path.is_file())
     if inputs is None:
-        inputs = [Input(file.stem, file) for file in images]
+        inputs = [Input(image_stem(file), file) for file in images]
     _refuse_equal_stems(inputs)
-    ignored = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
+    taken = set(images)
+    ignored = [file for file in files if file not in taken]
     return sorted(inputs, key=lambda item: item.stem), ignored
 
 
@@ -68,7 +73,7 @@ def _by_channel_names(images: list[Path], channels: int, *, alone: bool) -> list
     expected = 1 if channels in (1, 3) else channels
     groups: dict[str, dict[int, Path]] = defaultdict(dict)
     for file in images:
-        match = _CHANNEL_SUFFIX.fullmatch(file.stem)
+        match = _CHANNEL_SUFFIX.fullmatch(image_stem(file))
         if match is None:
             return None
         groups[match[1]][int(match[2])] = file

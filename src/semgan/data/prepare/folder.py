@@ -67,7 +67,7 @@ def prepare_folder(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Write the dataset folder ``out`` from plain folders of PNG, JPEG, TIFF or BMP; masks belong to images by stem.
+    """Write the dataset folder ``out`` from plain folders of PNG, JPEG, TIFF, BMP or DICOM pictures; masks by stem.
 
     Or of volumes, see `semgan.data.prepare.own_volumes`: slices to train on, whole volumes to test on.
 

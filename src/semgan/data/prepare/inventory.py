@@ -10,15 +10,16 @@ from typing import Protocol
 
 import numpy as np
 
+from semgan.data.dicom_pictures import Kind, dicom_kind
 from semgan.data.folder import read_manifest
-from semgan.data.readers import IMAGE_SUFFIXES, read_image, read_label
+from semgan.data.readers import IMAGE_SUFFIXES, image_stem, is_image, is_mask, read_image, read_label
 from semgan.data.splits import Protocol as SplitProtocol
 from semgan.data.volumes import Volume
 
 SIDE_SUFFIXES = (".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml")
-SIDE_NAMES = ("thumbs.db", "desktop.ini", "license", "readme")
+SIDE_NAMES = ("thumbs.db", "desktop.ini", "dicomdir", "license", "readme")
 Pairs = tuple[dict[str, Path], dict[str, Path]]  # images and masks by stem
-VOLUME_SUFFIXES = (".nii", ".gz", ".dcm", ".mha", ".nrrd")
+VOLUME_SUFFIXES = (".nii", ".gz", ".mha", ".nrrd")
 
 
 class Scan(Protocol):
@@ -155,6 +156,7 @@ def _listed(inventory: Inventory, folder: Path | None, option: str, folders: Pla
     if not folder.is_dir():
         inventory.problems.append(f"{option}: {folder} is not a folder; check the path.")
         return {}
+    is_wanted = is_mask if option.endswith("labels") else is_image
     others = {other.resolve() for other in vars(folders).values() if other is not None} - {folder.resolve()}
     found: dict[str, Path] = {}
     ignored: list[str] = []
@@ -165,10 +167,12 @@ def _listed(inventory: Inventory, folder: Path | None, option: str, folders: Pla
             path = Path(where) / name
             if _is_side_file(name):
                 ignored.append(name)
-            elif path.suffix.lower() in IMAGE_SUFFIXES:
-                _take(inventory, found, "__".join(path.relative_to(folder).with_suffix("").parts), path)
+            elif is_wanted(path):
+                _take(inventory, found, "__".join((*path.relative_to(folder).parent.parts, image_stem(path))), path)
+            elif (kind := dicom_kind(path)) is Kind.other:
+                ignored.append(name)
             else:
-                inventory.problems.append(_not_an_image(path))
+                inventory.problems.append(_not_wanted(path, kind, option))
     if ignored:
         inventory.warnings.append(f"{option}: {len(ignored)} file(s) that are no images left out: {ignored[0]}, ...")
     if not found:
@@ -187,10 +191,11 @@ def _is_side_file(name: str) -> bool:
     return plain.startswith(".") or plain in SIDE_NAMES or Path(plain).suffix in SIDE_SUFFIXES
 
 
-def _not_an_image(path: Path) -> str:
-    if path.suffix.lower() in VOLUME_SUFFIXES:
+def _not_wanted(path: Path, kind: Kind | None, option: str) -> str:
+    if path.suffix.lower() in VOLUME_SUFFIXES or kind is Kind.slice:
         return f"{path} is a volume among pictures; give folders of one kind."
-    return f"{path} is no image ({', '.join(IMAGE_SUFFIXES)} are read); move it out of the folder."
+    what = f"a {kind}, which {option} does not take" if kind is not None else "no image"
+    return f"{path} is {what} ({', '.join(IMAGE_SUFFIXES)} are read); move it out of the folder."
 
 
 def _refuse_repeated_stems(inventory: Inventory, listed: dict[str, dict[str, Path]]) -> None:

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from semgan.data.folder import LABEL_FOLDERS
 from semgan.data.png16 import write_deep_colour_png
 from semgan.data.prepare.inventory import Source
-from semgan.data.readers import read_image, values_in
+from semgan.data.readers import IMAGE_SUFFIXES, read_image, values_in
 from semgan.data.transforms import scale_label, stretch
 
 MOST_VALUES = 300  # a mask with more values is no mask; the rest need not be listed
@@ -172,7 +172,8 @@ def _write_image(image: np.ndarray, source: Source, folder: Path, ending: str, *
     """One file for grey and RGB, else one grey file per channel; an 8-bit PNG of the right kind is copied."""
     first = folder / f"{source.stem}_0000{ending}"
     is_rgb = image.ndim == 3 and image.shape[2] == 3
-    is_as_stored = may_copy and image.dtype == np.uint8 and source.read_image is read_image
+    is_file_read = source.read_image is read_image and source.image.suffix.lower() in IMAGE_SUFFIXES
+    is_as_stored = may_copy and image.dtype == np.uint8 and is_file_read
     if is_as_stored and _is_plain_png(source.image, "RGB" if is_rgb else "L"):
         shutil.copyfile(source.image, first)
     elif is_rgb and image.dtype == np.uint16 and ending == ".png":
