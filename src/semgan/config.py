@@ -109,6 +109,9 @@ class GanSettings(Frozen):
     feature_matching_of: Literal["pairs", "means"] = Field(
         default="pairs", description="pairs: image by image [C]; means: of the batch (Departure, see objectives)"
     )
+    class_share_weight: float = Field(
+        default=0.0, ge=0, description="keeps rare classes in the generator's labels (Departure, see objectives.labels)"
+    )
     labelled_in_image_critic: bool = Field(
         default=True, description="labelled images join the unlabelled ones as real images"
     )

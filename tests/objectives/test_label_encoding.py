@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from semgan.objectives.labels import signed_labels, signed_probabilities
+from semgan.objectives.labels import class_share_loss, signed_labels, signed_probabilities
 from semgan.types import IGNORE
 
 
@@ -42,3 +42,24 @@ def test_sure_logits_look_like_masks_to_the_pair_critic():
 @pytest.mark.parametrize(("channels", "undecided"), [(1, 0.0), (4, -0.5)])
 def test_undecided_logits_lie_between(channels, undecided):
     assert_close(signed_probabilities(torch.zeros(1, channels, 2, 2)), torch.full((1, channels, 2, 2), undecided))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_equal_shares_cost_nothing_wherever_the_pixels_are(channels):
+    label_map = torch.arange(24).reshape(2, 3, 4) % max(channels, 2)
+    elsewhere = label_map.flip(0, 1)
+    assert_close(class_share_loss(50 * signed_labels(elsewhere, channels), label_map), torch.tensor(0.0))
+    ignored = torch.cat([label_map, torch.full((1, 3, 4), IGNORE)])
+    assert_close(class_share_loss(50 * signed_labels(elsewhere, channels), ignored), torch.tensor(0.0))
+
+
+@pytest.mark.parametrize("sure", [-5.0, -15.0])
+def test_a_class_that_has_vanished_gets_a_gradient_however_sure_the_logits_are(sure):
+    """Of 100 pixels 5 are wanted; adding to all logits alike has a gradient of about minus that share."""
+    label_map = torch.zeros(1, 10, 10, dtype=torch.long)
+    label_map[0, 0, :5] = 1
+    logits = torch.full((2, 1, 10, 10), sure, requires_grad=True)
+    class_share_loss(logits, label_map).backward()
+    assert logits.grad is not None
+    assert float(logits.grad.sum()) == pytest.approx(-0.05, rel=0.15)
+    assert bool(torch.isfinite(class_share_loss(torch.full((1, 1, 2, 2), -500.0), label_map)))

@@ -24,3 +24,19 @@ def signed_probabilities(logits: Tensor) -> Tensor:
     """Logits ``[batch, L, R, R]`` -> 2 softmax - 1, or 2 sigmoid - 1 for one channel."""
     positive = torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
     return positive * 2 - 1
+
+
+def class_share_loss(logits: Tensor, label_map: Tensor) -> Tensor:
+    """Divergence of the classes' shares of pixels: KL(shares of a label map || mean probabilities of logits), a scalar.
+
+    Departure: where the foreground is a few percent of the pixels, the label branch may answer "background" everywhere
+    before the pair critic has taught it anything, and saturated probabilities pass on almost no gradient. This term
+    does: a class that vanishes costs without bound. Logits and label map need not belong together.
+    """
+    logits = logits.float()
+    positive = torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
+    mean = torch.cat([1 - positive, positive], 1) if logits.shape[1] == 1 else positive
+    found = mean.mean((0, 2, 3)).clamp_min(torch.finfo(torch.float32).tiny)
+    counted = label_map[label_map != IGNORE].long()
+    wanted = torch.bincount(counted, minlength=len(found)).float() / max(len(counted), 1)
+    return torch.special.xlogy(wanted, wanted).sum() - (wanted * found.log()).sum()

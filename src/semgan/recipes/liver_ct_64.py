@@ -23,8 +23,8 @@ def recipe() -> Settings:
         "modalities": paper.modalities,
         "generator": {"w_dim": 64, "widths": [64, 64, 64, 48, 32]},
         "critics": {"pair_base_width": 16},
-        "gan": {"images": 32_000},
-        "encoder": {"images": 12_000},
+        "gan": {"images": 24_000, "class_share_weight": 1.0},
+        "encoder": {"images": 9_600},
         "inversion": {"lambda_pixel_mri": small.inversion.lambda_pixel * share_of_mri},
     }
     return override(small, task, "liver-ct-64")

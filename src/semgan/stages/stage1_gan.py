@@ -19,7 +19,7 @@ from semgan.data.loading import ImageStream
 from semgan.models.discriminators import ImageCritic, PairCritic, PatchScores
 from semgan.models.generator import Generator, resolve_widths
 from semgan.objectives import adversarial, augmentation
-from semgan.objectives.labels import signed_labels, signed_probabilities
+from semgan.objectives.labels import class_share_loss, signed_labels, signed_probabilities
 from semgan.runtime.device import autocast
 from semgan.types import Batch, JointImage, LabelSpace
 
@@ -188,6 +188,11 @@ class GanStage:
             matching = self._feature_matching(real_scores, fake_scores)
             loss = loss + self.gan.feature_matching * matching
             losses["loss/feature_matching"] = matching.detach()
+        if self.gan.class_share_weight > 0:
+            assert pair.label_map is not None
+            shares = class_share_loss(fake.logits, pair.label_map)
+            loss = loss + self.gan.class_share_weight * shares
+            losses["loss/class_share"] = shares.detach()
         self._update(self.generator_adam, loss)
         self._critics_need_gradients(True)
         return losses
