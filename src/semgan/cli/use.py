@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
             "semgan segment -m run -i picture.png -o masks --steps 0   (encoder only, fast)",
             "semgan segment -m run/model -i new_images -o masks --overlay --save-probabilities",
             "semgan segment -m run -i ct.nii.gz -o masks --modality auto   (or a DICOM folder, or a folder of studies)",
+            "semgan segment -m run -i studies -o masks --modality ct --overlay   (a picture of every volume's slices)",
         ),
     )(segment)
     app.command(
@@ -66,10 +67,10 @@ def segment(
         int | None, typer.Option(min=0, help="Optimisation steps; default: as chosen on validation; 0: encoder only.")
     ] = None,
     save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Also OUT/probabilities/STEM.npz.")
+        bool, typer.Option("--save-probabilities", help="Also OUT/probabilities/STEM.npz (volumes: .nii.gz).")
     ] = False,
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image with mask outline.")
+        bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image and mask (volumes: slices).")
     ] = False,
     dicom_seg: Annotated[
         bool, typer.Option("--dicom-seg", help="DICOM series: also OUT/STEM.dcm, a DICOM SEG object (semgan[dicom]).")

@@ -38,8 +38,7 @@ class StudyScan:
 
     def look(self) -> tuple[int, tuple[str, ...]]:
         """Number of axial slices, and no remarks. Raises ValueError for a NIfTI mask of another shape or place."""
-        series = self.study.series
-        shape, affine = read_geometry(self.study.files[0]) if series is None else series.geometry()
+        shape, affine = self.study.geometry()
         if self.mask is not None and nifti_suffix(self.mask):
             change_of_storage(Grid(self.mask, *read_geometry(self.mask)), Grid(self.study.place, shape, affine))
         return axial_slices(shape, affine), ()
