@@ -73,7 +73,7 @@ def segment(
         bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image and mask (volumes: slices).")
     ] = False,
     dicom_seg: Annotated[
-        bool, typer.Option("--dicom-seg", help="DICOM series: also OUT/STEM.dcm, a DICOM SEG object (semgan[dicom]).")
+        bool, typer.Option("--dicom-seg", help="DICOM series: also OUT/STEM.dcm, a DICOM SEG (extra: dicom).")
     ] = False,
     modality: Annotated[
         str | None, typer.Option(help="Preprocessing rule of the model, where it has several; auto: as each volume is.")
@@ -108,7 +108,8 @@ def segment(
             progress=progress,
         )
     mean = sum(row["confidence"] for row in rows) / len(rows)
-    show(f"Masks in {out}", {"images": len(rows), "steps": rows[0]["steps"], "mean confidence": mean})
+    unit = "volumes" if "slices" in rows[0] else "images"
+    show(f"Masks in {out}", {unit: len(rows), "steps": rows[0]["steps"], "mean confidence": mean})
     problems = read_problems(out)
     if problems:
         for stem, problem in problems.items():

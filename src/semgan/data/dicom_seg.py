@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,9 @@ def write_dicom_seg(path: Path, labels: np.ndarray, volume: Volume, names: Seque
         raise ValueError("A DICOM SEG of several multi-frame files is not supported; take the NIfTI mask.")
     pictures = np.ascontiguousarray(labels.transpose(2, 1, 0)[order]).astype(np.uint8)
     try:
-        segmentation = _segmentation(sources, pictures, names)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="highdicom")  # they quote the patient's name
+            segmentation = _segmentation(sources, pictures, names)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"No DICOM SEG can be made for {files[0].parent} ({error}); leave out --dicom-seg.") from None
     partial = temporary_beside(path)
