@@ -20,6 +20,7 @@ from semgan.config import Preprocessing
 from semgan.data.dicom_seg import read_dicom_seg
 from semgan.data.studies import find_studies, holds_volumes
 from semgan.data.transforms import preprocess, to_unit
+from semgan.data.volumes import axial_spacing_mm
 from semgan.evaluate import evaluate
 from semgan.segment import read_rows, segment
 from semgan.segment_volumes import read_problems
@@ -375,6 +376,12 @@ def test_a_sheet_shows_at_most_24_slices_from_the_first_to_the_last(tmp_path):
     segment(Liver(), tmp_path / "ct.nii.gz", tmp_path / "out", overlay=True)
     with Image.open(tmp_path / "out" / "overlays" / "ct.png") as sheet:
         assert sheet.size == (6 * 256, 4 * (256 + 14))
+
+
+def test_rows_and_columns_keep_their_distances_in_every_orientation():
+    for codes in ORIENTATIONS:
+        affine = stored_as(organ()[0], oblique(), codes)[1]
+        assert axial_spacing_mm(affine) == pytest.approx((0.8, 0.7)), codes
 
 
 def test_progress_counts_slices_of_all_volumes(studies, tmp_path, model_folder):
