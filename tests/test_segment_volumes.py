@@ -20,6 +20,7 @@ from semgan.config import Preprocessing
 from semgan.data.dicom_seg import read_dicom_seg
 from semgan.data.studies import find_studies, holds_volumes
 from semgan.data.transforms import preprocess, to_unit
+from semgan.data.volumes import axial_spacing_mm
 from semgan.evaluate import evaluate
 from semgan.segment import read_rows, segment
 from semgan.segment_volumes import read_problems
@@ -181,6 +182,15 @@ def test_dicom_seg_is_made_of_series_with_scanty_headers_and_uneven_slices(tmp_p
     assert found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == 10.5 / 4
 
 
+def test_a_dicom_seg_is_made_without_a_word_about_the_patient(tmp_path, recwarn, caplog):
+    pytest.importorskip("highdicom")
+    write_series(tmp_path / "scan", organ()[0].transpose(2, 1, 0), PatientName="Miller", PatientID="4711")
+    with caplog.at_level(logging.DEBUG):
+        segment(Liver(), tmp_path / "scan", tmp_path / "out", dicom_seg=True)
+    told = caplog.text + "".join(str(one.message) for one in recwarn)
+    assert "Miller" not in told and "4711" not in told
+
+
 def test_a_series_without_frame_of_reference_gets_no_seg_and_says_so(tmp_path):
     pytest.importorskip("highdicom")
     for path in write_series(tmp_path / "scan", organ()[0].transpose(2, 1, 0)):
@@ -239,7 +249,7 @@ def test_a_broken_study_is_reported_and_the_rest_goes_on(studies, tmp_path, capl
     assert list(problems) == ["bert", "dora"]
     assert "1 of 5 slices are missing" in problems["bert"] and "dora.nii.gz cannot be read" in problems["dora"]
     assert "2 of 4 volumes could not be segmented" in caplog.text and "notes.txt" in caplog.text
-    assert seen[-1] == (4, 4, "segment")
+    assert seen[-1] == (4, 4, "volumes")
     found = {path.name for path in (tmp_path / "out").iterdir()}
     assert found == {"anna_ct.nii.gz", "carl.nii.gz", "segmentation.csv", "segmentation.json", "problems.csv"}
 
@@ -299,12 +309,98 @@ def test_one_volume_at_a_time_is_in_memory(tmp_path, monkeypatch):
     assert most == [0, 0, 0]
 
 
-@pytest.mark.parametrize("option", ["save_probabilities", "overlay"])
-def test_what_would_be_too_large_is_refused(tmp_path, option):
-    save(tmp_path / "ct.nii.gz", organ()[0], oblique())
-    with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} is for pictures"):
-        segment(Liver(), tmp_path / "ct.nii.gz", tmp_path / "out", **{option: True})
-    assert not list(tmp_path.glob("out*"))
+# ---------------------------------------------------------------- probabilities, overlays, progress
+
+
+class ManyOrgans(Liver):
+    """Three classes; the third has what the second leaves of the bright."""
+
+    labels = LabelSpace(("background", "liver", "spleen"))
+
+    def segment_batch(self, image, *, steps=None, snapshot_steps=(), modality="default"):
+        dark, bright = super().segment_batch(image, steps=steps).probabilities.unbind(1)
+        return Segmentation(torch.stack([dark, 0.75 * bright, 0.25 * bright], 1), torch.ones(len(image)))
+
+
+@pytest.mark.parametrize(("codes", "model"), [("RAS", Liver), ("LPS", ManyOrgans), ("SRA", Liver), ("PIR", ManyOrgans)])
+def test_probabilities_lie_where_the_organ_lies_and_take_a_byte_each(tmp_path, codes, model):
+    values, where = organ()
+    turned, affine = stored_as(values, oblique(), codes)
+    save(tmp_path / "ct.nii.gz", turned, affine)
+    segment(model(), tmp_path / "ct.nii.gz", tmp_path / "out", save_probabilities=True)
+    mask = nibabel.load(tmp_path / "out" / "ct.nii.gz")
+    stored = nibabel.load(tmp_path / "out" / "probabilities" / "ct.nii.gz")
+    found = stored.get_fdata()
+    assert stored.get_data_dtype() == np.uint8 and np.array_equal(stored.affine, mask.affine)
+    place = stored_as(where, oblique(), codes)[0]
+    classes = model.labels.classes
+    assert found.shape == (*turned.shape, classes) if classes > 2 else turned.shape
+    foreground = found[..., 1] + found[..., 2] if classes > 2 else found
+    assert (np.abs(foreground[place] - 1) < 0.05).all() and (foreground[~place] < 0.05).all()
+    if classes > 2:
+        assert np.allclose(found.sum(-1), 1, atol=0.01)
+        assert np.array_equal(found.argmax(-1), np.asarray(mask.dataobj))
+        assert np.allclose(found[place][:, 1:], (0.75, 0.25), atol=0.02)
+
+
+def test_a_dicom_series_gets_probabilities_and_an_overlay_in_the_same_place(tmp_path):
+    values, where = organ()
+    write_series(tmp_path / "scan", values.transpose(2, 1, 0))
+    segment(ManyOrgans(), tmp_path / "scan", tmp_path / "out", save_probabilities=True, overlay=True)
+    mask, found = (nibabel.load(tmp_path / "out" / name / "scan.nii.gz") for name in (".", "probabilities"))
+    assert found.shape == (*where.shape, 3) and np.array_equal(found.affine, mask.affine)
+    assert found.header.get_zooms()[:3] == mask.header.get_zooms()
+    assert (tmp_path / "out" / "overlays" / "scan.png").is_file()
+
+
+def test_an_overlay_is_a_sheet_of_slices_as_the_model_sees_them_with_outlines(tmp_path):
+    values, where = organ((32, 32, 5))
+    values[20, 20, :] = 5000  # beyond the window of CT
+    where[20, 20, :] = True
+    affine = np.diag([-1.0, -2, 3, 1])  # stored as shown; rows are twice as far apart as columns
+    save(tmp_path / "ct.nii.gz", values, affine)
+    segment(Liver(), tmp_path / "ct.nii.gz", tmp_path / "out", overlay=True, modality="ct")
+    sheet = np.asarray(Image.open(tmp_path / "out" / "overlays" / "ct.png"))
+    assert sheet.shape == (14 + 256, 5 * 128, 3)
+    tiles = np.split(sheet[14:], 5, axis=1)
+    grey = [(tile == tile[..., :1]).all(-1) for tile in tiles]
+    inside = (8 * 8 + 20, 4 * 4 + 16)  # in the block, away from its border: 150 HU of -200 to 400
+    assert grey[2][inside] and tiles[2][inside][0] == round(255 * 350 / 600)
+    border = 8 * 8, slice(4 * 4, 12 * 4)
+    assert not grey[2][border].any() and grey[2][8 * 8 + 1, 4 * 4 + 1 : 12 * 4 - 1].all()
+    assert grey[0][border].all() and tiles[0][border].max() == 0  # no block in slice 0
+
+
+def test_a_sheet_shows_at_most_24_slices_from_the_first_to_the_last(tmp_path):
+    save(tmp_path / "ct.nii.gz", organ((16, 16, 40))[0], np.diag([-1.0, -1, 1, 1]))
+    segment(Liver(), tmp_path / "ct.nii.gz", tmp_path / "out", overlay=True)
+    with Image.open(tmp_path / "out" / "overlays" / "ct.png") as sheet:
+        assert sheet.size == (6 * 256, 4 * (256 + 14))
+
+
+def test_rows_and_columns_keep_their_distances_in_every_orientation():
+    for codes in ORIENTATIONS:
+        affine = stored_as(organ()[0], oblique(), codes)[1]
+        assert axial_spacing_mm(affine) == pytest.approx((0.8, 0.7)), codes
+
+
+def test_progress_counts_slices_of_all_volumes(studies, tmp_path, model_folder):
+    seen = []
+
+    def progress(done, total, what):
+        seen.append((done, total, what))
+
+    folder, load, _ = model_folder
+    load.stop_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        segment(folder, studies, tmp_path / "out", batch=4, progress=progress)
+    # anna and carl have 5 slices each; the others cannot be read.
+    assert seen[:6] == [(number + 1, 10, "slices") for number in range(5)] + [(5, 10, "slices")]
+    load.stop_after = None
+    seen.clear()
+    segment(folder, studies, tmp_path / "out", batch=4, progress=progress)
+    assert seen[0] == (5, 10, "slices") and (6, 10, "slices") in seen
+    assert seen[-2:] == [(10, 10, "slices"), (4, 4, "volumes")]
 
 
 # ---------------------------------------------------------------- which volumes

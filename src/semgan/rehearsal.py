@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from semgan.job import TrainingJob
+
+logger = logging.getLogger(__name__)
 
 # What a lazy regulariser leaves in the line of a step that it took part in.
 LAZY = {"r1/image": "r1_every", "path_length": "path_length_every"}
@@ -50,6 +53,7 @@ def rehearse(
     settings: Settings, stages: tuple[str, ...], job_of: Callable[[Settings, RunFolder], TrainingJob]
 ) -> DryRun:
     """Time a few steps of every stage in a temporary run; nothing is kept. job_of: creates the run and its job."""
+    logger.info("Timing %d steps of every stage; at 256 px without a GPU that takes many minutes.", STEPS)
     short: dict[str, dict[str, Any]] = {}
     for name in stages:
         section, length, _ = LENGTHS[name]

@@ -2,6 +2,7 @@
 
     OUT/<stem>.nii.gz       uint8 class indices, geometry as the volume's
     OUT/<stem>.dcm          the same as DICOM SEG, where asked for
+    OUT/probabilities/<stem>.nii.gz, OUT/overlays/<stem>.png    see `semgan.volume_extras`, where asked for
     OUT/segmentation.csv    stem, slices, steps, mean confidence, mean of each loss term, seconds, ml_CLASS
     OUT/problems.csv        stem, problem: volumes that could not be read, where there are any
     OUT/segmentation.json   what was asked
@@ -27,11 +28,12 @@ from semgan import artifacts, segmentation_rows
 from semgan.data.dicom_seg import check_at_hand, write_dicom_seg
 from semgan.data.nifti import write_label_volume
 from semgan.data.studies import Study, find_studies
-from semgan.data.volumes import Volume, axial
+from semgan.data.volumes import Volume, axial, axial_slices
 from semgan.data.whole_images import preprocessing_of, segment_images
 from semgan.result_folder import ResultFolder
 from semgan.segmentation_rows import TABLE, Row, read_rows
 from semgan.types import Segmenter
+from semgan.volume_extras import ContactSheet, ProbabilityVolume
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +61,8 @@ def segment_volumes(
     identity: what identifies the model; None for one that only lives in memory
     options:  steps, modality (a rule's name, None, or "auto": by each volume), probabilities, overlay, dicom_seg
 
-    Raises ValueError where no volume can be read, for probabilities and overlays, and for models that take no grey
-    images; FileExistsError where ``out`` has other content.
+    progress(done, total, what) is called for every slice and every volume. Raises ValueError where no volume can be
+    read, and for models that take no grey images; FileExistsError where ``out`` has other content.
     """
     _check_options(segmenter, options)
     studies, others = find_studies(images)
@@ -90,9 +92,9 @@ def segment_volumes(
         return read_rows(out / TABLE)
     goes_on = folder.begin(overwrite=overwrite) and identity is not None
     done = segmentation_rows.taken_up(folder.partial, ENDING, goes_on=goes_on)
-    worker = _Worker(segmenter, options["steps"], options["modality"], options["dicom_seg"], batch, threads)
+    worker = _Worker(segmenter, options, batch, threads, folder.partial)
     try:
-        problems = worker.segment_all(studies, folder.partial, done, progress)
+        problems = worker.segment_all(studies, done, progress)
         if not done:
             listed = "\n".join(f"- {stem}: {problem}" for stem, problem in problems.items())
             raise ValueError(f"None of {len(studies)} volumes can be segmented; nothing was written:\n{listed}")
@@ -120,12 +122,6 @@ def read_problems(out: Path) -> dict[str, str]:
 
 def _check_options(segmenter: Segmenter, options: dict[str, Any]) -> None:
     """Refuse at once what would fail for every volume."""
-    for option, instead in (("probabilities", "--save-probabilities"), ("overlay", "--overlay")):
-        if options[option]:
-            raise ValueError(
-                f"{instead} is for pictures: a volume's would take many times its own size. Leave it out, and open "
-                "OUT/STEM.nii.gz over the volume in a viewer."
-            )
     modality = None if options["modality"] == "auto" else options["modality"]
     preprocessing_of(segmenter, modality)(np.zeros((16, 16), np.int16))
 
@@ -134,52 +130,89 @@ class _Unreadable(Exception):
     """A volume that cannot be segmented, while others may."""
 
 
+class _Progress:
+    """Tells how many slices of all volumes, and how many volumes, are done; slices are counted by the headers."""
+
+    def __init__(self, studies: Sequence[Study], tell: Progress | None) -> None:
+        self.tell = tell
+        self.slices = {} if tell is None else {study.stem: _slices_of(study) for study in studies}
+        self.volumes = self.before = 0
+
+    def slice_done(self, number: int) -> None:
+        """After slice ``number``, counted from 0, of the volume at hand."""
+        if self.tell is not None:
+            self.tell(self.before + number + 1, sum(self.slices.values()), "slices")
+
+    def volume_done(self, stem: str) -> None:
+        """After a volume, segmented or not."""
+        if self.tell is not None:
+            self.volumes, self.before = self.volumes + 1, self.before + self.slices[stem]
+            self.slice_done(-1)
+            self.tell(self.volumes, len(self.slices), "volumes")
+
+
+def _slices_of(study: Study) -> int:
+    """Axial slices by the headers; 0 where they cannot be read, which is told when the volume's turn comes."""
+    try:
+        return axial_slices(*study.geometry())
+    except (ValueError, OSError):
+        return 0
+
+
 @dataclass(frozen=True)
 class _Worker:
-    """How each volume is segmented."""
+    """How each volume is segmented, and the folder for the results."""
 
     segmenter: Segmenter
-    steps: int | None
-    modality: str | None
-    dicom_seg: bool
+    options: dict[str, Any]
     batch: int
     threads: int | None
+    folder: Path
 
-    def segment_all(
-        self, studies: Sequence[Study], partial: Path, done: list[Row], progress: Progress | None
-    ) -> dict[str, str]:
+    def segment_all(self, studies: Sequence[Study], done: list[Row], tell: Progress | None) -> dict[str, str]:
         """Append to ``done``, one volume after another; returns stem -> problem of those that failed."""
         problems: dict[str, str] = {}
         stems = {row["stem"] for row in done}
-        with open(partial / segmentation_rows.ROWS, "a", encoding="utf-8") as notes:
-            for study in studies:
-                if study.stem in stems:
-                    continue
-                try:
-                    done.append(segmentation_rows.noted(notes, self.segment_one(study, partial)))
-                except _Unreadable as error:
-                    problems[study.stem] = str(error)
-                    logger.warning("%s: %s", study.stem, error)
-                if progress is not None:
-                    progress(len(done) + len(problems), len(studies), "segment")
+        progress = _Progress(studies, tell)
+        with open(self.folder / segmentation_rows.ROWS, "a", encoding="utf-8") as notes:
+            for study in sorted(studies, key=lambda study: study.stem not in stems):
+                if study.stem not in stems:
+                    try:
+                        done.append(segmentation_rows.noted(notes, self.segment_one(study, progress)))
+                    except _Unreadable as error:
+                        problems[study.stem] = str(error)
+                        logger.warning("%s: %s", study.stem, error)
+                progress.volume_done(study.stem)
         return problems
 
-    def segment_one(self, study: Study, partial: Path) -> Row:
-        """Write the mask of one volume; its row."""
+    def segment_one(self, study: Study, progress: _Progress) -> Row:
+        """Write the mask of one volume, and what else is asked for; its row."""
         volume, rule = self.opened(study)
         labels = np.zeros(volume.values.shape, np.uint8)
         into = axial(labels, volume.affine)
         answers = segment_images(
-            self.segmenter, volume.slices, steps=self.steps, batch=self.batch, modality=rule, threads=self.threads
+            self.segmenter,
+            volume.slices,
+            steps=self.options["steps"],
+            batch=self.batch,
+            modality=rule,
+            threads=self.threads,
         )
+        extras = self.extras(volume, rule)
         seconds, steps, means = 0.0, 0, defaultdict[str, float](float)
         for number, answer in enumerate(answers):
             into[number] = answer.label_map
+            for extra in extras.values():
+                extra.add(number, answer)
             steps, seconds = answer.steps, seconds + answer.seconds
             for name, value in {"confidence": answer.confidence, **answer.losses}.items():
                 means[name] += value / len(into)
+            progress.slice_done(number)
         names = self.segmenter.labels.names
-        self.write(partial / study.stem, labels, volume)
+        for folder, extra in extras.items():
+            (self.folder / folder).mkdir(exist_ok=True)
+            extra.save(self.folder / folder / study.stem)
+        self.write(self.folder / study.stem, labels, volume)
         millilitres = dict(zip(names, volume.volume_ml(labels, len(names)), strict=True))
         return {
             "stem": study.stem,
@@ -190,9 +223,19 @@ class _Worker:
             **{f"ml_{name}": round(millilitres[name], 4) for name in names[1:]},
         }
 
+    def extras(self, volume: Volume, rule: str | None) -> dict[str, ProbabilityVolume | ContactSheet]:
+        """Sub-folder -> what is collected for it."""
+        classes = self.segmenter.labels.classes
+        asked: dict[str, ProbabilityVolume | ContactSheet] = {}
+        if self.options["probabilities"]:
+            asked["probabilities"] = ProbabilityVolume(volume, classes)
+        if self.options["overlay"]:
+            asked["overlays"] = ContactSheet(volume, self.segmenter.rules[rule or "default"], classes)
+        return asked
+
     def write(self, path: Path, labels: np.ndarray, volume: Volume) -> None:
         """The files of one mask; the NIfTI, whose presence says that all are there, comes last."""
-        if self.dicom_seg:
+        if self.options["dicom_seg"]:
             try:
                 write_dicom_seg(path.with_name(f"{path.name}.dcm"), labels, volume, self.segmenter.labels.names)
             except ValueError as error:
@@ -203,7 +246,8 @@ class _Worker:
         """The volume and the name of its preprocessing rule. Raises _Unreadable."""
         try:
             volume = study.read()
-            rule = self.rule_of(volume) if self.modality == "auto" else self.modality
+            modality = self.options["modality"]
+            rule = self.rule_of(volume) if modality == "auto" else modality
         except (ValueError, OSError) as error:
             raise _Unreadable(str(error)) from None
         for remark in volume.warnings:

@@ -254,6 +254,7 @@ class SemganStudent:
     def __init__(self, model: SemanticGan, student: NetworkSegmenter, share: float) -> None:
         self.model, self.student, self.share = model, student, share
         self.labels: LabelSpace = model.labels
+        self.rules = model.rules
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> SemganStudent:

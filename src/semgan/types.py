@@ -10,6 +10,7 @@ Shapes are named once, here:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args
 if TYPE_CHECKING:  # torch takes seconds to import; the command line must answer at once
     import numpy as np
     from torch import Tensor
+
+    from semgan.config import Preprocessing
 
 IGNORE = 255
 Metric = Literal["dice", "jaccard", "miou", "miou-per-case"]  # what they mean: semgan.metrics.overlap
@@ -103,6 +106,11 @@ class Segmenter(Protocol):
     """A trained model of any method, as ``semgan.load`` returns it."""
 
     labels: LabelSpace
+
+    @property
+    def rules(self) -> Mapping[str, Preprocessing]:
+        """Preprocessing rules by modality, "default" among them."""
+        ...
 
     def segment_batch(
         self, image: Tensor, *, steps: int | None = None, snapshot_steps: tuple[int, ...] = ()

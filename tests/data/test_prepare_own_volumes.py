@@ -1,6 +1,7 @@
 """A user's own volumes, NIfTI or DICOM with NIfTI or SEG masks: through all verbs, or one message with all errors."""
 
 import json
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def put(folder, stem, seed, *, mask_value=1, codes=None, labels=None):
     save(place / f"{stem}.nii.gz", *(stored_as(mask, LPS, codes) if codes else (mask, LPS)))
 
 
-def put_dicom(folder, name, seed, *, seg=False, number=1, uid=None):
+def put_dicom(folder, name, seed, *, seg=False, number=1, uid=None, patient=""):
     """A DICOM series, and its mask as DICOM SEG beside it, or as NIfTI stored from bottom to top and front to back."""
     values, mask = abdomen(seed, SLICES)
     files = write_series(
@@ -47,6 +48,7 @@ def put_dicom(folder, name, seed, *, seg=False, number=1, uid=None):
         number=number,
         order=[2, 0, 3, 1],
         BodyPartExamined="LIVER",
+        PatientID=patient,
     )
     volume = read_series(files)
     (folder / "labels").mkdir(exist_ok=True)
@@ -102,6 +104,92 @@ def test_patients_of_the_manifest_keep_their_volumes_together(tmp_path):
     assert not dataset.test() and (dataset.path / "volumes/test/images/v4.nii.gz").is_file()
 
 
+# ---------------------------------------------------------------- patients by PatientID
+
+SECRETS = ("4711-Doe", "0815-Roe", "1234-Poe")
+
+
+def put_patients(root, *patients):
+    """A DICOM series ``s0``, ``s1``, ... of each PatientID."""
+    for number, patient in enumerate(patients):
+        put_dicom(root, f"s{number}", number, patient=patient)
+
+
+def patient_of(root):
+    """Volume -> the patient that the dataset's manifest names."""
+    rows = Dataset.open(root / "dataset").columns.values()
+    return {row["stem"].split("__")[0]: row["patient"] for row in rows}
+
+
+def about_patients(report):
+    return [warning for warning in report.warnings if "atient" in warning]
+
+
+def nothing_tells(root, text):
+    files = [path for path in (root / "dataset").rglob("*") if path.is_file()]
+    kept = b"".join(path.read_bytes() for path in files) + text.encode()
+    return not any(secret.encode() in kept for secret in SECRETS)
+
+
+def test_series_of_one_patient_are_told_and_grouped_where_asked(tmp_path):
+    put_patients(tmp_path, SECRETS[0], SECRETS[1], SECRETS[0], "", SECRETS[2], " ")
+    report = prepare(tmp_path)
+    (warning,) = about_patients(report)
+    assert "1 patient(s)" in warning and "s0 and s2" in warning and "--group-by-patient" in warning
+    assert "s3" not in warning and len(set(patient_of(tmp_path).values())) == 6
+    assert nothing_tells(tmp_path, str(report))
+    rmtree(tmp_path / "dataset")
+    report = prepare(tmp_path, group_by_patient=True)
+    (warning,) = about_patients(report)
+    assert warning.startswith("2 of 6 volumes have no PatientID")
+    names = patient_of(tmp_path)
+    assert names == {"s0": "s0", "s1": "s1", "s2": "s0", "s3": "s3", "s4": "s4", "s5": "s5"}
+    assert nothing_tells(tmp_path, str(report))
+    assert prepare(tmp_path, group_by_patient=True).was_already_prepared
+    for seed in range(6):
+        write_splits(tmp_path / "dataset", 2, seed, validation_share=0.3)
+        chosen = {case.stem.split("__")[0] for case in Dataset.open(tmp_path / "dataset").labelled(2, seed)}
+        assert ("s0" in chosen) == ("s2" in chosen) and len({names[stem] for stem in chosen}) == 2
+
+
+def test_a_manifest_that_names_the_patients_settles_it(tmp_path):
+    put_patients(tmp_path, SECRETS[0], SECRETS[0], SECRETS[1], SECRETS[1])
+    table = tmp_path / "manifest.csv"
+    table.write_text("stem,group\ns0,ann\ns1,ann\ns2,bob\ns3,cid\n")  # s2 and s3: the manifest knows better
+    report = prepare(tmp_path, manifest=table)
+    assert not about_patients(report)
+    rmtree(tmp_path / "dataset")
+    table.write_text("stem,group\ns1,ann\n")
+    assert "2 patient(s)" in about_patients(prepare(tmp_path, manifest=table))[0]
+    rmtree(tmp_path / "dataset")
+    assert not about_patients(prepare(tmp_path, manifest=table, group_by_patient=True))
+    assert patient_of(tmp_path) == {"s0": "ann", "s1": "ann", "s2": "s2", "s3": "s2"}
+
+
+def test_a_patient_on_both_sides_of_a_test_is_told_grouped_or_not(tmp_path):
+    put_patients(tmp_path, SECRETS[0], SECRETS[1])
+    put_dicom(tmp_path / "test", "t0", 5, patient=SECRETS[1])
+    folders = {"test_images": tmp_path / "test/images", "test_labels": tmp_path / "test/labels"}
+    report = prepare(tmp_path, **folders, group_by_patient=True)
+    (warning,) = about_patients(report)
+    assert "trained on, with or without masks, and tested on: s1 and t0." in warning
+
+
+def test_one_id_for_all_is_doubted(tmp_path):
+    put_patients(tmp_path, *["4711-Doe"] * 3)
+    (warning,) = about_patients(prepare(tmp_path))
+    assert warning.startswith("All 3 DICOM series have one PatientID") and "of their own" in warning
+
+
+def test_grouping_by_patient_needs_ids(tmp_path):
+    put_patients(tmp_path, "", "")
+    assert "--group-by-patient reads PatientID, and no volume" in refusal(tmp_path, group_by_patient=True)
+    for number in range(2):
+        save_picture(tmp_path / "p/images", f"a{number}", picture(number))
+    with pytest.raises(ValueError, match="p/images holds none; name the patients in a --manifest"):
+        prepare_folder(tmp_path / "p/images", tmp_path / "p/images", tmp_path / "d", group_by_patient=True)
+
+
 @pytest.mark.parametrize("seg", [False, True])
 def test_dicom_series_with_masks_stored_in_other_ways(tmp_path, seg):
     if seg:
@@ -143,7 +231,7 @@ def test_own_volumes_go_through_all_verbs(tmp_path, quick):
         classes=["background", "liver"],
     )
     dataset = tmp_path / "dataset"
-    assert (report.labelled, report.unlabelled, report.test) == (5 * SLICES, SLICES, 0)
+    assert (report.labelled, report.unlabelled, report.test_volumes) == (5 * SLICES, SLICES, 2)
     assert [problem for problem in check_dataset(dataset, workers=1) if problem.level == "error"] == []
     write_splits(dataset, 3)
     result = train(dataset, tmp_path / "run", recipe="debug", labels=3, changes=quick, device="cpu")

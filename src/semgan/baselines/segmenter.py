@@ -32,14 +32,14 @@ class NetworkSegmenter:
         self,
         network: nn.Module,
         labels: LabelSpace,
-        preprocessing: Mapping[str, config.Preprocessing],
+        rules: Mapping[str, config.Preprocessing],
         device: torch.device,
         *,
         flips: bool = False,
     ) -> None:
         self.network = network
         self.labels = labels
-        self.preprocessing = dict(preprocessing)  # modality -> rule; "default" always
+        self.rules = dict(rules)  # modality -> rule; "default" always
         self.device = device
         self.flips = flips
 
@@ -61,9 +61,9 @@ class NetworkSegmenter:
 
     def preprocess(self, image: np.ndarray, modality: str = "default") -> Tensor:
         """One decoded image -> ``[channels, size_px, size_px]`` in [-1, 1], by the rule of its modality."""
-        if modality not in self.preprocessing:
-            raise ValueError(f"No preprocessing for modality '{modality}'; the model has {list(self.preprocessing)}.")
-        return to_unit(torch.from_numpy(preprocess(image, self.preprocessing[modality])))
+        if modality not in self.rules:
+            raise ValueError(f"No preprocessing for modality '{modality}'; the model has {', '.join(self.rules)}.")
+        return to_unit(torch.from_numpy(preprocess(image, self.rules[modality])))
 
     def segment_batch(
         self,

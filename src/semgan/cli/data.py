@@ -27,6 +27,7 @@ add_tasks(prepare)
         "semgan data prepare folder --images images --labels masks -o dataset",
         "semgan data prepare folder --images images --labels masks --unlabelled more --test-images test/images "
         "--test-labels test/masks --classes classes.json --mapping mapping.json --ignore 255 -o dataset",
+        "semgan data prepare folder --images studies --labels masks --group-by-patient -o dataset   (DICOM)",
     ),
 )
 @verb
@@ -43,6 +44,9 @@ def prepare_from_folders(
     ignore: Annotated[
         list[int] | None, typer.Option(help="Label value left out of losses and scores; repeatable.")
     ] = None,
+    group_by_patient: Annotated[
+        bool, typer.Option("--group-by-patient", help="DICOM series of one PatientID are one patient (ID not kept).")
+    ] = False,
     recipe: Annotated[str | None, typer.Option(help="Make the cache for this recipe (name or YAML file) now.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per CPU core.")] = None,
     as_json: AsJson = False,
@@ -67,6 +71,7 @@ def prepare_from_folders(
             classes=classes,
             mapping=mapping,
             ignore=tuple(ignore or ()),
+            group_by_patient=group_by_patient,
             preprocessing=preprocessing,
             workers=workers,
             progress=progress,

@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
             "semgan segment -m run/model -i new_images -o masks --overlay --save-probabilities",
             "semgan segment -m run -i films -o masks --dicom-seg   (X-rays as DICOM; a DICOM SEG for each)",
             "semgan segment -m run -i ct.nii.gz -o masks --modality auto   (or a DICOM folder, or a folder of studies)",
+            "semgan segment -m run -i studies -o masks --modality ct --overlay   (a picture of every volume's slices)",
         ),
     )(segment)
     app.command(
@@ -68,13 +69,13 @@ def segment(
         int | None, typer.Option(min=0, help="Optimisation steps; default: as chosen on validation; 0: encoder only.")
     ] = None,
     save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Also OUT/probabilities/STEM.npz.")
+        bool, typer.Option("--save-probabilities", help="Also OUT/probabilities/STEM.npz (volumes: .nii.gz).")
     ] = False,
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image with mask outline.")
+        bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image and mask (volumes: slices).")
     ] = False,
     dicom_seg: Annotated[
-        bool, typer.Option("--dicom-seg", help="DICOM: also OUT/STEM.dcm, a DICOM SEG object (semgan[dicom]).")
+        bool, typer.Option("--dicom-seg", help="DICOM: also OUT/STEM.dcm, a DICOM SEG object (extra: dicom).")
     ] = False,
     modality: Annotated[
         str | None, typer.Option(help="Preprocessing rule of the model, where it has several; auto: as each volume is.")
@@ -109,7 +110,8 @@ def segment(
             progress=progress,
         )
     mean = sum(row["confidence"] for row in rows) / len(rows)
-    show(f"Masks in {out}", {"images": len(rows), "steps": rows[0]["steps"], "mean confidence": mean})
+    unit = "volumes" if "slices" in rows[0] else "images"
+    show(f"Masks in {out}", {unit: len(rows), "steps": rows[0]["steps"], "mean confidence": mean})
     problems = read_problems(out)
     if problems:
         for stem, problem in problems.items():

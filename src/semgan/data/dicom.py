@@ -7,6 +7,8 @@ directions are refused. Every failure is one ValueError that names the series.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,8 @@ class Series:
     """The image files of one SeriesInstanceUID in one folder; ``number`` is SeriesNumber where there is one.
 
     modality: "ct", "mri", or None for others
+    patient:  stands for PatientID where there is one: a hash, salted anew in every process, so that series of one
+              patient can be told while nothing that is written or shown can be traced back
     """
 
     folder: Path
@@ -43,6 +47,7 @@ class Series:
     number: int | None = None
     broken: tuple[Path, ...] = ()  # DICOM files of the folder that cannot be read: the series may lack them
     modality: str | None = None
+    patient: str | None = None
 
     def geometry(self) -> tuple[tuple[int, ...], np.ndarray]:
         """Shape and affine, by the headers alone. Raises as `read`."""
@@ -86,8 +91,10 @@ def find_series(folder: Path, files: Sequence[Path]) -> tuple[list[Series], list
         series.setdefault(uid, []).append(path)
         firsts.setdefault(uid, head)
     found = [
-        Series(folder, tuple(paths), uid, _series_number(firsts[uid]), tuple(broken), _modality(firsts[uid]))
-        for uid, paths in series.items()
+        Series(
+            folder, tuple(paths), uid, _series_number(head), tuple(broken), _modality(head), _pseudonym(head)
+        )
+        for (uid, paths), head in zip(series.items(), firsts.values(), strict=True)
     ]
     if not found and broken:
         found = [Series(folder, (), "", broken=tuple(broken))]
@@ -131,8 +138,10 @@ def _opened(
 # ---------------------------------------------------------------- headers
 
 _IDENTITY = [
-    *("SeriesInstanceUID", "SeriesNumber", "Rows", "ImageType", "Modality", "SOPClassUID", "ImageOrientationPatient")
+    *("SeriesInstanceUID", "SeriesNumber", "Rows", "ImageType", "Modality", "SOPClassUID", "ImageOrientationPatient"),
+    "PatientID",
 ]
+_SALT = os.urandom(16)
 
 
 @dataclass(frozen=True)
@@ -200,6 +209,11 @@ def is_aside(head: Dataset) -> bool:
 def is_screen(head: Dataset) -> bool:
     """Whether an image is a secondary capture: of the screen, where it lies among slices (dose report, 3D view)."""
     return "Secondary Capture" in sop_class(head) and "ImageOrientationPatient" not in head
+
+
+def _pseudonym(head: Dataset) -> str | None:
+    patient = str(head.get("PatientID") or "").strip()
+    return hashlib.blake2b(patient.encode(), key=_SALT, digest_size=8).hexdigest() if patient else None
 
 
 def _frames(path: Path, head: Dataset) -> Iterator[_Frame]:

@@ -6,6 +6,7 @@ Written with the extra ``semgan[dicom]`` (highdicom), read without.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,9 @@ def write_picture_seg(path: Path, labels: np.ndarray, picture: Path, names: Sequ
 def _write(path: Path, sources: Sequence[Any], pictures: np.ndarray, names: Sequence[str], place: Path) -> None:
     """place: what the mask is of, for messages"""
     try:
-        segmentation = _segmentation(sources, pictures, names)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="highdicom")  # they quote the patient's name
+            segmentation = _segmentation(sources, pictures, names)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"No DICOM SEG can be made for {place} ({error}); leave out --dicom-seg.") from None
     partial = temporary_beside(path)

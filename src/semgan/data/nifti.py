@@ -64,18 +64,31 @@ def write_label_volume(path: Path, labels: np.ndarray, like: Volume) -> None:
     _write(path, labels.astype(np.uint8), like)
 
 
+def write_probability_volume(path: Path, levels: np.ndarray, like: Volume) -> None:
+    """uint8 ``[i, j, k]`` or ``[i, j, k, classes]``, 255 for the probability 1, as NIfTI with ``like``'s geometry.
+
+    The header's scl_slope is 1/255, so that readers see probabilities: NIfTI has no float16, and float32 would take
+    four times the space for digits that mean nothing.
+    """
+    _write(path, levels, like, slope=1 / 255)
+
+
 def write_volume(path: Path, volume: Volume) -> None:
     """The values in their own type, and the geometry, as NIfTI; nothing else of the source is kept."""
     _write(path, volume.values, volume)
 
 
-def _write(path: Path, values: np.ndarray, like: Volume) -> None:
+def _write(path: Path, values: np.ndarray, like: Volume, *, slope: float = 1.0) -> None:
     import nibabel
 
     header = _new_header(like) if like.header is None else _geometry_only(like.header)
     header.set_data_dtype(values.dtype)
+    if values.ndim > 3:
+        header.set_data_shape(values.shape)
+        header["pixdim"][4:] = 1
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     image = kind(values.reshape(header.get_data_shape()), header.get_best_affine(), header)
+    image.header.set_slope_inter(slope, 0)  # the image's own header: nibabel drops it from one that is given
     partial = Path(f"{temporary_beside(path)}.nii.gz")  # nibabel goes by the ending
     try:
         nibabel.save(image, partial)
@@ -146,7 +159,6 @@ def _remarks(header: Any) -> tuple[str, ...]:
 def _geometry_only(header: Nifti1Header) -> Nifti1Header:
     """A copy without the source's scaling, texts and extensions."""
     header = header.copy()
-    header.set_slope_inter(1, 0)
     for name in (*_FREE_TEXT, "cal_min", "cal_max"):
         header[name] = 0 if header[name].dtype.kind != "S" else b""
     for name in ("db_name", "data_type"):

@@ -63,8 +63,9 @@ def write_splits(
     lists = _with_pool(dataset, group, validation_share)
     units = _units(dataset, lists, lists["pool"])
     if labels > units:
+        counted = f", counted by the column {dataset.splits[COUNTED_IN]}" if COUNTED_IN in dataset.splits else ""
         raise ValueError(
-            f"{labels} labelled cases were asked for and {dataset.path} has {units} for training "
+            f"{labels} labelled cases were asked for and {dataset.path} has {units} for training{counted} "
             f"({_units(dataset, lists, lists['validation'])} are kept for validation). Ask for fewer, or add masks."
         )
     lists |= _labelled(dataset, lists, _groups(dataset, group), [labels], split_seed)

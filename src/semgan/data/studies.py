@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semgan.data.dicom import DICOM_SUFFIXES, Series, find_series, is_dicom
 from semgan.data.dicom_pictures import Kind, dicom_kind
-from semgan.data.nifti import nifti_suffix, read_volume
+from semgan.data.nifti import nifti_suffix, read_geometry, read_volume
 from semgan.data.readers import IMAGE_SUFFIXES
 from semgan.data.volumes import Volume
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _OF_VOLUMES = (Kind.slice, Kind.aside, Kind.mask, Kind.broken)
 _NNUNET = "_0000"  # nnU-Net's names of a first channel
@@ -30,6 +34,10 @@ class Study:
     def place(self) -> Path:
         """The file, or the folder of the series, for messages."""
         return self.files[0] if self.series is None else self.series.folder
+
+    def geometry(self) -> tuple[tuple[int, ...], np.ndarray]:
+        """Shape and affine, by the headers alone. Raises as `read`."""
+        return read_geometry(self.files[0]) if self.series is None else self.series.geometry()
 
     def read(self) -> Volume:
         return read_volume(self.files[0]) if self.series is None else self.series.read()

@@ -42,9 +42,21 @@ def preprocess(image: np.ndarray, rule: Preprocessing) -> np.ndarray:
 
     Raises ValueError where the number of channels cannot be turned into ``rule.channels``, or values are not finite.
     """
+    return np.stack([_square(plane, rule.size_px) for plane in _toned(image, rule)])
+
+
+def windowed(image: np.ndarray, rule: Preprocessing) -> np.ndarray:
+    """The grey levels that `preprocess` gives, at the image's own size: uint8 ``[channels, height, width]``.
+
+    Raises as `preprocess`.
+    """
+    return np.stack([_to_bytes(plane) for plane in _toned(image, rule)])
+
+
+def _toned(image: np.ndarray, rule: Preprocessing) -> list[np.ndarray]:
+    """Per channel float32 ``[height, width]`` in [0, 1], all of the rule but the resize."""
     planes, levels = _grey_levels(_clipped(_with_channels(image, rule.channels), rule))
-    curves = [_curve(plane, levels, rule) for plane in planes]
-    return np.stack([_square(curve[plane], rule.size_px) for curve, plane in zip(curves, planes, strict=True)])
+    return [_curve(plane, levels, rule)[plane] for plane in planes]
 
 
 def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -132,7 +144,11 @@ def _curve(plane: np.ndarray, levels: int, rule: Preprocessing) -> np.ndarray:
 
 def _square(plane: np.ndarray, size_px: int) -> np.ndarray:
     resized = Image.fromarray(plane).resize((size_px, size_px), Image.Resampling.BILINEAR)
-    return np.rint(np.clip(np.asarray(resized), 0, 1) * 255).astype(np.uint8)
+    return _to_bytes(np.asarray(resized))
+
+
+def _to_bytes(plane: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(plane, 0, 1) * 255).astype(np.uint8)
 
 
 def to_unit(image: Any) -> Any:

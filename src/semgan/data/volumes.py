@@ -71,6 +71,15 @@ def axial(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return turned.transpose(2, 1, 0)
 
 
+def axial_spacing_mm(affine: np.ndarray) -> tuple[float, float]:
+    """Distance between the rows, and between the columns, of the slices that `axial` gives."""
+    from nibabel.orientations import io_orientation
+
+    columns, rows, _ = np.argsort(io_orientation(affine)[:, 0])  # the stored axes nearest to right, front, up
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(steps[rows]), float(steps[columns])
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where the voxels of a file lie: its shape ``[i, j, k]``, and its affine to millimetres."""

@@ -37,7 +37,11 @@ SHOWN_PROBLEMS = 100
 
 @dataclass(frozen=True)
 class Report:
-    """What `prepare_folder` made. ``images_per_second`` covers checking and writing, not the cache."""
+    """What `prepare_folder` made; of volumes to train on, slices are counted.
+
+    test_volumes:      volumes kept whole to test on
+    images_per_second: covers checking and writing, not the cache
+    """
 
     path: Path
     classes: tuple[str, ...]
@@ -45,6 +49,7 @@ class Report:
     labelled: int
     test: int
     unlabelled: int
+    test_volumes: int
     warnings: tuple[str, ...]
     seconds: float
     images_per_second: float
@@ -63,6 +68,7 @@ def prepare_folder(
     classes: Names | None = None,
     mapping: Values | None = None,
     ignore: Collection[int] = (),
+    group_by_patient: bool = False,
     preprocessing: Preprocessing | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -75,6 +81,7 @@ def prepare_folder(
     mapping:        {mask value: class index or "ignore"}, a list, or a JSON file of either; ignore: values left out.
                     Without classes and mapping, masks of {0, 255} or of {0, 1, 2, ...} are accepted.
     manifest:       CSV with the columns stem, set (train, validation, test, unlabelled), group and any other
+    group_by_patient: DICOM series of one PatientID are one patient; the ID itself is neither shown nor kept
     preprocessing:  build the cache for it at once; progress(done, total, what) is called as work goes on
 
     The same call again finds its work done. Raises ValueError with all problems of the input in one message,
@@ -82,8 +89,16 @@ def prepare_folder(
     """
     optional = (None if folder is None else Path(folder) for folder in (unlabelled, test_images, test_labels))
     folders = PlainFolders(Path(images), Path(labels), *optional)
-    take = take_volumes if are_volumes(folders.images) else take_inventory
-    inventory = take(folders, Path(manifest) if manifest else None)
+    table = Path(manifest) if manifest else None
+    if are_volumes(folders.images):
+        inventory = take_volumes(folders, table, group_by_patient=group_by_patient)
+    elif group_by_patient:
+        raise ValueError(
+            f"--group-by-patient reads PatientID of DICOM series, and {folders.images} holds none; name the patients "
+            "in a --manifest with the columns stem and group."
+        )
+    else:
+        inventory = take_inventory(folders, table)
     return prepare_inventory(
         inventory,
         out,
@@ -364,6 +379,7 @@ def _report(dataset: Dataset, inventory: Inventory, started: float, *, was_alrea
         labelled=count["imagesTr"],
         test=count["imagesTs"],
         unlabelled=count["imagesUn"],
+        test_volumes=len(inventory.volumes),
         warnings=tuple(inventory.warnings),
         seconds=round(seconds, 3),
         images_per_second=round(sum(count.values()) / seconds, 1),

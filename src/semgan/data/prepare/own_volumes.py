@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from semgan.data.dicom_seg import read_dicom_seg, referred_series
-from semgan.data.folder import GROUP_COLUMNS
 from semgan.data.nifti import nifti_suffix, read_geometry, read_label_volume
 from semgan.data.prepare.inventory import Inventory, PlainFolders, match, read_manifest_into
+from semgan.data.prepare.patients import name_patients
 from semgan.data.prepare.slices import cut
 from semgan.data.readers import IMAGE_SUFFIXES
 from semgan.data.studies import Study, find_studies, holds_volumes
@@ -38,8 +38,7 @@ class StudyScan:
 
     def look(self) -> tuple[int, tuple[str, ...]]:
         """Number of axial slices, and no remarks. Raises ValueError for a NIfTI mask of another shape or place."""
-        series = self.study.series
-        shape, affine = read_geometry(self.study.files[0]) if series is None else series.geometry()
+        shape, affine = self.study.geometry()
         if self.mask is not None and nifti_suffix(self.mask):
             change_of_storage(Grid(self.mask, *read_geometry(self.mask)), Grid(self.study.place, shape, affine))
         return axial_slices(shape, affine), ()
@@ -66,11 +65,12 @@ def are_volumes(folder: Path) -> bool:
         return False
 
 
-def take_volumes(folders: PlainFolders, manifest: Path | None) -> Inventory:
+def take_volumes(folders: PlainFolders, manifest: Path | None, *, group_by_patient: bool = False) -> Inventory:
     """Match volumes and masks and cut them to slices; only headers are read. Problems are collected, not raised.
 
     Test volumes stay whole. The column ``patient`` of the slices is the manifest's group or patient of their volume,
-    else the volume's stem; labels are counted in it.
+    else, with ``group_by_patient``, one name for all series of one PatientID, else the volume's stem; labels are
+    counted in it.
     """
     inventory = Inventory(counted_in=UNIT)
     read_manifest_into(inventory, manifest)
@@ -91,14 +91,14 @@ def take_volumes(folders: PlainFolders, manifest: Path | None) -> Inventory:
         )
     ]
     match(inventory, folders, manifest, labelled=(images[0], masks[0]), bare=images[1], test=(images[2], masks[1]))
+    patients = name_patients(inventory, studies, by_id=group_by_patient)
     rows = {}
     for place, source in enumerate(inventory.sources):
         study = studies[source.stem]
         modality = study.series.modality if study.series is not None else None
         inventory.sources[place] = replace(source, scan=StudyScan(study, source.label, modality or ""))
-        given = inventory.columns.get(source.stem, {})
-        patient = next((given[name] for name in GROUP_COLUMNS if given.get(name)), source.stem)
-        rows[source.stem] = {"stem": source.stem, "set": "", **given, UNIT: patient, "modality": modality or ""}
+        row = {"stem": source.stem, "set": "", **inventory.columns.get(source.stem, {})}
+        rows[source.stem] = {**row, UNIT: patients[source.stem], "modality": modality or ""}
         if source.folder == "imagesTs":
             rows[source.stem] |= {"set": "test", "collection": COLLECTION}
     inventory.columns = rows
