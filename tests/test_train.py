@@ -8,10 +8,11 @@ import shutil
 import pytest
 import torch
 
+from semgan import config
 from semgan import train as module
 from semgan.artifacts import RunFolder, load_checkpoint, load_tensors, read_json, read_metrics
 from semgan.data.folder import Dataset
-from semgan.rehearsal import DryRun, seconds_per_step
+from semgan.rehearsal import DryRun, seconds_per_step, timed_batch
 from semgan.train import resolve_settings, train
 
 
@@ -94,6 +95,13 @@ def test_a_dry_run_tells_settings_time_and_memory_and_writes_no_run(start, tmp_p
     assert found.memory_mb > 50
     assert found.settings["gan"]["images"] == 16 and found.settings["method"] == method
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("size_px", "timed"), [(16, 32), (64, 32), (128, 8), (256, 2), (512, 2)])
+def test_without_a_gpu_large_pictures_are_timed_in_small_batches(size_px, timed):
+    settings = config.override(config.Settings(), {"device": "cpu", "preprocessing": {"size_px": size_px}})
+    assert timed_batch(settings, "gan") == timed
+    assert timed_batch(settings, "pool") == settings.student.pool_batch
 
 
 def test_the_expected_time_grows_with_the_length(start, monkeypatch):

@@ -27,6 +27,7 @@ LAZY = {"r1/image": "r1_every", "path_length": "path_length_every"}
 # Rehearsed so often that seven steps hold: none, R1, path length, R1, none, both (and the first, which warms up).
 REHEARSED = {"r1_every": 2, "path_length_every": 3}
 STEPS = 7
+CPU_PIXELS = 32 * 64 * 64  # of a rehearsed batch without a GPU: a batch of 32 at 256 px takes minutes a step and 13 GB
 # Which settings give the length and the batch of a stage.
 LENGTHS = {
     "gan": ("gan", "images", "batch"),
@@ -39,7 +40,11 @@ LENGTHS = {
 
 @dataclass(frozen=True)
 class DryRun:
-    """What `train` would do: resolved settings, case counts, expected minutes by stage, memory so far in MiB."""
+    """What `train` would do: resolved settings, case counts, expected minutes by stage, memory so far in MiB.
+
+    timed_batches: images per step in the rehearsal, by stage; where it is fewer than the batch of the settings, time is
+    scaled by the images, and the memory is that of the smaller batch
+    """
 
     settings: dict[str, Any]
     labelled: int
@@ -47,17 +52,19 @@ class DryRun:
     validation: int
     expected_minutes: dict[str, float] = field(default_factory=dict)
     memory_mb: float = 0.0
+    timed_batches: dict[str, int] = field(default_factory=dict)
 
 
 def rehearse(
     settings: Settings, stages: tuple[str, ...], job_of: Callable[[Settings, RunFolder], TrainingJob]
 ) -> DryRun:
     """Time a few steps of every stage in a temporary run; nothing is kept. job_of: creates the run and its job."""
-    logger.info("Timing %d steps of every stage; at 256 px without a GPU that takes many minutes.", STEPS)
+    logger.info("Timing %d steps of every stage; at 256 px without a GPU that takes minutes.", STEPS)
     short: dict[str, dict[str, Any]] = {}
+    batches = {name: timed_batch(settings, name) for name in stages}
     for name in stages:
-        section, length, _ = LENGTHS[name]
-        short.setdefault(section, {})[length] = stage_length(settings, name)[1] * STEPS
+        section, length, batch = LENGTHS[name]
+        short.setdefault(section, {}).update({length: batches[name] * STEPS, batch: batches[name]})
     if "gan" in stages:
         short["gan"] |= REHEARSED
     quiet = {"run": {"log_every_images": 1, "preview_every_images": None}, "inversion": {"steps": 0}}
@@ -69,9 +76,8 @@ def rehearse(
     every = {key: getattr(settings.gan, name) for key, name in LAZY.items()}
     minutes = {}
     for name in stages:
-        images, batch = stage_length(settings, name)
-        per_step = seconds_per_step([row for row in rows if row["stage"] == name], batch, every)
-        minutes[name] = per_step * images / batch / 60
+        per_step = seconds_per_step([row for row in rows if row["stage"] == name], batches[name], every)
+        minutes[name] = per_step * stage_length(settings, name)[0] / batches[name] / 60
     return DryRun(
         settings.model_dump(mode="json"),
         labelled=len(job.labelled),
@@ -79,7 +85,18 @@ def rehearse(
         validation=len(job.validation),
         expected_minutes=minutes,
         memory_mb=_peak_memory_mb(job.device),
+        timed_batches=batches,
     )
+
+
+def timed_batch(settings: Settings, stage: str) -> int:
+    """Images per step in the rehearsal: the settings' own batch on a GPU, and what a CPU does in seconds elsewhere."""
+    from semgan.runtime.device import choose_device
+
+    batch = stage_length(settings, stage)[1]
+    if choose_device(settings.device).type != "cpu" or stage == "pool":  # a pool's batch says what is kept of it
+        return batch
+    return max(2, min(batch, CPU_PIXELS // settings.preprocessing.size_px**2))
 
 
 def stage_length(settings: Settings, stage: str) -> tuple[int, int]:

@@ -108,7 +108,6 @@ def _tell_plan(plan: DryRun) -> None:
     minutes = {stage: duration(60 * value) for stage, value in plan.expected_minutes.items()}
     facts = {"labelled": plan.labelled, "unlabelled": plan.unlabelled, "validation": plan.validation}
     total = duration(60 * sum(plan.expected_minutes.values()))
-    show(
-        "Dry run: nothing was trained",
-        {**facts, "expected time": total, **minutes, "memory": f"{plan.memory_mb:.0f} MB"},
-    )
+    batches = ", ".join(f"{stage} {batch}" for stage, batch in plan.timed_batches.items())
+    memory = f"{plan.memory_mb:.0f} MB at the batches timed ({batches})"
+    show("Dry run: nothing was trained", {**facts, "expected time": total, **minutes, "memory": memory})
