@@ -44,7 +44,7 @@ keep_logs() { # RUN NAME
         sed "s#$PWD/##g; s#$DATA#DATA#g" "$1/$file" > "$OUT/$2/$file"
     done
     cp "$1/curves.png" "$OUT/$2/"
-    samples=$(ls "$1"/samples/gan-*.png 2>/dev/null | tail -1) # drawn by the generator: no image of the data
+    samples=$(find "$1/samples" -name "gan-*.png" 2>/dev/null | sort | tail -1) || true # drawn by the generator: no image of the data
     [ -z "$samples" ] || cp "$samples" "$OUT/$2/samples.png"
 }
 
