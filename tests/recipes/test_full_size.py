@@ -1,7 +1,7 @@
 """The recipes at 256 px as they stand but for narrower networks and batches: twenty steps of stage 1, and a dry run.
 
 An encoder's step takes a second or two, alike in all recipes: one recipe has twenty of them here, another ResNet-50,
-the rest a few with a narrow trunk. results/recipes-256 has twenty steps of both stages at the paper's widths.
+the rest a few with a narrow trunk. results/recipes-256/run.sh does all of it at the paper's widths, for an hour.
 """
 
 from __future__ import annotations
