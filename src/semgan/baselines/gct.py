@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semgan.baselines.networks import seeded
 from semgan.baselines.stage import BaselineStage
 from semgan.objectives.consistency import ramp_up
 from semgan.objectives.flaws import cleaned_flaws, flaw_target, learn_from_the_better
@@ -116,8 +117,7 @@ def build_flaw_detector(channels: int, first_width: int, size_px: int, seed: int
     """
     halvings = min(max(int(math.log2(size_px / DETECTOR_MAP_PX)), 2), 5)
     layers: list[nn.Module] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for level in range(halvings - 1):
             width = first_width * min(2**level, DETECTOR_WIDEST)
             layers += _layer(nn.Conv2d(channels, width, 4, stride=2, padding=1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from semgan import artifacts, config
 from semgan.baselines.networks import build_network
-from semgan.data.transforms import preprocess, to_unit
+from semgan.data.transforms import network_input
 from semgan.runtime.device import choose_device
 from semgan.runtime.modes import evaluating
 from semgan.types import LabelSpace, Segmentation
@@ -61,9 +61,7 @@ class NetworkSegmenter:
 
     def preprocess(self, image: np.ndarray, modality: str = "default") -> Tensor:
         """One decoded image -> ``[channels, size_px, size_px]`` in [-1, 1], by the rule of its modality."""
-        if modality not in self.rules:
-            raise ValueError(f"No preprocessing for modality '{modality}'; the model has {', '.join(self.rules)}.")
-        return to_unit(torch.from_numpy(preprocess(image, self.rules[modality])))
+        return network_input(image, self.rules, modality)
 
     def segment_batch(
         self,

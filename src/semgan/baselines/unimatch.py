@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from semgan import seeding
+from semgan.baselines.mean_teacher import average_decay
 from semgan.baselines.stage import BaselineStage
 from semgan.data.cutmix import box_masks, paste
 from semgan.data.photometric import PhotometricRanges, photometric
@@ -101,7 +102,7 @@ class UniMatchStage(BaselineStage):
 
     def after_step(self, images_seen: int) -> None:
         """Weights and statistics of the average move towards the network's."""
-        decay = min(1 - 1 / (images_seen // self.batch + 1), self.settings.baseline.ema_decay)
+        decay = average_decay(images_seen // self.batch, self.settings.baseline.ema_decay)
         fresh = self.network.state_dict()
         for name, value in self.average.state_dict().items():
             if value.is_floating_point():

@@ -6,6 +6,7 @@ Only numpy and Pillow are needed here, so that worker processes start fast.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,3 +174,15 @@ def scale_label(label: np.ndarray, height: int, width: int) -> np.ndarray:
     rows = ((np.arange(height) + 0.5) * label.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * label.shape[1] / width).astype(np.int64)
     return label[rows[:, None], columns[None, :]]
+
+
+def network_input(image: np.ndarray, rules: Mapping[str, Preprocessing], modality: str) -> Any:
+    """One decoded image -> tensor ``[channels, size_px, size_px]`` in [-1, 1], by the rule of its modality.
+
+    Raises ValueError for a modality without a rule.
+    """
+    import torch
+
+    if modality not in rules:
+        raise ValueError(f"No preprocessing for modality '{modality}'; the model has {', '.join(rules)}.")
+    return to_unit(torch.from_numpy(preprocess(image, rules[modality])))

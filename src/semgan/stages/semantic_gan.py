@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from semgan import artifacts, config, seeding
 from semgan.config import InversionSettings, Preprocessing, Settings
-from semgan.data.transforms import preprocess, rules_by_modality, to_unit
+from semgan.data.transforms import network_input, rules_by_modality
 from semgan.data.whole_images import Input, SegmentedImage, segment_images, to_pixels
 from semgan.model_card import model_card
 from semgan.models.encoder import Encoder
@@ -117,9 +117,7 @@ class SemanticGan:
 
     def preprocess(self, image: np.ndarray, modality: str = "default") -> Tensor:
         """One decoded image of any size -> ``[channels, size_px, size_px]`` in [-1, 1], by the rule of its modality."""
-        if modality not in self.rules:
-            raise ValueError(f"No preprocessing for modality '{modality}'; the model has {', '.join(self.rules)}.")
-        return to_unit(torch.from_numpy(preprocess(image, self.rules[modality])))
+        return network_input(image, self.rules, modality)
 
     def segment_batch(
         self,
