@@ -105,10 +105,15 @@ def test_without_a_gpu_large_pictures_are_timed_in_small_batches(size_px, timed)
 
 
 def test_the_expected_time_grows_with_the_length(start, monkeypatch):
-    speeds = [{"stage": "baseline", "images_per_second": rate} for rate in (1.0, 50.0, 100.0)]
+    clock = (3.0, 4.0, 6.0)  # of the processor: 1 and 2 seconds for a batch
+    speeds = [
+        {"stage": "baseline", "images_per_second": rate, "cpu_seconds": now}
+        for rate, now in zip((1.0, 50.0, 100.0), clock, strict=True)
+    ]
     monkeypatch.setattr("semgan.rehearsal.read_metrics", lambda path: speeds)
     found = start("run", method="unet", dry_run=True, changes=["baseline.images=60000"])
     assert found.expected_minutes == {"baseline": pytest.approx(15.0)}  # the mean price, without the first step
+    assert found.cpu_minutes == {"baseline": pytest.approx(60000 * 1.5 / found.settings["baseline"]["batch"] / 60)}
 
 
 def test_lazy_regularisers_are_charged_by_how_often_they_come():

@@ -20,7 +20,8 @@ from semgan.data.folder import Dataset
 from semgan.data.loading import Affine, ImageStream, load_labels
 from semgan.data.splits import COUNTED_IN
 from semgan.metrics.validation import score_cases
-from semgan.runtime.loop import Progress
+from semgan.runtime.deadline import Deadline
+from semgan.runtime.loop import Progress, StageResult
 from semgan.types import LabelSpace
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Pixels:
 class TrainingJob:
     """What a method's ``train`` gets.
 
-    deadline: in time.monotonic() seconds; clock_ends: it is the end of the training, not a pause
+    clock_ends: the deadline's end of CPU time, or of time where it has none, is the end of the training, not a pause
     """
 
     settings: Settings
@@ -66,10 +67,16 @@ class TrainingJob:
     validation: Pixels
     stage: StageName = "all"
     init_from: Path | None = None
-    deadline: float | None = None
+    deadline: Deadline | None = None
     clock_ends: bool = False
     progress: Progress | None = None
     draw: Draw | None = None
+
+    def is_over(self, result: StageResult) -> bool:
+        """Whether nothing more is to come after a stage: it is finished, or its clock has ended it for good."""
+        if result.finished or result.interrupted or not self.clock_ends or self.deadline is None:
+            return result.finished
+        return self.deadline.cpu is None or self.deadline.cpu_passed()
 
     def labelled_stream(
         self, name: str, *, moved: bool = True, pairs: tuple[np.ndarray, np.ndarray] | None = None

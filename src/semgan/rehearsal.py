@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import resource
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -42,6 +43,7 @@ LENGTHS = {
 class DryRun:
     """What `train` would do: resolved settings, case counts, expected minutes by stage, memory so far in MiB.
 
+    cpu_minutes: expected minutes by the processor's clock, all threads of this process together
     timed_batches: images per step in the rehearsal, by stage; where it is fewer than the batch of the settings, time is
     scaled by the images, and the memory is that of the smaller batch
     """
@@ -51,6 +53,7 @@ class DryRun:
     unlabelled: int
     validation: int
     expected_minutes: dict[str, float] = field(default_factory=dict)
+    cpu_minutes: dict[str, float] = field(default_factory=dict)
     memory_mb: float = 0.0
     timed_batches: dict[str, int] = field(default_factory=dict)
 
@@ -74,16 +77,19 @@ def rehearse(
         methods.get(settings.method).train(job)
         rows = [row for row in read_metrics(trial.metrics) if row.get("images_per_second")]
     every = {key: getattr(settings.gan, name) for key, name in LAZY.items()}
-    minutes = {}
+    minutes, cpu_minutes = {}, {}
     for name in stages:
-        per_step = seconds_per_step([row for row in rows if row["stage"] == name], batches[name], every)
-        minutes[name] = per_step * stage_length(settings, name)[0] / batches[name] / 60
+        steps = [row for row in rows if row["stage"] == name]
+        whole = stage_length(settings, name)[0] / batches[name] / 60
+        minutes[name] = seconds_per_step(steps, batches[name], every) * whole
+        cpu_minutes[name] = seconds_per_step(by_cpu_time(steps, batches[name]), batches[name], every) * whole
     return DryRun(
         settings.model_dump(mode="json"),
         labelled=len(job.labelled),
         unlabelled=len(job.unlabelled),
         validation=len(job.validation),
         expected_minutes=minutes,
+        cpu_minutes=cpu_minutes,
         memory_mb=_peak_memory_mb(job.device),
         timed_batches=batches,
     )
@@ -118,6 +124,15 @@ def seconds_per_step(rows: Iterable[Mapping[str, Any]], batch: int, every: Mappi
     plain = mean(seconds[frozenset()])
     extra = {key: mean(seconds[frozenset({key})]) - plain for key in every if frozenset({key}) in seconds}
     return plain + sum(max(price, 0.0) / every[key] for key, price in extra.items())
+
+
+def by_cpu_time(rows: Sequence[Mapping[str, Any]], batch: int) -> list[dict[str, Any]]:
+    """Lines of metrics, one per step, with the pace by the processor's clock; the first line keeps its own."""
+    clocks = [row["cpu_seconds"] for row in rows]
+    paces = [batch / max(now - before, 1e-3) for before, now in itertools.pairwise(clocks)]
+    return [dict(row) for row in rows[:1]] + [
+        dict(row) | {"images_per_second": pace} for row, pace in zip(rows[1:], paces, strict=True)
+    ]
 
 
 def _peak_memory_mb(device: torch.device) -> float:

@@ -185,7 +185,7 @@ def _save(
     share = None
     if model is not None:
         stage.network.load_state_dict(network)
-        is_last = result.finished or (job.clock_ends and not result.interrupted)
+        is_last = job.is_over(result)
         share, tried = choose_share(model, stage.segmenter, job) if is_last else (None, {})
         scores |= {f"validation {metric}, {round(100 * value)} % student": score for value, score in tried.items()}
     own = job.settings.model_dump(mode="json")

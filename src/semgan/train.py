@@ -18,6 +18,7 @@ from semgan.artifacts import RunFolder, git_commit, temporary_beside
 from semgan.config import Settings
 from semgan.data.folder import Dataset
 from semgan.rehearsal import DryRun, rehearse
+from semgan.runtime.deadline import Deadline
 from semgan.runtime.loop import Progress, StageResult
 
 logger = logging.getLogger("semgan")
@@ -84,6 +85,7 @@ def train(
     stage: str = "all",
     init_from: Path | str | None = None,
     max_minutes: float | None = None,
+    cpu_minutes: float | None = None,
     clock_ends: bool = False,
     resume: bool = False,
     dry_run: bool = False,
@@ -93,9 +95,10 @@ def train(
 ) -> TrainResult | DryRun:
     """Train a method on a dataset folder into a run folder; the same call goes on with an unfinished run.
 
-    ``resume`` insists that the run exists already; with ``clock_ends`` the end of ``max_minutes`` is the end of the
-    training, so that the number of steps is chosen then too. Raises ValueError, FileNotFoundError or FileExistsError
-    with the cure for bad input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
+    ``resume`` insists that the run exists already; cpu_minutes: of this process, all threads together. With
+    ``clock_ends`` the end of ``cpu_minutes``, or else of ``max_minutes``, is the end of the training, so that the
+    number of steps is chosen then too. Raises ValueError, FileNotFoundError or FileExistsError with the cure for bad
+    input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
     """
     opened = Dataset.open(Path(dataset))
     settings = resolve_settings(
@@ -112,7 +115,7 @@ def train(
     run = RunFolder(Path(out))
     if resume and not run.config.is_file():
         raise FileNotFoundError(f"--resume: {run.path} is not a run; leave --resume out to start one.")
-    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    deadline = Deadline.after(max_minutes, cpu_minutes)
     if dry_run:
         stages = methods.get(settings.method).stages_after(init_from)
         return rehearse(settings, stages, functools.partial(_new_job, opened, init_from))
@@ -174,7 +177,7 @@ def _job(
     run: RunFolder,
     stage: str,
     init_from: Path | str | None,
-    deadline: float | None,
+    deadline: Deadline | None,
     progress: Progress | None,
     clock_ends: bool = False,
 ) -> Any:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -226,6 +227,30 @@ def test_a_dry_run_names_what_would_fail(grids, tmp_path):
     result = benchmark(grids.write(change), tmp_path / "out", dry_run=True)
     assert "nowhere is not a folder" in (result.cells[0].problem or "")
     assert "Unknown method" in (result.cells[1].problem or "") and not (tmp_path / "out").exists()
+
+
+def test_a_problem_of_many_cells_is_told_once(grids, tmp_path, capsys):
+    path = grids.write(lambda grid: grid["tasks"][0]["test_sets"][0].update(labels="nowhere"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["benchmark", str(path), "-o", str(tmp_path / "out"), "--dry-run"])
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "nowhere is not a folder" in line]
+    assert "and 1 others: " in told
+
+
+def test_a_budget_of_processor_time_is_refused_on_a_gpu(grids, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "choose_device", lambda asked: SimpleNamespace(type="cuda"))
+    with pytest.raises(ValueError, match="cpu_minutes does not see what a GPU does; give minutes"):
+        benchmark(grids.write(lambda grid: grid.update(budget={"cpu_minutes": 1})), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_processors_clock_ends_a_cell(grids, tmp_path):
+    """Two seconds of processor time, really taken; the length was planned by the same clock."""
+    path = grids.write(lambda grid: grid.update(budget={"cpu_minutes": 2 / 60}, methods=["unet"]))
+    result = benchmark(path, tmp_path / "out", device="cpu")
+    assert [cell.status for cell in result.cells] == ["done"] and not result.problems
+    (state,) = (artifacts.read_json(path) for path in (tmp_path / "out" / "cells").glob("*/state.json"))
+    assert 1 < sum(state["seconds"].values()) < 4
 
 
 # ---------------------------------------------------------------- going on, sharing

@@ -21,8 +21,8 @@ def task(grid):
         (lambda g: g.update(sedes=[1]), "unknown key 'sedes' .did you mean 'seeds'"),
         (lambda g: task(g).update(tset_sets=1), r"unknown key 'tasks.0.tset_sets' .did you mean 'test_sets'"),
         (lambda g: task(g)["test_sets"][0].update(lables="x"), "did you mean 'labels'"),
-        (lambda g: g.update(budget={"images": 8, "minutes": 1}), "either images or minutes"),
-        (lambda g: g.update(budget={}), "either images or minutes"),
+        (lambda g: g.update(budget={"images": 8, "minutes": 1}), "images, minutes or cpu_minutes"),
+        (lambda g: g.update(budget={}), "images, minutes or cpu_minutes"),
         (lambda g: task(g).update(dataset="d"), "either 'dataset'"),
         (lambda g: task(g).pop("prepare"), "either 'dataset'"),
         (lambda g: (task(g).pop("prepare"), task(g).update(dataset="d", splits="s.json")), "'splits' belongs to"),
@@ -154,6 +154,14 @@ def test_a_cells_identity_follows_the_grid_and_not_the_place_of_files(grids, mon
     assert identity(cells_of(moved)[0], moved) == first
     other = read_grid(grids.write(lambda g: task(g)["settings"].update(data={"mirror": False})))
     assert identity(cells_of(other)[0], other) != first
+
+
+def test_a_relative_path_in_a_variable_starts_where_the_command_runs(grids, monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("PLAIN", "../plain")
+    (entry, *_) = read_grid(grids.write()).tasks[0].test_sets
+    assert Path(entry.images).is_relative_to(tmp_path / "plain")
 
 
 def test_the_grids_of_the_results_folder_are_read(monkeypatch):

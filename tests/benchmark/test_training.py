@@ -42,6 +42,9 @@ def test_minutes_are_shared_out_and_the_choice_of_steps_has_its_part(grids):
     assert pieces_of("unet", read_grid(grids.write())) == [Piece("all", None)]
 
 
+MINUTES = {"gan": 0.1, "encoder": 0.05, "baseline": 0.01}
+
+
 class Clockwork:
     """Stands in for `train`: notes what it was asked for, and takes the seconds it is given on a clock of its own."""
 
@@ -54,7 +57,7 @@ class Clockwork:
     def train(self, cell, context, run, changes, **options):
         if options.get("dry_run"):  # 6 s per 160 images of the GAN, and so on
             own = settings(cell.method, gan={"images": 160}, encoder={"images": 160}, baseline={"images": 160})
-            return DryRun(own.model_dump(), 4, 6, 3, {"gan": 0.1, "encoder": 0.05, "baseline": 0.01})
+            return DryRun(own.model_dump(), 4, 6, 3, MINUTES, {"baseline": 0.02})
         self.calls.append((options["stage"], options["max_minutes"], options["clock_ends"], changes))
         self.now += 60 * options["max_minutes"] * self.share
         return SimpleNamespace(finished=self.finished)
@@ -98,6 +101,31 @@ def test_the_commands_own_time_is_a_pause_and_not_the_end(grids, tmp_path, monke
     assert clock.calls[1][1:3] == (pytest.approx(8), True) and state.seconds["all"] == 600
 
 
+def test_processor_time_is_the_cells_and_wall_time_the_commands(grids, tmp_path, monkeypatch):
+    """Half of the wall's seconds are the process's own; the command's two minutes come first, and are a pause."""
+    grid = read_grid(grids.write(lambda g: g.update(budget={"cpu_minutes": 10})))
+    folder = CellFolder(tmp_path / "out", next(cell for cell in cells_of(grid) if cell.method == "unet"), grid)
+    clock, asked = Clockwork(monkeypatch), []
+    monkeypatch.setattr(time, "process_time", lambda: clock.now / 2)
+
+    def train(cell, context, run, changes, **options):
+        if options.get("dry_run"):
+            return clock.train(cell, context, run, changes, **options)
+        asked.append((options["max_minutes"], options["cpu_minutes"], options["clock_ends"], changes))
+        clock.now += min(120 * options["cpu_minutes"], 60 * (options["max_minutes"] or 1000))
+        return SimpleNamespace(finished=False)
+
+    monkeypatch.setattr(module, "_train", train)
+    state = State()
+    assert not train_cell(folder, state, Context(grid, tmp_path, "cpu", deadline=clock.now + 120))
+    assert asked[0][:3] == (pytest.approx(2), pytest.approx(10), True) and state.status == "open"
+    assert state.seconds == {"all": 60.0} and not state.done_pieces
+    assert train_cell(folder, state, Context(grid, tmp_path, "cpu"))
+    assert asked[1][:3] == (None, pytest.approx(9), True) and state.seconds == {"all": 600.0}
+    # 0.02 minutes of processor time per 160 images, twice what the wall's clock said, and some room
+    assert asked[0][3]["baseline.images"] == pytest.approx(1.15 * 160 * 10 / 0.02, rel=0.01)
+
+
 def test_a_stage_without_an_image_is_an_error(grids, tmp_path, monkeypatch):
     folder, grid = cell_of(grids, tmp_path, "semgan")
     Clockwork(monkeypatch)
@@ -107,11 +135,14 @@ def test_a_stage_without_an_image_is_an_error(grids, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("without_reports")
-def test_where_the_clock_is_the_end_the_steps_are_chosen_too(tiny_dataset, quick, tmp_path):
+@pytest.mark.parametrize("end", ["max_minutes", "cpu_minutes"])
+def test_where_the_clock_is_the_end_the_steps_are_chosen_too(tiny_dataset, quick, tmp_path, end):
     options = {"recipe": "debug", "changes": quick, "device": "cpu"}
     train(tiny_dataset, tmp_path / "run", stage="gan", **options)
     train(tiny_dataset, tmp_path / "run", stage="encoder", max_minutes=0, **options)
     config_file = tmp_path / "run" / "model" / "config.json"
     assert read_json(config_file)["inversion"]["chosen_steps"] is None  # a pause
-    train(tiny_dataset, tmp_path / "run", stage="encoder", max_minutes=0, clock_ends=True, **options)
+    train(tiny_dataset, tmp_path / "run", stage="encoder", max_minutes=0, cpu_minutes=9, clock_ends=True, **options)
+    assert read_json(config_file)["inversion"]["chosen_steps"] is None  # a pause: nine minutes of work were left
+    train(tiny_dataset, tmp_path / "run", stage="encoder", **{end: 0}, clock_ends=True, **options)
     assert read_json(config_file)["inversion"]["chosen_steps"] in (0, 2)

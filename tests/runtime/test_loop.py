@@ -9,14 +9,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from fake_stage import BATCH, TOTAL, FakeStage, train
 
 from semgan.artifacts import RunFolder, load_checkpoint, read_metrics, save_checkpoint
-from semgan.runtime import loop
+from semgan.runtime.deadline import Deadline
 from semgan.runtime.loop import StageResult, TrainingDiverged, run_stage
 
 HERE = Path(__file__).parent
@@ -40,7 +39,7 @@ def checkpoint(folder):
 
 def rows(folder):
     """Lines of metrics.jsonl without what depends on the clock."""
-    timing = ("seconds", "images_per_second")
+    timing = ("seconds", "images_per_second", "cpu_seconds")
     lines = read_metrics(RunFolder(folder).metrics)
     return [{name: value for name, value in line.items() if name not in timing} for line in lines]
 
@@ -53,12 +52,13 @@ def press(key):
 
 
 @pytest.mark.parametrize("stop", [0, 4, 16, 20, 60])
-def test_a_run_out_of_time_and_resumed_equals_an_uninterrupted_run(tmp_path, monkeypatch, whole, stop):
+@pytest.mark.parametrize("clock", ["monotonic", "process_time"])
+def test_a_run_out_of_time_and_resumed_equals_an_uninterrupted_run(tmp_path, monkeypatch, whole, stop, clock):
     first = FakeStage()
-    clock = SimpleNamespace(monotonic=lambda: BATCH * first.steps, time=time.time)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "time", clock)
-        assert train(tmp_path / "a", first, deadline=stop) == StageResult(stop, finished=False)
+        patch.setattr(time, clock, lambda: BATCH * first.steps)
+        limit = {"monotonic": "wall", "process_time": "cpu"}[clock]
+        assert train(tmp_path / "a", first, deadline=Deadline(**{limit: stop})) == StageResult(stop, finished=False)
     assert checkpoint(tmp_path / "a").is_file() == (stop > 0)
     second = FakeStage()
     assert train(tmp_path / "a", second) == StageResult(TOTAL, finished=True)

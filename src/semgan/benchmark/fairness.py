@@ -153,7 +153,7 @@ def unfairness(cells: Sequence[Conditions], budget: Mapping[str, float] | None) 
 
 
 def _budget_problem(cell: Conditions, budget: Mapping[str, float]) -> list[str]:
-    images, minutes = budget.get("images"), budget.get("minutes")
+    images, minutes = budget.get("images"), budget.get("minutes") or budget.get("cpu_minutes")
     if images is not None and not images <= cell.images_seen < images + WHOLE_BATCHES:
         return [f"{cell.cell} saw {cell.images_seen} images instead of {int(images)}"]
     if minutes is not None and abs(cell.seconds - 60 * minutes) > ROOM * 60 * minutes + 30:

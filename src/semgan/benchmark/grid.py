@@ -33,13 +33,17 @@ SHARED_BY_METHODS = ("preprocessing", "metric", "modalities", "run.validation_ca
 
 
 def _variables(value: Any) -> Any:
-    """Text with ``${NAME}`` replaced. Raises ValueError naming a variable that is not set."""
+    """Text with ``${NAME}`` replaced. Raises ValueError naming a variable that is not set.
+
+    A relative path that begins with a variable is one that somebody typed: it starts where the command runs.
+    """
     if not isinstance(value, str):
         return value
     missing = [name for name in re.findall(r"\$\{(\w+)\}", value) if name not in os.environ]
     if missing:
         raise ValueError(f"the environment variable {missing[0]} is not set; set it before the command")
-    return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value)
+    text = re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value)
+    return os.path.abspath(text) if value.startswith("${") and "/" in text else text
 
 
 Text = Annotated[str, BeforeValidator(_variables)]  # a path, or FILE.json:KEY
@@ -47,16 +51,25 @@ Part = Text | tuple[Any, ...] | dict[Any, Any]
 
 
 class Budget(Frozen):
-    """What every cell gets: the same number of images seen, or the same minutes."""
+    """What every cell gets: the same number of images seen, the same minutes, or the same minutes of processor time.
+
+    cpu_minutes: of the training process, all threads together; other work on the machine does not count against a cell
+    """
 
     images: int | None = Field(default=None, ge=2)
     minutes: float | None = Field(default=None, gt=0)
+    cpu_minutes: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
-        if (self.images is None) == (self.minutes is None):
-            raise ValueError("a budget is either images or minutes, for all methods alike; give one of the two")
+        if sum(value is not None for value in (self.images, self.minutes, self.cpu_minutes)) != 1:
+            raise ValueError("a budget is images, minutes or cpu_minutes, for all methods alike; give one of them")
         return self
+
+    @property
+    def time(self) -> float | None:
+        """Minutes by the one clock or the other; None for a budget of images."""
+        return self.minutes or self.cpu_minutes
 
 
 class Prepare(Frozen):

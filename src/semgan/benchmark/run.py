@@ -25,6 +25,7 @@ from semgan.benchmark.training import Context, lengths_in_images, rehearsed, set
 from semgan.benchmark.work import conditions, prepared, work
 from semgan.data.folder import Dataset
 from semgan.rehearsal import stage_length
+from semgan.runtime.device import choose_device
 from semgan.runtime.loop import Progress
 
 logger = logging.getLogger("semgan")
@@ -86,6 +87,8 @@ def benchmark(
     asked = read_grid(Path(grid))
     out, runs = Path(out), None if runs is None else Path(runs)
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    if asked.budget is not None and asked.budget.cpu_minutes is not None and choose_device(device).type != "cpu":
+        raise ValueError("A budget of cpu_minutes does not see what a GPU does; give minutes, or --device cpu.")
     chosen = selected(cells_of(asked), only)
     harness = _Harness(asked, out, runs, device, deadline, progress)
     if dry_run:
@@ -339,6 +342,6 @@ class _Expected:
         for key in ((cell.task.name, cell.method), (cell.method,)):
             if key in self._measured:
                 return mean(self._measured[key])
-        if self._grid.budget is None or self._grid.budget.minutes is None:
+        if self._grid.budget is None or self._grid.budget.time is None:
             return None
-        return 60 * self._grid.budget.minutes + (mean(self._scoring) if self._scoring else 0.0)
+        return 60 * self._grid.budget.time + (mean(self._scoring) if self._scoring else 0.0)

@@ -85,7 +85,8 @@ def _budget_note(grid: Grid) -> str:
         return "Lengths of training as the recipes say: not the same for all methods."
     if grid.budget.images is not None:
         return f"Every cell saw {grid.budget.images} images in training."
-    return f"Every cell trained for {grid.budget.minutes:g} minutes."
+    clock = "minutes" if grid.budget.cpu_minutes is None else "minutes of processor time"
+    return f"Every cell trained for {grid.budget.time:g} {clock}."
 
 
 def _counted(folders: Iterable[CellFolder]) -> list[Counted]:

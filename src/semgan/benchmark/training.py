@@ -1,8 +1,8 @@
 """A cell's training under its budget: the same images seen, or the same seconds, whatever the method's stages are.
 
-In minutes, the pace of every stage is measured first (`semgan.rehearsal`) and each stage gets the length that fits its
-share, so that schedules and ramp-ups come to their end; then the clock alone decides. The time of the rehearsal, in
-which nothing is learnt, does not count.
+In minutes, by the clock on the wall or the processor's, the pace of every stage is measured first (`semgan.rehearsal`)
+and each stage gets the length that fits its share, so that schedules and ramp-ups come to their end; then the clock
+alone decides. The time of the rehearsal, in which nothing is learnt, does not count.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from semgan.rehearsal import LENGTHS, DryRun, stage_length
 from semgan.runtime.loop import Progress
 
 HEADROOM = 1.15  # a stage's length beyond what was measured, so that its clock ends it, not a slow moment before
+TICK_S = 0.02  # seconds are noted with two decimals
 NOTE_EVERY_S = 10.0  # between notes of the time used
 ALL = "all"
 
@@ -84,7 +85,7 @@ def shares_of(method: str, grid: Grid) -> dict[str, float]:
     if unknown := [stage for stage in stages if stage not in weights]:
         raise ValueError(f"No share of the budget is known for the stage '{unknown[0]}' of method '{method}'.")
     wanted = {stage: weights[stage] for stage in stages}
-    if "encoder" in stages and grid.budget is not None and grid.budget.minutes is not None:
+    if "encoder" in stages and grid.budget is not None and grid.budget.time is not None:
         wanted["steps"] = weights["steps"]
     return {name: weight / sum(wanted.values()) for name, weight in wanted.items()}
 
@@ -106,11 +107,12 @@ def lengths_in_images(settings: Settings, grid: Grid, images: int) -> dict[str, 
 def lengths_in_minutes(cell: Cell, context: Context, minutes: float) -> dict[str, int]:
     """Stage -> images that fit into its share of the minutes by a rehearsal, with some room."""
     plan = rehearsed(cell, context)
+    expected = plan.cpu_minutes if by_cpu(context.grid) else plan.expected_minutes
     shares, found = shares_of(cell.method, context.grid), {}
     for stage in methods.get(cell.method).stages:
         section, images, batch = (LENGTHS[stage][0], *LENGTHS[stage][1:])
         own = plan.settings[section]
-        seconds_per_image = 60 * plan.expected_minutes[stage] / own[images]
+        seconds_per_image = 60 * expected[stage] / own[images]
         fitting = HEADROOM * shares[stage] * 60 * minutes / max(seconds_per_image, 1e-9)
         found[stage] = max(math.ceil(fitting / own[batch]), 1) * own[batch]
     return found
@@ -125,9 +127,9 @@ def rehearsed(cell: Cell, context: Context) -> DryRun:
 
 def pieces_of(method: str, grid: Grid) -> list[Piece]:
     """What to train one after the other: everything at once by images, stage by stage by the clock."""
-    if grid.budget is None or grid.budget.minutes is None:
+    if grid.budget is None or grid.budget.time is None:
         return [Piece(ALL, None)]
-    stages, total = methods.get(method).stages, 60 * grid.budget.minutes
+    stages, total = methods.get(method).stages, 60 * grid.budget.time
     if len(stages) == 1:
         return [Piece(ALL, total)]
     shares, spent, pieces = shares_of(method, grid), 0.0, []
@@ -142,7 +144,7 @@ def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
     """Train what is left of a cell; False where the command's own time ran out before. Keeps state and clock."""
     cell, grid = folder.cell, context.grid
     if not state.lengths and grid.budget is not None:
-        images, minutes = grid.budget.images, grid.budget.minutes
+        images, minutes = grid.budget.images, grid.budget.time
         if images is not None:
             state.lengths = lengths_in_images(settings_of(cell, Dataset.open(context.dataset), grid), grid, images)
         elif minutes is not None:
@@ -167,8 +169,9 @@ def _train_piece(piece: Piece, folder: CellFolder, state: State, context: Contex
     """True where the piece has come to its end."""
     left = None if piece.ends_at is None else max(piece.ends_at - state.training_seconds, 0.0)
     allowed = None if context.deadline is None else max(context.deadline - time.monotonic(), 0.0)
-    is_last_word = left is not None and (allowed is None or left <= allowed)
-    limits = [seconds for seconds in (left, allowed) if seconds is not None]
+    on_cpu = by_cpu(context.grid)
+    is_last_word = left is not None and (on_cpu or allowed is None or left <= allowed)
+    limits = [seconds for seconds in (None if on_cpu else left, allowed) if seconds is not None]
     watch = _Stopwatch(piece.stage, folder, state, context)
     try:
         result = _train(
@@ -178,11 +181,14 @@ def _train_piece(piece: Piece, folder: CellFolder, state: State, context: Contex
             changes,
             stage=piece.stage,
             max_minutes=min(limits) / 60 if limits else None,
+            cpu_minutes=left / 60 if on_cpu and left is not None else None,
             clock_ends=is_last_word,
             progress=watch.progress,
         )
     finally:
         watch.note()
+    if on_cpu and piece.ends_at is not None and state.training_seconds < piece.ends_at - TICK_S:
+        is_last_word = False  # the command's own time was over first
     if not (result.finished or is_last_word):
         return False
     state.done_pieces.append(piece.stage)
@@ -207,24 +213,29 @@ def _train(cell: Cell, context: Context, run: Path, changes: dict[str, Any], **o
     )
 
 
+def by_cpu(grid: Grid) -> bool:
+    return grid.budget is not None and grid.budget.cpu_minutes is not None
+
+
 class _Stopwatch:
     """Notes the seconds of a piece in the cell's state, every few seconds: a kill loses no more than that."""
 
     def __init__(self, stage: str, folder: CellFolder, state: State, context: Context) -> None:
         self._stage, self._folder, self._state, self._context = stage, folder, state, context
         self._before = state.seconds.get(stage, 0.0)
-        self._began = self._noted = time.monotonic()
+        self._clock = time.process_time if by_cpu(context.grid) else time.monotonic
+        self._began = self._noted = self._clock()
 
     def progress(self, done: int, total: int, what: str) -> None:
         self._context.check()
-        if time.monotonic() - self._noted > NOTE_EVERY_S:
+        if self._clock() - self._noted > NOTE_EVERY_S:
             self.note()
         if self._context.progress is not None:
             self._context.progress(done, total, what)
 
     def note(self) -> None:
         self._context.check()
-        self._noted = time.monotonic()
+        self._noted = self._clock()
         self._state.seconds[self._stage] = round(self._before + self._noted - self._began, 2)
         self._folder.write(self._state)
 

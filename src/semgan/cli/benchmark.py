@@ -10,7 +10,7 @@ import typer
 from semgan.cli.output import AsJson, Exit, duration, examples, existing, progress_bars, say, verb
 
 if TYPE_CHECKING:
-    from semgan.benchmark.run import BenchmarkResult
+    from semgan.benchmark.run import BenchmarkResult, CellReport
 
 EXAMPLES = examples(
     "semgan benchmark grid.yaml -o results/x --dry-run",
@@ -85,9 +85,13 @@ def _tell(result: BenchmarkResult, dry_run: bool) -> None:
         expected = "unknown" if cell.expected_seconds is None else duration(cell.expected_seconds)
         time = duration(cell.seconds) if cell.status == "done" else f"{duration(cell.seconds)} of {expected}"
         print(f"{cell.name:<{width}}  {cell.status:<9}  {time}")
+    problems: dict[str, list[CellReport]] = {}
     for cell in result.cells:
         if cell.problem:
-            say(f"{cell.status}: {cell.name}: {cell.problem}")
+            problems.setdefault(cell.problem, []).append(cell)
+    for problem, cells in problems.items():
+        others = f" and {len(cells) - 1} others" if len(cells) > 1 else ""
+        say(f"{cells[0].status}: {cells[0].name}{others}: {problem}")
     for text in result.unfair:
         say(f"not equal: {text}")
     done = result.count("done")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from semgan.artifacts import RunFolder, load_checkpoint, save_checkpoint
 from semgan.config import RunSettings
+from semgan.runtime.deadline import Deadline
 
 
 class Stage(Protocol):
@@ -105,7 +106,8 @@ class Diary:
             )
         speed = self.images / max(now - self.since, 1e-9)
         row = {"stage": self.stage, "images_seen": images_seen, "seconds": round(time.time(), 3)}
-        self.run.append_metrics(row | means | {"images_per_second": speed})
+        pace = {"images_per_second": speed, "cpu_seconds": round(time.process_time(), 3)}
+        self.run.append_metrics(row | means | pace)
         self.sums, self.counts, self.images, self.since = {}, {}, 0, time.monotonic()
 
 
@@ -169,11 +171,11 @@ def run_stage(
     run: RunFolder,
     settings: RunSettings,
     *,
-    deadline: float | None = None,
+    deadline: Deadline | None = None,
     preview: Preview | None = None,
     progress: Progress | None = None,
 ) -> StageResult:
-    """Train a stage to its end, to ``deadline`` (time.monotonic seconds), or to an interruption; then save it.
+    """Train a stage to its end, to ``deadline``, or to an interruption; then save it.
 
     Goes on from the stage's checkpoint. Raises TrainingDiverged, with the last good checkpoint kept.
     """
@@ -182,7 +184,7 @@ def run_stage(
     diary = Diary(run, stage.name)
     with polite_interrupt() as interrupted:
         while seen < stage.total_images and not interrupted():
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline is not None and deadline.passed():
                 break
             diary.add(stage.step(seen), stage.batch)
             before, seen = seen, seen + stage.batch

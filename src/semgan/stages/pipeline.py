@@ -126,7 +126,7 @@ def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResul
         progress=job.progress,
     )
     model = SemanticGan(job.settings, generator, whitening, stage.encoder.eval(), perceptual, device=job.device)
-    is_last = result.finished or (job.clock_ends and not result.interrupted)
+    is_last = job.is_over(result)
     chosen, scores = choose_steps(model, job) if is_last else (None, {})
     facts = {
         "images_seen_gan": gan_images,
