@@ -229,6 +229,26 @@ def test_a_dry_run_names_what_would_fail(grids, tmp_path):
     assert "Unknown method" in (result.cells[1].problem or "") and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_test_list_of_the_folder_that_is_trained_on_stays_closed(grids, phantoms, tmp_path, monkeypatch, cores):
+    """As the real sets are: some cases of the labelled folder are the test set. Caching leaves them alone."""
+    monkeypatch.setattr("semgan.CORES", set(range(cores)))
+    test, *others = sorted(path.stem for path in (phantoms / "labels").iterdir())
+    lists = {"test": [test], "validation": others[:2], "pool": others[2:], "labelled_4_seed0": others[2:6]}
+    (tmp_path / "lists.json").write_text(json.dumps(lists))
+
+    def change(grid):
+        grid["methods"] = ["unet"]
+        task = grid["tasks"][0]
+        task["prepare"].pop("manifest")
+        task["splits"] = "lists.json"
+        folders = {key: task["prepare"][key] for key in ("images", "labels")}
+        task["test_sets"] = [{"name": "own", "only": "lists.json:test", **folders}]
+
+    result = benchmark(grids.write(change), tmp_path / "out", device="cpu")
+    assert [(cell.status, cell.problem) for cell in result.cells] == [("done", None)]
+
+
 def test_a_problem_of_many_cells_is_told_once(grids, tmp_path, capsys):
     path = grids.write(lambda grid: grid["tasks"][0]["test_sets"][0].update(labels="nowhere"))
     with pytest.raises(SystemExit, match="2"):

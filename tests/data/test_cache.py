@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 import signal
@@ -121,6 +122,24 @@ def test_a_killed_build_is_never_used(path):
     cache = open_cache(path, None, RULE)
     assert np.array_equal(cache.images[0], preprocess(picture(0), RULE))
     assert not any(entry.name.endswith(".tmp") for entry in (path / "cache").iterdir())
+
+
+def test_test_images_are_never_opened(path, decoded):
+    (path / "imagesTs/later_0000.png").write_bytes(b"no picture")
+    splits = {"test": ["case_1"], "validation": ["case_2"], "pool": ["case_0", "case_3", "case_4"]}
+    (path / "splits.json").write_text(json.dumps(splits))
+    cache = open_cache(path, None, RULE, workers=1)
+    assert len(cache.images) == len(decoded) == 8 and "case_1_0000.png" not in decoded
+    with pytest.raises(ValueError, match="no image for case_1"):
+        open_cache(path, Dataset.open(path).test()[:1], RULE)
+
+
+def test_a_cache_that_was_built_before_the_lists_were_drawn_is_kept(path, decoded):
+    open_cache(path, None, RULE, workers=1)
+    (path / "splits.json").write_text(json.dumps({"test": ["case_1"], "pool": ["case_0", "case_4"]}))
+    (case,) = (case for case in Dataset.open(path).everything() if case.stem == "case_4")
+    cache = open_cache(path, [case], RULE, workers=1)
+    assert len(decoded) == 9 and np.array_equal(cache.images[cache.row(case)], preprocess(picture(4), RULE))
 
 
 @pytest.mark.parametrize("damage", ["images.npy", "index.json"])

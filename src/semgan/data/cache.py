@@ -4,7 +4,8 @@
     DATASET/cache/KEY/index.json   preprocessing, and name, size and modification time of every source file
 
 KEY names the preprocessing. A cache whose index does not agree with the files on disk is built again; one that is being
-built has another name until it is complete, so a killed build is never used.
+built has another name until it is complete, so a killed build is never used. Test images are not in it: training has no
+business with them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,19 +61,20 @@ def open_cache(
 ) -> ImageCache:
     """The cache of a dataset folder for one preprocessing; built where it is missing or stale.
 
-    It holds every image of the folder (training, test, unlabelled), no masks; ``cases`` are checked to be among them
-    (None: nothing to check). Raises ValueError for unreadable images, for a full disk, and for unknown cases.
+    It holds every image of the folder but those of imagesTs and the test list, and no masks; ``cases`` are checked to
+    be among them (None: nothing to check). Raises ValueError for unreadable images, a full disk, and unknown cases.
     """
     dataset = Dataset.open(dataset_path)
-    sources = _sources(dataset)
+    files, held_out = _files(dataset)
+    sources = _sources(dataset, files)
     target = dataset.path / "cache" / cache_key(preprocessing)
-    found = _load(target, sources)
+    found = _load(target, sources, held_out)
     if found is None:
         with _only_builder(target):
-            found = _load(target, sources)  # another process may have built it meanwhile
+            found = _load(target, sources, held_out)  # another process may have built it meanwhile
             if found is None:
-                _build(target, dataset, sources, preprocessing, workers, progress)
-                found = _load(target, sources)
+                _build(target, files, sources, preprocessing, workers, progress)
+                found = _load(target, sources, held_out)
         assert found is not None
     unknown = [case.stem for case in cases or () if f"{case.image.parent.name}/{case.image.name}" not in found.row_of]
     if unknown:
@@ -86,32 +88,48 @@ def cache_key(rule: Preprocessing) -> str:
     return f"{rule.size_px}px-{rule.channels}ch-{digest}"
 
 
-def _sources(dataset: Dataset) -> list[list[Any]]:
+def _files(dataset: Dataset) -> tuple[dict[str, Path], set[str]]:
+    """"imagesTr/case_0000.png" -> file of every image that training may see, and the names of the test images."""
+    test = set(dataset.splits.get("test", []))
+    files, held_out = {}, set()
+    for folder, found in dataset.files.items():
+        for stem, file in found.items():
+            if folder == "imagesTs" or (folder == "imagesTr" and stem in test):
+                held_out.add(f"{folder}/{file.name}")
+            else:
+                files[f"{folder}/{file.name}"] = file
+    return files, held_out
+
+
+def _sources(dataset: Dataset, files: Mapping[str, Path]) -> list[list[Any]]:
     """``[name, bytes, modification time in ns]`` of every image; over all its channel files."""
+    folders = {file.parent for file in files.values()}
+    found = {folder: {entry.name: entry.stat() for entry in os.scandir(folder)} for folder in folders}
     sources = []
-    for folder, files in dataset.files.items():
-        found = {entry.name: entry.stat() for entry in os.scandir(dataset.path / folder)} if files else {}
-        for stem, file in files.items():
-            names = [f"{stem}_{channel:04d}{file.suffix}" for channel in range(dataset.channels)]
-            states = [found[name] for name in names if name in found]
-            sources.append(
-                [f"{folder}/{file.name}", sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)]
-            )
+    for name, file in files.items():
+        stem = file.name.removesuffix(f"_0000{file.suffix}")
+        channels = [f"{stem}_{channel:04d}{file.suffix}" for channel in range(dataset.channels)]
+        states = [found[file.parent][channel] for channel in channels if channel in found[file.parent]]
+        sources.append([name, sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)])
     return sources
 
 
-def _load(target: Path, sources: list[list[Any]]) -> ImageCache | None:
-    """The cache, or None where it is missing, stale or damaged."""
+def _load(target: Path, sources: list[list[Any]], held_out: set[str]) -> ImageCache | None:
+    """The cache, or None where it is missing, stale or damaged.
+
+    held_out: names of test images; one that was built before they became test images may hold them
+    """
     try:
         index = read_json(target / "index.json")
-        if index["format"] != FORMAT or index["sources"] != sources:
+        built = index["sources"]
+        if index["format"] != FORMAT or [entry for entry in built if entry[0] not in held_out] != sources:
             return None
         images = np.load(target / "images.npy", mmap_mode="r")
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if len(images) != len(sources):
+    if len(images) != len(built):
         return None
-    return ImageCache(images, {name: row for row, (name, _, _) in enumerate(sources)}, index["build_seconds"])
+    return ImageCache(images, {name: row for row, (name, _, _) in enumerate(built)}, index["build_seconds"])
 
 
 @contextmanager
@@ -131,7 +149,7 @@ def _only_builder(target: Path) -> Iterator[None]:
 
 def _build(
     target: Path,
-    dataset: Dataset,
+    files: Mapping[str, Path],
     sources: list[list[Any]],
     rule: Preprocessing,
     workers: int | None,
@@ -143,16 +161,16 @@ def _build(
     try:
         shape = (len(sources), rule.channels, rule.size_px, rule.size_px)
         offset = reserve_array(growing / "images.npy", shape)
-        files = [file for files in dataset.files.values() for file in files.values()]
+        ordered = tuple(files.values())
         parts = [
-            _Part(growing / "images.npy", offset, rule, row, tuple(files[row : row + CHUNK]))
-            for row in range(0, len(files), CHUNK)
+            _Part(growing / "images.npy", offset, rule, row, ordered[row : row + CHUNK])
+            for row in range(0, len(ordered), CHUNK)
         ]
         problems: list[str] = []
         for found in each(_fill, parts, workers=workers, progress=_by_images(progress, len(files)), chunk=1):
             problems += found
         if problems:
-            raise ValueError(_listed(problems, dataset.path))
+            raise ValueError(_listed(problems, target.parents[1]))
         seconds = time.perf_counter() - started
         index = {"format": FORMAT, "preprocessing": rule.model_dump(), "build_seconds": seconds, "sources": sources}
         write_json(growing / "index.json", index)
