@@ -18,12 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import semgan  # noqa: F401  # sets how torch's threads wait
+
+# isort: split
 import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-import semgan  # noqa: F401  # before torch: sets how its threads wait
 from semgan import recipes
 from semgan.artifacts import git_commit, versions, write_text_atomic
 from semgan.config import Settings, override
@@ -44,9 +46,9 @@ STEPS_PER_ROUND = 16  # a whole period of the lazy regularisers
 class RandomStream:
     """Stands in for the data, which take no time worth counting."""
 
-    def __init__(self, channels: int, size_px: int, labelled: bool):
-        self.image = torch.rand(BATCH, channels, size_px, size_px) * 2 - 1
-        self.label_map = (torch.rand(BATCH, size_px, size_px) > 0.5).long() if labelled else None
+    def __init__(self, channels: int, size_px: int, labelled: bool, count: int = BATCH, classes: int = 2):
+        self.image = torch.rand(count, channels, size_px, size_px) * 2 - 1
+        self.label_map = torch.randint(classes, (count, size_px, size_px)) if labelled else None
 
     def batch(self, first_index: int, count: int) -> Batch:
         return Batch(torch.arange(first_index, first_index + count), self.image, self.label_map)
@@ -89,11 +91,11 @@ def counted(work: Callable[[], object]) -> float:
     return float(counter.total)
 
 
-def convolution_case(device: torch.device) -> Case:
-    """The peak: a bf16 convolution of 128 channels at 32 px, forward and backward, channels last."""
-    x = torch.randn(BATCH, 128, 32, 32, dtype=torch.bfloat16, device=device)
+def convolution_case(device: torch.device, channels: int = 128, side: int = 32, count: int = BATCH) -> Case:
+    """The peak: a bf16 convolution, forward and backward, channels last."""
+    x = torch.randn(count, channels, side, side, dtype=torch.bfloat16, device=device)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-    weight = torch.randn(128, 128, 3, 3, dtype=torch.bfloat16, device=device)
+    weight = torch.randn(channels, channels, 3, 3, dtype=torch.bfloat16, device=device)
     weight = weight.contiguous(memory_format=torch.channels_last).requires_grad_()
     gradient = torch.ones_like(x)
 
@@ -101,7 +103,7 @@ def convolution_case(device: torch.device) -> Case:
         for _ in range(8):
             torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), gradient)
 
-    return Case("convolution peak (128 channels, 32 px, bf16)", work, 8 * BATCH, counted(work))
+    return Case(f"convolution peak ({channels} channels, {side} px, bf16)", work, 8 * count, counted(work))
 
 
 def gan_case(settings: Settings, device: torch.device) -> Case:
@@ -173,14 +175,19 @@ def table(cases: list[Case], seconds: list[list[float]]) -> list[dict[str, objec
 
 
 def write(rows: list[dict[str, object]], note: str) -> None:
-    with open(HERE / "speed.csv", "w", newline="") as file:
+    write_tables("speed", "Speed", rows, note)
+    plot(rows)
+
+
+def write_tables(name: str, title: str, rows: list[dict[str, object]], note: str) -> None:
+    """benchmarks/NAME.csv and NAME.md."""
+    with open(HERE / f"{name}.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
-    write_text_atomic(HERE / "speed.md", f"# Speed\n\n{note}\n\n" + "\n".join(lines) + "\n")
-    plot(rows)
+    write_text_atomic(HERE / f"{name}.md", f"# {title}\n\n{note}\n\n" + "\n".join(lines) + "\n")
 
 
 def plot(rows: list[dict[str, object]]) -> None:
@@ -199,6 +206,13 @@ def plot(rows: list[dict[str, object]]) -> None:
     figure.savefig(HERE / "speed.png", dpi=130)
 
 
+def place(device: torch.device) -> str:
+    """The machine in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="lungs-64")
@@ -210,10 +224,8 @@ def main() -> None:
     settings = override(recipes.load(args.recipe), {"gan": {"batch": BATCH}, "inversion": {"batch": INVERSION_BATCH}})
     cases = [convolution_case(device), gan_case(settings, device), inversion_case(settings, device)]
     rows = table(cases, measure(cases, args.rounds, device))
-    threads = torch.get_num_threads()
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {threads} threads"
     note = (
-        f"Recipe `{args.recipe}`, batch {BATCH}, {where}, torch {versions()['torch']}, commit {git_commit()}. "
+        f"Recipe `{args.recipe}`, batch {BATCH}, {place(device)}, torch {versions()['torch']}, commit {git_commit()}. "
         f"Command: `python benchmarks/speed.py --recipe {args.recipe} --rounds {args.rounds}`. Medians over the rounds."
     )
     write(rows, note)
