@@ -7,7 +7,7 @@
 RGB images, 8 classes, channel multiplier 2 (512 channels up to 64 px, 256 at 128, 128 at 256), the recipe's losses. An
 iteration is priced as the mean over a whole period of the lazy regularisers, from three kinds of steps: none, path
 length, and both. The peak is the best of a few bf16 convolutions, forward and backward. Losses of the first step of
-both sides are compared. Everything is measured in turn, round after round; medians and each round's own ratios are given.
+both sides are compared. Everything is measured in turn, round after round; medians and each round's ratios are given.
 """
 
 from __future__ import annotations
