@@ -1,0 +1,168 @@
+"""Many Markov chains at once over a density known by its potential and gradient: generalised Hamiltonian Monte Carlo.
+
+One kernel is three samplers (Horowitz 1991; Neal 2011, "MCMC using Hamiltonian dynamics", sec. 5):
+
+    leapfrog_steps  persistence
+    1               0            MALA, the Metropolis-adjusted Langevin algorithm
+    n               0            Hamiltonian Monte Carlo
+    1 (or n)        > 0          underdamped Langevin dynamics, Metropolis-adjusted
+
+Chains do not know one another: each has its own step size, found in the warm-up, and its own random numbers, so that
+a chain's draws do not depend on how many others there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semgan import seeding
+
+Potential = Callable[[Tensor], Tensor]  # [chains, *shape] -> [chains], -log density up to a constant
+Visit = Callable[[int, Tensor, Tensor], None]  # draw number, positions, potentials
+Progress = Callable[[int, int, str], None]
+
+JITTER = 0.2  # step sizes vary by so much, so that a trajectory never runs round a period
+FORGETTING = 0.6  # exponent of the steps of Robbins and Monro (1951) towards the wanted acceptance
+FIRST_MOVE = 1.0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How a chain moves. persistence in [0, 1): share of the momentum that a step inherits.
+
+    accept: wanted share of accepted proposals; .57 is best for MALA (Roberts and Rosenthal 1998), .65 to .8 for HMC
+    """
+
+    leapfrog_steps: int = 8
+    persistence: float = 0.0
+    accept: float = 0.7
+    step_size: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.leapfrog_steps < 1 or not 0 <= self.persistence < 1:
+            raise ValueError(
+                "A kernel takes leapfrog_steps of 1 or more and persistence in [0, 1); got "
+                f"{self.leapfrog_steps} and {self.persistence:g}."
+            )
+        if not 0 < self.accept < 1 or self.step_size <= 0:
+            raise ValueError(
+                f"A kernel takes accept in (0, 1) and a positive step_size; got {self.accept:g} and {self.step_size:g}."
+            )
+
+
+@dataclass
+class ChainState:
+    """Positions ``[chains, *shape]``, with potential ``[chains]`` and gradient there, momentum and log step size."""
+
+    position: Tensor
+    potential: Tensor
+    gradient: Tensor
+    momentum: Tensor
+    log_step: Tensor
+
+
+@dataclass(frozen=True)
+class ChainReport:
+    """acceptance: mean acceptance probability after the warm-up ``[chains]``; step_size: as found ``[chains]``."""
+
+    acceptance: Tensor
+    step_size: Tensor
+
+
+def run_chains(
+    potential: Potential,
+    start: Tensor,
+    kernel: Kernel,
+    *,
+    warmup: int,
+    draws: int,
+    visit: Visit,
+    thin: int = 1,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> ChainReport:
+    """Move chains from ``start [chains, *shape]``; ``visit`` is called for each of the ``draws``, ``thin`` moves apart.
+
+    numbers: of the chains, which name their random numbers; default 0, 1, ...
+    Raises ValueError where the potential is not finite at the start.
+    """
+    numbers = range(len(start)) if numbers is None else numbers
+    value, gradient = _value_and_gradient(potential, start)
+    if not bool((value.isfinite() & _finite(gradient)).all()):
+        raise ValueError("The potential is not finite at the start of a chain; start elsewhere.")
+    first = torch.full_like(value, kernel.step_size).log()
+    state = ChainState(start.clone(), value, gradient, torch.zeros_like(start), first)
+    settled, total = torch.zeros_like(first), torch.zeros_like(first)
+    moves = warmup + draws * thin
+    for move in range(moves):
+        chance = _chance(seed, move, numbers, start)
+        accepted = _move(potential, state, kernel, *chance)
+        if move < warmup:
+            state.log_step = state.log_step + FIRST_MOVE * (move + 1) ** -FORGETTING * (accepted - kernel.accept)
+            if 2 * move >= warmup:
+                settled = settled + state.log_step / (warmup - (warmup + 1) // 2)
+            if move == warmup - 1 and warmup > 1:
+                state.log_step = settled  # the mean over the second half of the warm-up (Polyak)
+        else:
+            total = total + accepted
+            if (move - warmup + 1) % thin == 0:
+                visit((move - warmup) // thin, state.position, state.potential)
+        if progress is not None:
+            progress(move + 1, moves, "sampling the posterior")
+    return ChainReport(total / max(draws * thin, 1), state.log_step.exp())
+
+
+def _chance(seed: int, move: int, numbers: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Fresh momentum of ``like``'s shape, and two uniform numbers a chain: of acceptance and of the step's jitter."""
+    fresh = seeding.normal(seed, f"posterior/momentum/{move}", numbers, tuple(like.shape[1:]))
+    uniform = seeding.uniform(seed, f"posterior/uniform/{move}", numbers, (2,))
+    return fresh.to(like), uniform.to(like)
+
+
+def _move(potential: Potential, state: ChainState, kernel: Kernel, fresh: Tensor, uniform: Tensor) -> Tensor:
+    """One transition of every chain, in place; returns acceptance probabilities ``[chains]``."""
+    keep = kernel.persistence
+    momentum = keep * state.momentum + (1 - keep**2) ** 0.5 * fresh
+    step = _as_column(state.log_step.exp() * (1 + JITTER * (2 * uniform[:, 1] - 1)), momentum)
+    before = state.potential + _kinetic(momentum)
+    position, gradient, value = state.position, state.gradient, state.potential
+    moved = momentum
+    for _ in range(kernel.leapfrog_steps):
+        moved = moved - 0.5 * step * gradient
+        position = position + step * moved
+        value, gradient = _value_and_gradient(potential, position)
+        moved = moved - 0.5 * step * gradient
+    gain = before - value - _kinetic(moved)
+    sound = gain.isfinite() & _finite(gradient) & _finite(position)
+    chance = torch.where(sound, gain.clamp(max=0).exp(), torch.zeros_like(gain))
+    taken = uniform[:, 0] < chance
+    state.position = torch.where(_as_column(taken, position), position, state.position)
+    state.gradient = torch.where(_as_column(taken, position), gradient, state.gradient)
+    state.potential = torch.where(taken, value, state.potential)
+    state.momentum = torch.where(_as_column(taken, position), moved, -momentum)  # turned round where refused
+    return chance
+
+
+def _value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = position.detach().requires_grad_()
+    with torch.enable_grad():
+        value = potential(leaf)
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), gradient
+
+
+def _kinetic(momentum: Tensor) -> Tensor:
+    return 0.5 * momentum.square().flatten(1).sum(1)
+
+
+def _finite(x: Tensor) -> Tensor:
+    return x.flatten(1).isfinite().all(1)
+
+
+def _as_column(x: Tensor, like: Tensor) -> Tensor:
+    return x.reshape(-1, *[1] * (like.ndim - 1))
