@@ -123,11 +123,16 @@ def _loaded(model: Path | str | Segmenter, device: str) -> tuple[Segmenter, str 
     import semgan
 
     folder = artifacts.find_model(Path(model))
+    return semgan.load(folder, device=device), model_identity(folder)
+
+
+def model_identity(folder: Path) -> str:
+    """A short name for the files of a model folder that changes with any of them."""
     known = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
         about = path.stat()
         known.update(f"{path.name} {about.st_size} {about.st_mtime_ns}".encode())
-    return semgan.load(folder, device=device), known.hexdigest()[:16]
+    return known.hexdigest()[:16]
 
 
 def _channels(segmenter: Segmenter) -> int:

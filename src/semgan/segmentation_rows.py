@@ -44,21 +44,21 @@ def taken_up(partial: Path, suffix: str, *, goes_on: bool) -> list[Row]:
     return done
 
 
-def write_table(partial: Path, done: Sequence[Row]) -> list[Row]:
-    """segmentation.csv instead of the notes; its rows, sorted by stem."""
+def write_table(partial: Path, done: Sequence[Row], name: str = TABLE) -> list[Row]:
+    """A table instead of the notes; its rows, sorted by stem."""
     rows = sorted(done, key=lambda row: row["stem"])
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    artifacts.write_text_atomic(partial / TABLE, text.getvalue())
+    artifacts.write_text_atomic(partial / name, text.getvalue())
     (partial / ROWS).unlink(missing_ok=True)
     return rows
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a segmentation.csv, numbers as numbers."""
-    kinds = {"stem": str, "steps": int, "slices": int}
+    """The rows of a table, numbers as numbers."""
+    kinds = {"stem": str, "method": str, "steps": int, "slices": int, "draws": int}
     with open(path, newline="", encoding="utf-8") as file:
         return [
             {name: kinds.get(name, float)(value) for name, value in row.items()} for row in csv.DictReader(file)

@@ -135,5 +135,7 @@ def test_diagnostics_tell_chains_that_agree_from_chains_that_do_not():
     slow = np.cumsum(chance.normal(size=(4, 200)), axis=1)
     assert diagnose(slow).ess < 40
     assert diagnose(np.ones((3, 10))).converged
+    stuck = diagnose(np.arange(3)[:, None] * np.ones(10))
+    assert not stuck.converged and stuck.ess == 3
     with pytest.raises(ValueError, match="4 draws or more"):
         diagnose(np.ones((3, 3)))

@@ -27,13 +27,14 @@ def diagnose(values: np.ndarray) -> Diagnosis:
     A quantity that never changes is no evidence: r_hat 1 and as many draws as there are. Raises ValueError for fewer
     than four draws a chain.
     """
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or values.shape[1] < 4:
         raise ValueError(f"Diagnostics take values [chains, draws] with 4 draws or more; got {values.shape}.")
     if np.ptp(values) == 0:
         return Diagnosis(1.0, float(values.size))
-    r_hat = float(array_stats.rhat(values, chain_axis=0, draw_axis=1))
-    ess = float(array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk"))
-    return Diagnosis(r_hat, ess)
+    if not np.ptp(values, axis=1).any():  # no chain ever moved, and they stand apart
+        return Diagnosis(float("inf"), float(len(values)))
+    r_hat, ess = (np.asarray(found(values, chain_axis=0, draw_axis=1)) for found in (array_stats.rhat, array_stats.ess))
+    return Diagnosis(r_hat.item(), ess.item())

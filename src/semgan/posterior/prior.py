@@ -52,7 +52,7 @@ def fit_prior(
     whitening: Whitening,
     *,
     style_mixing: float,
-    slack: float = 0.1,
+    slack: float = 0.6,
     samples: int = 10_000,
     seed: int = 0,
 ) -> CodePrior:

@@ -92,7 +92,7 @@ def run_chains(
     Raises ValueError where the potential is not finite at the start.
     """
     numbers = range(len(start)) if numbers is None else numbers
-    value, gradient = _value_and_gradient(potential, start)
+    value, gradient = value_and_gradient(potential, start)
     if not bool((value.isfinite() & _finite(gradient)).all()):
         raise ValueError("The potential is not finite at the start of a chain; start elsewhere.")
     first = torch.full_like(value, kernel.step_size).log()
@@ -135,7 +135,7 @@ def _move(potential: Potential, state: ChainState, kernel: Kernel, fresh: Tensor
     for _ in range(kernel.leapfrog_steps):
         moved = moved - 0.5 * step * gradient
         position = position + step * moved
-        value, gradient = _value_and_gradient(potential, position)
+        value, gradient = value_and_gradient(potential, position)
         moved = moved - 0.5 * step * gradient
     gain = before - value - _kinetic(moved)
     sound = gain.isfinite() & _finite(gradient) & _finite(position)
@@ -148,7 +148,8 @@ def _move(potential: Potential, state: ChainState, kernel: Kernel, fresh: Tensor
     return chance
 
 
-def _value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, Tensor]:
+    """The potential ``[chains]`` and its gradient, of the position's shape."""
     leaf = position.detach().requires_grad_()
     with torch.enable_grad():
         value = potential(leaf)

@@ -142,12 +142,12 @@ class SemanticGan:
             self.whitening,
             self.perceptual,
             image,
-            self._inversion(modality),
+            self.inversion_settings(modality),
             steps=self.steps if steps is None else steps,
             snapshot_steps=snapshot_steps,
         )
 
-    def _inversion(self, modality: str) -> InversionSettings:
+    def inversion_settings(self, modality: str) -> InversionSettings:
         own = self.settings.inversion
         if modality != "mri" or own.lambda_pixel_mri is None:
             return own

@@ -1,0 +1,108 @@
+"""What a posterior learns from labelled validation images: the coupling of the layers, and the temperature.
+
+slack:        by the likelihood of the images' optimised codes under the prior
+temperature:  by the negative log-likelihood of the true masks under the mean of the drawn ones
+
+Both are kept in posterior.json of the model folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semgan import artifacts
+from semgan.metrics.calibration import CalibrationScores, calibration_scores
+from semgan.posterior.latent import Budget, LatentPosterior, Method
+from semgan.posterior.prior import fit_prior
+from semgan.stages.semantic_gan import SemanticGan
+
+FILE = "posterior.json"
+SLACKS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+TEMPERATURES = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """slack, temperature: the chosen ones; scores: "optimised", and "0.001" ... -> `CalibrationScores` of the masks."""
+
+    slack: float
+    temperature: float
+    images: int
+    scores: dict[str, CalibrationScores]
+
+    def write(self, model: Path) -> None:
+        """posterior.json beside the weights."""
+        artifacts.write_json(model / FILE, asdict(self))
+
+    @classmethod
+    def read(cls, model: Path) -> Calibration | None:
+        """What `write` left; None where nothing was calibrated. Raises ValueError for a damaged file."""
+        path = model / FILE
+        if not path.is_file():
+            return None
+        saved: dict[str, Any] = artifacts.read_json(path)
+        try:
+            scores = {name: CalibrationScores(**each) for name, each in saved.pop("scores").items()}
+            return cls(**saved, scores=scores)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); remove it and calibrate again.") from None
+
+
+def calibrate(
+    model: SemanticGan,
+    images: Tensor,
+    label_maps: np.ndarray,
+    *,
+    method: Method = "hmc",
+    budget: Budget = Budget(count=16, chains=2, warmup=60, thin=2),  # noqa: B008
+    temperatures: Sequence[float] = TEMPERATURES,
+    batch: int = 16,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Fit both on images ``[n, channels, size_px, size_px]`` in [-1, 1] and label maps ``[n, size_px, size_px]``."""
+    answers = [model.segment_batch(part) for part in images.split(batch)]
+    codes = torch.cat([model.whitening.to_v(_code(answer)) for answer in answers])
+    scores = {"optimised": calibration_scores(_joined(answer.probabilities for answer in answers), label_maps)}
+    slack = fit_slack(model, codes)
+    for done, temperature in enumerate(temperatures):
+        posterior = LatentPosterior(model, temperature=temperature, slack=slack)
+        means = []
+        for number, part in enumerate(images.split(batch)):
+            drawn = posterior.draw(part, method, budget, seed=seed, first=number * batch)
+            means += [each.mean[None] for each in drawn]
+            if progress is not None:
+                parts = -(-len(images) // batch)
+                progress(done * parts + number + 1, len(temperatures) * parts, "fitting the temperature")
+        scores[f"{temperature:g}"] = calibration_scores(_joined(means), label_maps)
+    best = min(temperatures, key=lambda each: scores[f"{each:g}"].nll)
+    return Calibration(slack, best, len(images), scores)
+
+
+def fit_slack(model: SemanticGan, codes: Tensor) -> float:
+    """The slack of the prior under which whitened codes ``[n, layers, w_dim]`` are likeliest."""
+    mixing = model.settings.gan.style_mixing
+
+    def cost(slack: float) -> float:
+        prior = fit_prior(model.generator, model.whitening, style_mixing=mixing, slack=slack)
+        volume = codes.shape[-1] * prior.root.diagonal().log().sum()
+        return float(prior.energy(codes).mean() + volume)
+
+    return min(SLACKS, key=cost)
+
+
+def _code(answer: Any) -> Tensor:
+    assert answer.w_plus is not None, "a semantic GAN answers with its code"
+    return answer.w_plus
+
+
+def _joined(parts: Any) -> np.ndarray:
+    return torch.cat(list(parts)).float().cpu().numpy()

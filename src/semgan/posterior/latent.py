@@ -1,0 +1,252 @@
+"""The posterior of a trained model's codes given an image, and masks drawn from it.
+
+    potential(u) = |u|^2 / 2 + (d(G_x(w+), x*) + lambda_3 ||G_x(w+) - x*||^2) / temperature
+
+in the prior's own coordinates u (`semgan.posterior.prior`), in which it is a standard normal and one step size serves
+all directions. The likelihood is Eq. 8; its encoder term is no energy, and the prior stands in its place. The
+temperature says how far a reconstruction may be off; it is fitted to the masks of the validation list
+(`semgan.posterior.calibration`).
+
+Two cheap stand-ins for chains: a Laplace approximation with a diagonal Hessian (Hutchinson 1989; MacKay 1992), and the
+last iterates of the optimisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semgan import seeding
+from semgan.objectives.reconstruction import pixel_distance
+from semgan.objectives.segmentation import probabilities
+from semgan.posterior.diagnostics import Diagnosis, diagnose
+from semgan.posterior.prior import CodePrior, fit_prior
+from semgan.posterior.sampler import Kernel, Progress, run_chains, value_and_gradient
+from semgan.stages.semantic_gan import SemanticGan
+
+Method = Literal["hmc", "mala", "langevin", "laplace", "iterates"]
+KERNELS = {
+    "hmc": Kernel(leapfrog_steps=8, accept=0.7),
+    "mala": Kernel(leapfrog_steps=1, accept=0.57),
+    "langevin": Kernel(leapfrog_steps=2, persistence=0.8, accept=0.8),
+}
+METHODS: tuple[Method, ...] = ("hmc", "mala", "langevin", "laplace", "iterates")
+DISPERSION = 0.3  # of the chains' starts around the optimised code, in standard deviations of the prior
+PROBES = 8  # of Hutchinson's estimate
+REACH = 0.05  # of its finite differences, in standard deviations of the prior
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Length of the chains. count: draws of an image in all; chains: of an image; thin: moves between two draws.
+
+    Raises ValueError for counts that cannot be shared out.
+    """
+
+    count: int = 32
+    chains: int = 4
+    warmup: int = 60
+    thin: int = 3
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.chains < 1 or self.count % self.chains:
+            raise ValueError(
+                f"The draws of an image are shared out among its chains: {self.count} draws do not go into "
+                f"{self.chains} chains; give a multiple."
+            )
+        if self.warmup < 0 or self.thin < 1:
+            raise ValueError(f"warmup is 0 or more and thin 1 or more; got {self.warmup} and {self.thin}.")
+
+    @property
+    def per_chain(self) -> int:
+        return self.count // self.chains
+
+
+@dataclass(frozen=True)
+class MaskDraws:
+    """Draws of one image's masks, at the network's resolution.
+
+    probabilities: float16 ``[draws, classes, height, width]``, chain after chain
+    energies:      ``[draws]``, potential of each draw; None for the cheap stand-ins
+    acceptance:    mean over the chains; None for the cheap stand-ins
+    diagnoses:     "energy" and "area of CLASS" -> `Diagnosis`; empty where there are too few draws a chain
+    """
+
+    probabilities: Tensor
+    energies: np.ndarray | None = None
+    acceptance: float | None = None
+    diagnoses: dict[str, Diagnosis] | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean probability ``[classes, height, width]`` float32."""
+        return self.probabilities.float().mean(0)
+
+    @property
+    def label_maps(self) -> Tensor:
+        """``[draws, height, width]`` uint8."""
+        return self.probabilities.argmax(1).byte()
+
+    def shares(self) -> np.ndarray:
+        """Share of the pixels that each draw's mask gives to each class, ``[draws, classes]``."""
+        classes = self.probabilities.shape[1]
+        maps = self.label_maps.flatten(1)
+        return torch.stack([(maps == index).float().mean(1) for index in range(classes)], 1).numpy()
+
+
+class LatentPosterior:
+    """p(u | image) of a model. temperature: of the likelihood; slack: of the prior's coupling (`fit_prior`).
+
+    Raises ValueError for a temperature that is not positive.
+    """
+
+    def __init__(self, model: SemanticGan, *, temperature: float, slack: float = 0.6, prior: CodePrior | None = None):
+        if not temperature > 0:
+            raise ValueError(f"The temperature of a posterior is positive; got {temperature:g}.")
+        self.model, self.temperature = model, temperature
+        mixing = model.settings.gan.style_mixing
+        self.prior = prior or fit_prior(model.generator, model.whitening, style_mixing=mixing, slack=slack)
+
+    def draw(
+        self,
+        image: Tensor,
+        method: Method = "hmc",
+        budget: Budget = Budget(),  # noqa: B008
+        *,
+        seed: int = 0,
+        first: int = 0,
+        steps: int | None = None,
+        modality: str = "default",
+        progress: Progress | None = None,
+    ) -> list[MaskDraws]:
+        """Masks of each image of ``[batch, channels, size_px, size_px]`` in [-1, 1].
+
+        first: number of the first image, which with the seed names its random numbers; steps: of the optimisation that
+        the chains start from. An image's draws do not depend on the others of its batch, but for rounding.
+        """
+        if method == "iterates":
+            return self._iterates(image, budget.count, steps, modality)
+        found = self.model.segment_batch(image, steps=steps, modality=modality)
+        assert found.w_plus is not None
+        start = self.prior.to_u(self.model.whitening.to_v(found.w_plus.to(self.model.device)))
+        if method == "laplace":
+            return self._laplace(image, start, budget.count, seed, first, modality)
+        return self._chains(image, start, KERNELS[method], budget, seed, first, modality, progress)
+
+    def _chains(
+        self,
+        image: Tensor,
+        start: Tensor,
+        kernel: Kernel,
+        budget: Budget,
+        seed: int,
+        first: int,
+        modality: str,
+        progress: Progress | None,
+    ) -> list[MaskDraws]:
+        chains, batch = budget.chains, len(image)
+        numbers = range(first * chains, (first + batch) * chains)
+        shape = tuple(start.shape[1:])
+        start = start.repeat_interleave(chains, 0)
+        start = start + DISPERSION * seeding.normal(seed, "posterior/start", numbers, shape).to(start)
+        energy = Energy(self, image.repeat_interleave(chains, 0), modality)
+        masks: list[Tensor] = []
+        energies: list[Tensor] = []
+
+        def visit(number: int, position: Tensor, potential: Tensor) -> None:
+            masks.append(self.masks(position).half().cpu())
+            energies.append(potential.cpu())
+
+        report = run_chains(
+            energy,
+            start,
+            kernel,
+            warmup=budget.warmup,
+            draws=budget.per_chain,
+            thin=budget.thin,
+            visit=visit,
+            seed=seed,
+            numbers=numbers,
+            progress=progress,
+        )
+        all_masks, all_energies = torch.stack(masks, 1), torch.stack(energies, 1)
+        acceptance = report.acceptance.cpu()
+        return [
+            self._draws(all_masks[own], all_energies[own].double().numpy(), float(acceptance[own].mean()))
+            for own in (slice(row * chains, (row + 1) * chains) for row in range(batch))
+        ]
+
+    def _draws(self, masks: Tensor, energies: np.ndarray, acceptance: float) -> MaskDraws:
+        """masks ``[chains, per chain, classes, h, w]``, energies ``[chains, per chain]`` of one image."""
+        draws = MaskDraws(masks.flatten(0, 1), energies.reshape(-1), acceptance)
+        diagnoses: dict[str, Diagnosis] = {}
+        if energies.shape[1] >= 4:
+            shares = draws.shares().reshape(*energies.shape, -1)
+            names = self.model.labels.names
+            diagnoses = {"energy": diagnose(energies)} | {
+                f"area of {names[index]}": diagnose(shares[..., index]) for index in range(1, len(names))
+            }
+        return MaskDraws(draws.probabilities, draws.energies, acceptance, diagnoses)
+
+    def _laplace(
+        self, image: Tensor, start: Tensor, count: int, seed: int, first: int, modality: str
+    ) -> list[MaskDraws]:
+        curvature = Energy(self, image, modality).curvature(start, seed, range(first, first + len(image)))
+        deviation = curvature.clamp_min(1.0).rsqrt()  # never wider than the prior: its own curvature is 1
+        draws = []
+        for row in range(len(image)):
+            numbers = range((first + row) * count, (first + row + 1) * count)
+            chance = seeding.normal(seed, "posterior/laplace", numbers, tuple(start.shape[1:])).to(start)
+            masks = [self.masks(part).half().cpu() for part in (start[row] + deviation[row] * chance).split(64)]
+            draws.append(MaskDraws(torch.cat(masks)))
+        return draws
+
+    def _iterates(self, image: Tensor, count: int, steps: int | None, modality: str) -> list[MaskDraws]:
+        last = max(self.model.steps if steps is None else steps, 2 * count)
+        wanted = tuple(range(last - count + 1, last + 1))
+        found = self.model.segment_batch(image, steps=last, snapshot_steps=wanted, modality=modality)
+        kept = torch.stack([found.snapshots[step] for step in wanted], 1).half().cpu()
+        return [MaskDraws(own) for own in kept]
+
+    @torch.no_grad()
+    def masks(self, u: Tensor) -> Tensor:
+        """Class probabilities ``[batch, classes, size_px, size_px]`` of the codes' label outputs."""
+        w_plus = self.model.whitening.to_w(self.prior.to_v(u))
+        return probabilities(self.model.generator.synthesis(w_plus).logits)
+
+
+class Energy:
+    """The potential of every row of u, each with its own image ``[rows, channels, size_px, size_px]``; float32."""
+
+    def __init__(self, posterior: LatentPosterior, image: Tensor, modality: str):
+        self.posterior, model = posterior, posterior.model
+        self.image = image.to(model.device).float()
+        self.settings = model.inversion_settings(modality)
+        with torch.no_grad():
+            self.target = model.perceptual.features(self.image)
+
+    def __call__(self, u: Tensor) -> Tensor:
+        model = self.posterior.model
+        image = model.generator.synthesis(model.whitening.to_w(self.posterior.prior.to_v(u))).image
+        loss = model.perceptual.distance(model.perceptual.features(image), self.target)
+        if self.settings.lambda_pixel:
+            loss = loss + self.settings.lambda_pixel * pixel_distance(image, self.image, self.settings.reduction)
+        return 0.5 * u.square().sum((1, 2)) + loss / self.posterior.temperature
+
+    def curvature(self, u: Tensor, seed: int, numbers: Sequence[int]) -> Tensor:
+        """Diagonal of the Hessian H at u, of u's shape: mean of z * (H z) over random signs z (Hutchinson 1989).
+
+        H z is a central difference of gradients: the perceptual distance is differentiable once.
+        """
+        total = torch.zeros_like(u)
+        for probe in range(PROBES):
+            chance = seeding.uniform(seed, f"posterior/probe/{probe}", numbers, tuple(u.shape[1:])).to(u)
+            signs = (chance < 0.5).to(u) * 2 - 1
+            ahead, behind = (value_and_gradient(self, u + side * REACH * signs)[1] for side in (1, -1))
+            total = total + signs * (ahead - behind) / (2 * REACH)
+        return total / PROBES

@@ -1,0 +1,156 @@
+"""``semgan posterior`` and ``semgan calibrate`` on a tiny model: files, resumption, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semgan.artifacts import read_json
+from semgan.cli import main
+from semgan.data.folder import Dataset
+from semgan.metrics.calibration import CalibrationScores
+from semgan.posterior import run as module
+from semgan.posterior.calibration import Calibration
+from semgan.posterior.latent import Budget
+from semgan.posterior.run import draw_posterior, entropy_share, interval
+from semgan.types import LabelSpace
+
+SHORT = Budget(count=4, chains=2, warmup=3, thin=1)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    for number, size in enumerate(((20, 24), (16, 16), (40, 18))):
+        Image.fromarray(chance.integers(0, 255, size, dtype=np.uint8)).save(folder / f"case_{number}.png")
+    return folder
+
+
+def drawn(folder, pictures, out, **options):
+    return draw_posterior(folder, pictures, out, budget=SHORT, device="cpu", temperature=1e-3, **options)
+
+
+def contents(out):
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.suffix == ".png"}
+
+
+def test_files_have_the_images_own_size_and_rows_their_intervals(folder, pictures, tmp_path):
+    rows = drawn(folder, pictures, tmp_path / "out", batch=2)
+    assert [row["stem"] for row in rows] == ["case_0", "case_1", "case_2"]
+    for row, size in zip(rows, ((20, 24), (16, 16), (40, 18)), strict=True):
+        stem = row["stem"]
+        maps = [np.array(Image.open(path)) for path in sorted((tmp_path / "out/draws" / stem).iterdir())]
+        mean = np.load(tmp_path / "out/probabilities" / f"{stem}.npz")["probabilities"]
+        entropy = np.array(Image.open(tmp_path / "out/entropy" / f"{stem}.png"))
+        assert len(maps) == row["draws"] == 4 and {each.shape for each in maps} == {size}
+        assert mean.shape == (2, *size) and entropy.shape == size
+        clear = np.abs(mean[0].astype(float) - 0.5) > 1e-3  # float16 rounds
+        mask = np.array(Image.open(tmp_path / "out" / f"{stem}.png"))
+        assert mask.shape == size and np.array_equal(mask[clear], mean.argmax(0)[clear])
+        sizes = [int((each == 1).sum()) for each in maps]
+        assert min(sizes) <= row["lung_px_low"] <= row["lung_px"] <= row["lung_px_high"] <= max(sizes)
+    assert read_json(tmp_path / "out/posterior.json")["draws"]["count"] == 4
+
+
+def test_a_stopped_run_ends_like_one_that_was_not(folder, pictures, tmp_path, monkeypatch):
+    drawn(folder, pictures, tmp_path / "whole", batch=1)
+    write = module._Writer.write
+
+    def failing(self, stem, *rest):
+        if stem == "case_1":
+            raise KeyboardInterrupt
+        return write(self, stem, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Writer, "write", failing)
+        with pytest.raises(KeyboardInterrupt):
+            drawn(folder, pictures, tmp_path / "out", batch=1)
+    assert not (tmp_path / "out").exists()
+    drawn(folder, pictures, tmp_path / "out", batch=1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert drawn(folder, pictures, tmp_path / "out")[0]["draws"] == 4  # done: nothing is drawn again
+
+
+def test_calibration_is_kept_beside_the_weights_and_used(folder, tiny_dataset, pictures, tmp_path, monkeypatch):
+    asked, found = [], Calibration(0.4, 2e-3, 2, {"optimised": CalibrationScores(0.5, 0.2, 0.1, 512)})
+    monkeypatch.setattr(module, "calibrate", lambda *given, **options: asked.append(given) or found)
+    main_exits_with_0(["calibrate", "-m", str(folder), str(tiny_dataset), "--device", "cpu", "--cases", "2"])
+    ((_, images, maps),) = asked
+    assert images.shape == (2, 1, 16, 16) and maps.shape == (2, 16, 16) and set(np.unique(maps)) <= {0, 1, 255}
+    assert Calibration.read(folder) == found
+    rows = draw_posterior(folder, pictures, tmp_path / "out", budget=SHORT, device="cpu", method="laplace")
+    assert read_json(tmp_path / "out/posterior.json")["temperature"] == 2e-3 and rows[0]["r_hat"] == -1
+    (folder / "posterior.json").write_text('{"slack": 1}')
+    with pytest.raises(ValueError, match="posterior.json is damaged"):
+        Calibration.read(folder)
+
+
+def test_a_dataset_of_other_classes_cannot_calibrate(folder, tiny_dataset, monkeypatch):
+    monkeypatch.setattr(Dataset, "labels", LabelSpace(("background", "heart")))
+    with pytest.raises(ValueError, match="has the classes background, heart, the model background, lung"):
+        module.calibrate_model(folder, tiny_dataset, device="cpu")
+
+
+def test_the_best_temperature_is_the_one_of_the_smallest_nll(model, images, monkeypatch):
+    from semgan.posterior import calibration
+
+    truth = model.segment_batch(images).label_map.numpy()
+    found = calibration.calibrate(model, images, truth, method="mala", budget=SHORT, temperatures=(1e2, 1e-3))
+    assert set(found.scores) == {"optimised", "100", "0.001"}
+    assert found.temperature == min((1e2, 1e-3), key=lambda each: found.scores[f"{each:g}"].nll)
+    assert found.slack in calibration.SLACKS and found.images == 3
+
+
+def test_the_slack_follows_the_codes(model):
+    """Codes with one w in all layers want little slack, codes with unrelated layers all of it."""
+    import torch
+
+    from semgan.posterior.calibration import fit_slack
+
+    chance = torch.Generator().manual_seed(0)
+    layers, w_dim = model.generator.layers, model.generator.w_dim
+    free = torch.randn(40, layers, w_dim, generator=chance)
+    equal = torch.randn(40, 1, w_dim, generator=chance).expand(-1, layers, -1)
+    assert fit_slack(model, free) == 1.0 and fit_slack(model, equal) == 0.1
+
+
+def test_entropy_and_intervals():
+    half = np.full((2, 1, 2), 0.5)
+    half[:, 0, 1] = (1, 0)
+    assert entropy_share(half) == pytest.approx(np.array([[1, 0]]), abs=1e-6)
+    row = interval("lung_px", list(range(101)))
+    assert row == {"lung_px": 50, "lung_px_low": 2.5, "lung_px_high": 97.5}
+
+
+def test_what_cannot_be_drawn_is_told(folder, pictures, tmp_path, capsys):
+    with pytest.raises(ValueError, match="Unknown method 'gibbs'"):
+        drawn(folder, pictures, tmp_path / "out", method="gibbs")
+    (folder / "encoder.safetensors").unlink()
+    with pytest.raises(ValueError, match="has no encoder yet"):
+        drawn(folder, pictures, tmp_path / "out")
+    shutil.move(folder / "generator.safetensors", tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="has no latent code.*save-probabilities"):
+        drawn(folder, pictures, tmp_path / "out")
+    with pytest.raises(SystemExit, match="2"):
+        main(["posterior", "-m", str(folder), "-i", str(pictures), "-o", str(tmp_path / "o"), "-n", "5", "--json"])
+    assert "5 draws do not go into 4 chains" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_the_command_tells_its_rows(folder, pictures, tmp_path, capsys):
+    command = ["posterior", "-m", str(folder), "-i", str(pictures), "-o", str(tmp_path / "o"), "-n", "4"]
+    main_exits_with_0([*command, "--method", "laplace", "--temperature", "0.001", "--json", "--device", "cpu"])
+    told = json.loads(capsys.readouterr().out)
+    assert [row["stem"] for row in told["rows"]] == ["case_0", "case_1", "case_2"]
+
+
+def main_exits_with_0(arguments):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code in (0, None)
