@@ -416,7 +416,7 @@ def test_memory_does_not_grow_with_the_list(tmp_path):
         return most
 
     peak(500)
-    assert peak(20_000) < peak(1_000) + 100_000
+    assert peak(6_000) < peak(1_000) + 60_000
 
 
 def test_a_reader_ahead_waits_for_its_reader_and_stops_when_told():

@@ -36,14 +36,13 @@ PROBE_S = 30.0  # for the speed that a dry run measures
 class Segmented:
     """What an archive holds at the end, and what this worker did of it.
 
-    images, failed, units: of all workers; worker_seconds: the sum of the time of all units
+    images, failed, units: of all workers
     own_images, seconds, images_per_second: of this worker, from its first claim to its last result
     """
 
     images: int
     failed: int
     units: int
-    worker_seconds: float
     own_images: int
     seconds: float
     images_per_second: float

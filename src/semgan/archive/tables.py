@@ -19,7 +19,6 @@ from semgan.claims import claimed
 from semgan.segmentation_rows import TABLE
 
 SUMMARY = "summary.json"
-_TOTALS = ("images", "failed", "seconds")
 
 
 def merged(plan: Plan) -> dict[str, Any]:
@@ -49,14 +48,13 @@ def _state(plan: Plan) -> str:
     return known.hexdigest()[:16]
 
 
-def _totals(plan: Plan) -> dict[str, Any]:
-    totals = dict.fromkeys(_TOTALS, 0.0)
+def _totals(plan: Plan) -> dict[str, int]:
+    totals = {"units": len(plan.units), "images": 0, "failed": 0}
     for unit in plan.units:
         about = artifacts.read_json(plan.done_folder(unit) / ABOUT)
-        for name in _TOTALS:
+        for name in ("images", "failed"):
             totals[name] += about[name]
-    counts = {"units": len(plan.units), "images": int(totals["images"]), "failed": int(totals["failed"])}
-    return {**counts, "worker_seconds": round(totals["seconds"], 1)}
+    return totals
 
 
 def _concatenated(plan: Plan, name: str, target: Path) -> None:

@@ -8,7 +8,6 @@ import io
 import os
 import shutil
 import tarfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +31,6 @@ class OpenUnit:
         self.given_up = False  # read by the thread that feeds the network
         self.is_closed = False
         self._held: contextlib.ExitStack = held
-        self._began = time.monotonic()
         work = plan.out / "open" / span.name
         for old in work.iterdir():  # what a worker left that was killed
             if old.is_dir():
@@ -96,8 +94,7 @@ class OpenUnit:
     def finish(self) -> bool:
         """Put the results in place; False where another worker already had."""
         self._files.close()
-        about = {"images": self.images, "failed": self.failed, "seconds": round(time.monotonic() - self._began, 3)}
-        artifacts.write_json(self._folder / ABOUT, about)
+        artifacts.write_json(self._folder / ABOUT, {"images": self.images, "failed": self.failed})
         for path in self._folder.iterdir():
             _flush(path)
         _flush(self._folder)
