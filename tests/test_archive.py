@@ -27,7 +27,7 @@ from semgan.archive import plan as plans
 from semgan.archive.inputs import Source
 from semgan.archive.pipeline import Ahead, Behind
 from semgan.archive.plan import joined_plan
-from semgan.archive.run import forecast, segment_archive
+from semgan.archive.run import forecast, own_device, segment_archive
 from semgan.archive.unit import OpenUnit
 from semgan.cli import main
 from semgan.config import Preprocessing
@@ -94,7 +94,7 @@ def quick_polls(monkeypatch):
     monkeypatch.setattr("semgan.archive.run.POLL_S", 0.05)
     monkeypatch.setattr("semgan.archive.tables.POLL_S", 0.05)
     monkeypatch.setattr(addresses, "WAIT_S", 0.0)
-    for name in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -265,6 +265,20 @@ def test_nothing_to_segment_is_an_error(tmp_path):
         with pytest.raises(FileNotFoundError):
             segment_archive(Bright(), source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_masks_only_leave_the_losses_out_and_need_steps_0(images, tmp_path):
+    class Quick(Bright):
+        def masks_only(self, image):
+            found = super().segment_batch(image)
+            return Segmentation(found.probabilities, found.confidence)
+
+    segment_archive(Quick(), Source(str(images)), tmp_path / "out", steps=0, masks_only=True)
+    assert list(table(tmp_path / "out" / "segmentation.csv")[0]) == ["stem", "unit", "steps", "confidence", "seconds"]
+    segment_archive(Bright(), Source(str(images)), tmp_path / "rival", steps=0, masks_only=True)
+    assert by_name(tmp_path / "rival") == by_name(tmp_path / "out")
+    with pytest.raises(ValueError, match="--steps 0"):
+        segment_archive(Quick(), Source(str(images)), tmp_path / "x", masks_only=True)
 
 
 def test_an_unknown_modality_is_one_error(images, tmp_path):
@@ -513,6 +527,13 @@ def test_the_command_takes_archives_and_says_what_failed(model_folder, images, t
     stdout, stderr = capsys.readouterr()
     assert json.loads(stdout.splitlines()[-1])["summary"]["failed"] == 1 and "bad.png" in stderr
     assert len(by_name(out)) == 10
+
+
+def test_each_process_of_torchrun_takes_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert own_device("auto") == "auto"
+    monkeypatch.setenv("LOCAL_RANK", "6")
+    assert own_device("auto") == "cuda:2" and own_device("cpu") == "cpu"
 
 
 def test_torchrun_on_a_folder_works_in_units(model_folder, images, tmp_path, monkeypatch):

@@ -70,6 +70,7 @@ class Work:
     modality: str | None
     batch: int
     threads: int
+    masks_only: bool
 
     @classmethod
     def of(
@@ -82,19 +83,24 @@ class Work:
         batch: int = 64,
         device: str = "auto",
         threads: int | None = None,
+        masks_only: bool = False,
     ) -> Work:
-        """Raises FileNotFoundError without a model, ValueError for an unknown modality."""
+        """Raises FileNotFoundError without a model, ValueError for an unknown modality, masks only with steps."""
+        if masks_only and steps != 0:
+            raise ValueError("Masks only means the encoder alone: give --steps 0 (steps=0) with it.")
         prepare_cpu()
-        segmenter, identity = load_identified(model, device)
+        segmenter, identity = load_identified(model, own_device(device))
+        if masks_only and getattr(segmenter, "encoder", segmenter) is None:
+            raise ValueError("This model has no encoder yet, and masks only need one: finish the training.")
         blank = np.zeros((16, 16, channels_of(segmenter)), np.uint8)
         preprocessing_of(segmenter, modality)(blank)  # an unknown modality is one error, not one per image
         remote = addresses.is_address(source.images or source.manifest or "")
         count = max(available_workers(threads), REMOTE_THREADS if remote and threads is None else 1)
-        return cls(segmenter, identity, steps, modality, batch, count)
+        return cls(segmenter, identity, steps, modality, batch, count, masks_only)
 
     def request(self, source: Source, unit_images: int) -> dict[str, Any]:
         """All that the results depend on."""
-        options = {"steps": self.steps, "modality": self.modality}
+        options = {"steps": self.steps, "modality": self.modality, "masks_only": self.masks_only}
         per_unit = None if source.kind == "shards" else unit_images
         return {
             "format": 1,
@@ -107,6 +113,8 @@ class Work:
     def pipeline(self, pool: Any, told: Callable[[int], Any]) -> Pipeline:
         rule = {} if self.modality is None else {"modality": self.modality}
         segment = partial(self.segmenter.segment_batch, steps=self.steps, **rule)
+        if self.masks_only:  # methods without losses have nothing to leave out
+            segment = getattr(self.segmenter, "masks_only", segment)
         return Pipeline(preprocessing_of(self.segmenter, self.modality), segment, self.batch, pool, told)
 
 
@@ -123,7 +131,8 @@ def segment_archive(
 
     model:       as for `semgan.segment.segment`; one that only lives in memory is taken for the same at every start
     unit_images: images per unit of work; shards are units as they are
-    options:     steps, modality, batch, device, threads, as for `semgan.segment.segment`
+    options:     steps, modality, batch, device, threads, as for `semgan.segment.segment`; masks_only: at steps 0
+                 leave the losses out, which take half of the time
     progress:    told (done, total, "images" or "shards") of all workers
 
     Returns when all units are done, whoever did them; images that cannot be segmented are in OUT/problems.csv.
@@ -207,6 +216,14 @@ class _Probe(Source):
 def _workers() -> int:
     """Processes that torchrun started, or tasks of the Slurm array; 1 where there is nothing that tells."""
     return max(1, int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_ARRAY_TASK_COUNT") or 1))
+
+
+def own_device(device: str) -> str:
+    """``auto`` on a machine of several GPUs: the one of this process' number there, where torchrun gave it one."""
+    import torch
+
+    number, count = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
+    return f"cuda:{int(number) % count}" if device == "auto" and number is not None and count else device
 
 
 def _place() -> int:

@@ -114,7 +114,8 @@ class OpenUnit:
     def abandon(self) -> None:
         """Leave the unit to others; nothing of it stays."""
         self.given_up = True
-        self._files.close()
+        with contextlib.suppress(OSError):  # of a full disk, whose files go now
+            self._files.close()
         self._let_go()
 
     def _let_go(self) -> None:

@@ -44,6 +44,9 @@ Archive = Annotated[
 ]
 UnitImages = Annotated[int, typer.Option(min=1, help="Archive: images per unit; a tar shard is one unit.")]
 Members = Annotated[str | None, typer.Option(help="Archive: only files, members of shards, of such names: '*.jpg'.")]
+MasksOnly = Annotated[
+    bool, typer.Option("--masks-only", help="Archive, steps 0: leave out the losses, half of the time.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many units and images, and the expected time.")]
 
 
@@ -78,6 +81,7 @@ def segment(
     archive: Archive = False,
     members: Members = None,
     unit_images: UnitImages = 1024,
+    masks_only: MasksOnly = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -91,9 +95,10 @@ def segment(
     existing(model, "Model")
     options = {"steps": steps, "modality": modality, "batch": batch, "device": device}
     extras = {"save_probabilities": save_probabilities, "overlay": overlay, "dicom_seg": dicom_seg}
-    if archive or dry_run or members or _is_archive(images, manifest):
+    if archive or dry_run or masks_only or members or _is_archive(images, manifest):
         _refuse({**extras, "overwrite": overwrite})
-        return _archived(model, (images, manifest, members), out, dry_run, {**options, "unit_images": unit_images})
+        options |= {"unit_images": unit_images, "masks_only": masks_only}
+        return _archived(model, (images, manifest, members), out, dry_run, options)
     return _plain(model, Path(images or ""), out, {**options, **extras, "overwrite": overwrite})
 
 
