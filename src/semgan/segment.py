@@ -73,7 +73,7 @@ def segment(
     """
     images, out = Path(images), Path(out)
     prepare_cpu()
-    segmenter, identity = _loaded(model, device)
+    segmenter, identity = load_identified(model, device)
     options = {"steps": steps, "probabilities": save_probabilities, "overlay": overlay, "modality": modality}
     if holds_volumes(images):
         from semgan.segment_volumes import segment_volumes
@@ -81,7 +81,7 @@ def segment(
         options["dicom_seg"] = dicom_seg
         work = {"overwrite": overwrite, "batch": batch, "threads": threads, "progress": progress}
         return segment_volumes(segmenter, identity, images, out, options, **work)
-    inputs = _pictures(images, _channels(segmenter))
+    inputs = _pictures(images, channels_of(segmenter))
     if dicom_seg:
         options |= _seg_option(inputs)
     request = {
@@ -116,7 +116,7 @@ def segment(
     return rows
 
 
-def _loaded(model: Path | str | Segmenter, device: str) -> tuple[Segmenter, str | None]:
+def load_identified(model: Path | str | Segmenter, device: str) -> tuple[Segmenter, str | None]:
     """The model and what identifies it (None for one that only lives in memory)."""
     if not isinstance(model, (Path, str)):
         return model, None
@@ -135,7 +135,7 @@ def model_identity(folder: Path) -> str:
     return known.hexdigest()[:16]
 
 
-def _channels(segmenter: Segmenter) -> int:
+def channels_of(segmenter: Segmenter) -> int:
     """Channels the model takes, read off what its own preprocessing gives."""
     for channels in (1, 3, *range(2, 65)):
         try:
@@ -176,7 +176,7 @@ def check_inputs(
 ) -> None:
     """Decode every image once. Raises one ValueError that lists all that cannot be read or preprocessed."""
     prepare = preprocessing_of(segmenter, modality)
-    prepare(np.zeros((16, 16, _channels(segmenter)), np.uint8))  # an unknown modality is one error, not one per image
+    prepare(np.zeros((16, 16, channels_of(segmenter)), np.uint8))  # an unknown modality is one error, not one per image
 
     def problem(item: Input) -> str | None:
         try:

@@ -61,6 +61,18 @@ def test_loaded_model_answers_as_the_trained_one(networks, folder):
     assert_close(loaded.trace["loss"], trained.trace["loss"])
 
 
+def test_masks_only_are_those_of_steps_0_without_losses(networks, tmp_path):
+    images = generated_images(networks, 3)
+    whole = in_memory(networks).segment_batch(images, steps=0)
+    quick = in_memory(networks).masks_only(images)
+    assert quick.trace == {} and whole.trace and quick.steps == 0
+    for name in ("probabilities", "confidence", "reconstruction", "w_plus"):
+        assert_close(getattr(quick, name), getattr(whole, name))
+    without = SemanticGan.load(save(networks, tmp_path / "gan_only", encoder=False), device="cpu")
+    with pytest.raises(ValueError, match="no encoder"):
+        without.masks_only(images)
+
+
 def test_model_without_encoder_segments_from_the_mean_latent(networks, tmp_path):
     model = SemanticGan.load(save(networks, tmp_path / "gan_only", encoder=False), device="cpu")
     found = model.segment_batch(generated_images(networks, 1), steps=0)

@@ -16,8 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from semgan import artifacts, methods, results
-from semgan.benchmark import claims
+from semgan import artifacts, claims, methods, results
 from semgan.benchmark.cells import DONE, FAILED, OPEN, TRAINED, Cell, CellFolder, DamagedCell, State, cells_of, selected
 from semgan.benchmark.fairness import unfairness
 from semgan.benchmark.grid import Grid, Task, held_out, read_grid
@@ -32,7 +31,7 @@ logger = logging.getLogger("semgan")
 
 WHOLE = "whole grid, seconds"
 DAMAGED, STARTED, ELSEWHERE = "damaged", "started", "elsewhere"  # beside the states of cells.py
-IGNORED = "/data/\n/cells/*/run/\n/cells/*/claim.json\n"
+IGNORED = "/data/\n/cells/*/run/\n/cells/*/claim*.json\n"
 USER_ERRORS = (ValueError, OSError)
 
 

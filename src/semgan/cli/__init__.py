@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semgan.cli import benchmark, data, posterior, train, use
+from semgan.cli import benchmark, data, posterior, segment, train, use
 from semgan.cli.output import examples
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 train.register(app)
 benchmark.register(app)
+segment.register(app)
 use.register(app)
 posterior.register(app)
 

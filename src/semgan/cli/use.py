@@ -1,4 +1,4 @@
-"""``semgan segment``, ``evaluate``, ``sample``, ``info``, ``demo``: what is done with a trained model."""
+"""``semgan evaluate``, ``sample``, ``info``, ``demo``: what is done with a trained model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from semgan.cli.output import AsJson, Exit, examples, existing, progress_bars, say, show, verb
+from semgan.cli.output import AsJson, examples, existing, progress_bars, say, show, verb
 
 
 class Metric(StrEnum):
@@ -31,17 +31,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 def register(app: typer.Typer) -> None:
     app.command(
-        "segment",
-        epilog=examples(
-            "semgan segment -m run -i new_images -o masks",
-            "semgan segment -m run -i picture.png -o masks --steps 0   (encoder only, fast)",
-            "semgan segment -m run/model -i new_images -o masks --overlay --save-probabilities",
-            "semgan segment -m run -i films -o masks --dicom-seg   (X-rays as DICOM; a DICOM SEG for each)",
-            "semgan segment -m run -i ct.nii.gz -o masks --modality auto   (or a DICOM folder, or a folder of studies)",
-            "semgan segment -m run -i studies -o masks --modality ct --overlay   (a picture of every volume's slices)",
-        ),
-    )(segment)
-    app.command(
         "evaluate",
         epilog=examples(
             "semgan evaluate masks true_masks --metric dice",
@@ -55,69 +44,6 @@ def register(app: typer.Typer) -> None:
     )(sample)
     app.command("info", epilog=examples("semgan info", "semgan info run", "semgan info dataset --json"))(info)
     app.command("demo", epilog=examples("semgan demo", "semgan demo -o demo --family faces --minutes 5"))(demo)
-
-
-@verb
-def segment(
-    model: Model,
-    images: Annotated[
-        Path,
-        typer.Option("-i", "--images", help="Image (PNG, DICOM X-ray), volume (NIfTI, DICOM folder), or a folder."),
-    ],
-    out: Out,
-    steps: Annotated[
-        int | None, typer.Option(min=0, help="Optimisation steps; default: as chosen on validation; 0: encoder only.")
-    ] = None,
-    save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Also OUT/probabilities/STEM.npz (volumes: .nii.gz).")
-    ] = False,
-    overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image and mask (volumes: slices).")
-    ] = False,
-    dicom_seg: Annotated[
-        bool, typer.Option("--dicom-seg", help="DICOM: also OUT/STEM.dcm, a DICOM SEG object (extra: dicom).")
-    ] = False,
-    modality: Annotated[
-        str | None, typer.Option(help="Preprocessing rule of the model, where it has several; auto: as each volume is.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images given to the model at a time.")] = 64,
-    overwrite: Overwrite = False,
-    device: Device = "auto",
-    as_json: AsJson = False,
-) -> Any:
-    """Segment images: OUT/STEM.png, class indices at each image's own size, and OUT/segmentation.csv.
-
-    Volumes: OUT/STEM.nii.gz, geometry as the volume's. Where some cannot be read, the rest is done and the code is 2.
-    """
-    existing(model, "Model")
-    existing(images, "Image or folder")
-    from semgan.segment import segment as run_segmentation
-    from semgan.segment_volumes import read_problems
-
-    with progress_bars() as progress:
-        rows = run_segmentation(
-            model,
-            images,
-            out,
-            steps=steps,
-            save_probabilities=save_probabilities,
-            overlay=overlay,
-            dicom_seg=dicom_seg,
-            modality=modality,
-            batch=batch,
-            overwrite=overwrite,
-            device=device,
-            progress=progress,
-        )
-    mean = sum(row["confidence"] for row in rows) / len(rows)
-    unit = "volumes" if "slices" in rows[0] else "images"
-    show(f"Masks in {out}", {unit: len(rows), "steps": rows[0]["steps"], "mean confidence": mean})
-    problems = read_problems(out)
-    if problems:
-        for stem, problem in problems.items():
-            say(f"not segmented: {stem}: {problem}")
-        raise Exit(2, {"out": out, "rows": rows, "problems": problems})
-    return {"out": out, "rows": rows}
 
 
 @verb

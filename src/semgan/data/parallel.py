@@ -30,7 +30,7 @@ def available_workers(workers: int | None = None) -> int:
 
 def thread_pool(workers: int | None = None) -> ThreadPoolExecutor:
     """Threads for decoding and encoding, which release Python's lock; as many as `available_workers` says."""
-    return ThreadPoolExecutor(available_workers(workers), initializer=_use_all_cores)
+    return ThreadPoolExecutor(available_workers(workers), initializer=use_all_cores)
 
 
 def each(
@@ -77,10 +77,10 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], workers:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered once, by the parent
-    _use_all_cores()
+    use_all_cores()
 
 
-def _use_all_cores() -> None:
+def use_all_cores() -> None:
     """Torch binds its first thread to one core (see `semgan`), and whatever that thread starts inherits this."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, semgan.CORES)

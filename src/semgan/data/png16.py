@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEAD = 33  # bytes: signature and header chunk
 _SAMPLES = {2: 3, 4: 2, 6: 4}  # colour type -> samples: RGB, grey + alpha, RGBA
 
 
-def is_deep_colour_png(path: Path) -> bool:
-    """True for 16-bit PNGs with more than one sample per pixel."""
-    with open(path, "rb") as file:
-        head = file.read(33)
-    return len(head) == 33 and head[:8] == _SIGNATURE and head[24] == 16 and head[25] in _SAMPLES
+def is_deep_colour_png(head: bytes) -> bool:
+    """True for 16-bit PNGs with more than one sample per pixel; ``head`` is the file's first `HEAD` bytes or more."""
+    head = head[:HEAD]
+    return len(head) == HEAD and head[:8] == _SIGNATURE and head[24] == 16 and head[25] in _SAMPLES
 
 
-def read_deep_colour_png(path: Path) -> np.ndarray:
-    """uint16 ``[height, width, samples]``. Raises ValueError for damaged or interlaced files."""
-    header, compressed = _chunks(path.read_bytes())
+def decode_deep_colour_png(content: bytes) -> np.ndarray:
+    """A file's bytes -> uint16 ``[height, width, samples]``. Raises ValueError for damaged or interlaced files."""
+    header, compressed = _chunks(content)
     width, height, _, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     if interlaced:
         raise ValueError("it is an interlaced 16-bit colour PNG; save it without interlacing")

@@ -5,20 +5,24 @@ Every failure becomes one ValueError that names the file and the cure.
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from semgan.data.dicom import DICOM_SUFFIXES, is_dicom
+from semgan.data.dicom import DICOM_SUFFIXES, MAGIC_OFFSET, is_dicom
 from semgan.data.dicom_pictures import Kind, dicom_kind, read_picture
-from semgan.data.png16 import is_deep_colour_png, read_deep_colour_png
+from semgan.data.png16 import decode_deep_colour_png, is_deep_colour_png
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 Answer = TypeVar("Answer")
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
+_IN_MEMORY = re.compile(r"<_io\.BytesIO object at \w+>")
 _FEW = 1 << 16  # values of a mask that a table may list
 _MOST_BETWEEN = 0.05  # share of pixels between dark and bright above which a picture is no binary mask
 
@@ -37,6 +41,22 @@ def read_image(path: Path) -> np.ndarray:
     if _may_be_dicom(path) and is_dicom(path):
         return read_picture(path)
     return _guarded(path, _decode_image)
+
+
+def read_image_bytes(content: bytes, name: str) -> np.ndarray:
+    """Decode a file that is in memory, as `read_image`; ``name`` tells its kind by its ending, and is named in errors.
+
+    DICOM passes through a temporary file. Raises ValueError for what is damaged, truncated or no image.
+    """
+    suffix = "." + name.rpartition(".")[2].lower()  # pathlib would keep every name: here pass millions
+    if suffix in DICOM_SUFFIXES or content[MAGIC_OFFSET : MAGIC_OFFSET + 4] == b"DICM":
+        with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
+            file.write(content)
+            file.flush()
+            return _named(lambda: read_picture(Path(file.name)), name, file.name)
+    if suffix not in IMAGE_SUFFIXES:
+        raise ValueError(f"{name} is not an image of a known kind; expected {', '.join(IMAGE_SUFFIXES)}.")
+    return _named(lambda: _decode_content(content, suffix), name)
 
 
 def is_image(path: Path) -> bool:
@@ -136,21 +156,31 @@ def decoded(path: Path, decode: Callable[[Path], Answer]) -> Answer:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist or is not a file.")
+    return _named(lambda: decode(path), str(path))
+
+
+def _named(decode: Callable[[], Answer], name: str, inner: str | None = None) -> Answer:
+    """What ``decode`` gives, its errors as one ValueError that names the file; ``inner``: its name in those errors."""
     try:
-        return decode(path)
+        return decode()
     except MemoryError:
         raise
     except Exception as error:  # decoders raise almost anything on damaged files
-        reason = str(error).replace(str(path), "the file").strip() or type(error).__name__
-        raise ValueError(f"{path} cannot be read ({reason}). Replace the file, or take it out of the folder.") from None
+        reason = _IN_MEMORY.sub("the file", str(error)).replace(inner or name, "the file").strip()
+        reason = reason or type(error).__name__
+        raise ValueError(f"{name} cannot be read ({reason}). Replace the file, or take it out of the folder.") from None
 
 
 def _decode_image(path: Path) -> np.ndarray:
-    if path.suffix.lower() in (".tif", ".tiff"):
-        return _plain(_decode_tiff(path))
-    if is_deep_colour_png(path):
-        return _plain(_without_alpha(read_deep_colour_png(path)))
-    with Image.open(path) as picture:
+    return _decode_content(path.read_bytes(), path.suffix.lower())
+
+
+def _decode_content(content: bytes, suffix: str) -> np.ndarray:
+    if suffix in (".tif", ".tiff"):
+        return _plain(_decode_tiff(BytesIO(content)))
+    if is_deep_colour_png(content):
+        return _plain(_without_alpha(decode_deep_colour_png(content)))
+    with Image.open(BytesIO(content)) as picture:
         picture.load()
         return _plain(_pixels(ImageOps.exif_transpose(picture)))
 
@@ -172,23 +202,23 @@ def _without_alpha(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., 0] if samples == 2 else pixels[..., :3]
 
 
-def _decode_tiff(path: Path) -> np.ndarray:
+def _decode_tiff(content: BytesIO) -> np.ndarray:
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(content) as file:
             if len(file.series) != 1:
                 raise ValueError(f"it holds {len(file.series)} pictures of unequal size; split it")
             series, page = file.series[0], file.series[0].keyframe
             if page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.YCBCR):
-                return _decode_tiff_with_pillow(path)
+                return _decode_tiff_with_pillow(content)
             pixels, axes = series.asarray(), series.axes
             has_alpha = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
             is_inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     except (ValueError, RuntimeError) as error:
         if "imagecodecs" not in str(error):  # compressed in a way that Pillow's libtiff may know
             raise
-        return _decode_tiff_with_pillow(path)
+        return _decode_tiff_with_pillow(content)
     pixels = _channels_last(pixels, axes)
     if has_alpha and pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
         pixels = _without_alpha(pixels)
@@ -208,8 +238,9 @@ def _channels_last(pixels: np.ndarray, axes: str) -> np.ndarray:
     return np.transpose(pixels, [axes.index("Y"), axes.index("X"), *(axes.index(axis) for axis in others)])
 
 
-def _decode_tiff_with_pillow(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
+def _decode_tiff_with_pillow(content: BytesIO) -> np.ndarray:
+    content.seek(0)
+    with Image.open(content) as picture:
         pages = []
         for page in range(getattr(picture, "n_frames", 1)):
             picture.seek(page)

@@ -25,6 +25,7 @@ from semgan.models.whitening import Whitening
 from semgan.objectives.segmentation import probabilities
 from semgan.runtime.device import choose_device
 from semgan.runtime.modes import freeze
+from semgan.stages.encoder_only import segment_by_encoder
 from semgan.stages.stage1_gan import build_generator, build_image_critic
 from semgan.stages.stage3_inversion import invert
 from semgan.types import JointImage, LabelSpace, Segmentation
@@ -131,11 +132,7 @@ class SemanticGan:
 
         modality: may have its own weight of the pixels, lambda_3
         """
-        rule = self.settings.preprocessing
-        expected = (rule.channels, rule.size_px, rule.size_px)
-        if tuple(image.shape[1:]) != expected:
-            wanted = ", ".join(map(str, expected))
-            raise ValueError(f"The model takes images [batch, {wanted}]; got {tuple(image.shape)}.")
+        self._check(image)
         return invert(
             self.generator,
             self.encoder,
@@ -146,6 +143,20 @@ class SemanticGan:
             steps=self.steps if steps is None else steps,
             snapshot_steps=snapshot_steps,
         )
+
+    def masks_only(self, image: Tensor) -> Segmentation:
+        """`segment_batch` at steps 0 without its losses, in half the time. Raises ValueError without an encoder."""
+        self._check(image)
+        if self.encoder is None:
+            raise ValueError("This model has no encoder yet, and masks only need one: finish the training.")
+        return segment_by_encoder(self.generator, self.encoder, self.whitening, image, self.settings.inversion)
+
+    def _check(self, image: Tensor) -> None:
+        rule = self.settings.preprocessing
+        expected = (rule.channels, rule.size_px, rule.size_px)
+        if tuple(image.shape[1:]) != expected:
+            wanted = ", ".join(map(str, expected))
+            raise ValueError(f"The model takes images [batch, {wanted}]; got {tuple(image.shape)}.")
 
     def inversion_settings(self, modality: str) -> InversionSettings:
         own = self.settings.inversion

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from semgan.benchmark import claims
-from semgan.benchmark.claims import FILE, ClaimLost, claimed, holder
+from semgan import claims
+from semgan.claims import FILE, ClaimLost, claimed, holder
 
 
 def write_claim(folder, *, age_s=0.0, **changes):

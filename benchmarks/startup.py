@@ -1,0 +1,76 @@
+"""Start-up: processor time of `semgan --help`, of importing the package, and of loading the small shipped model.
+
+    python benchmarks/startup.py                # writes benchmarks/startup.csv and startup.md
+    python benchmarks/startup.py --rounds 9 -o FOLDER
+
+Every round is a process of its own. Processor time (user and system, all threads) rather than wall time, since machines
+are shared; the smallest round is closest to what the work takes. ``python -X importtime -m semgan --help`` says where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import semgan
+from semgan.artifacts import git_commit, versions, write_text_atomic
+
+HERE = Path(__file__).parent
+MODEL = Path(semgan.__file__).parent / "weights" / "phantoms-faces"
+PARTS = {  # name: (what runs before the clock, what is timed, the goal in seconds)
+    "python -c pass": ("", "pass", None),
+    "semgan --help": ("", "from semgan.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass", 0.5),
+    "import semgan": ("", "import semgan", 2.0),
+    "import torch": ("import semgan", "import torch", None),
+    "load the small model": ("import torch, semgan", f"semgan.load({str(MODEL)!r}, device='cpu')", 1.0),
+    "load it again": (
+        f"import torch, semgan; semgan.load({str(MODEL)!r}, device='cpu')",
+        f"semgan.load({str(MODEL)!r}, device='cpu')",
+        None,
+    ),
+    "ready to segment": ("", f"import semgan.segment; semgan.load({str(MODEL)!r}, device='cpu')", None),
+}
+
+
+def seconds(before: str, work: str) -> float:
+    """Processor seconds of ``work`` in a fresh process."""
+    clock = "time.process_time()"
+    program = f"import sys, time\n{before}\nbegan = {clock}\n{work}\nprint({clock} - began, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return float(done.stderr.strip().splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("-o", "--out", type=Path, default=HERE)
+    args = parser.parse_args()
+    rows = []
+    for name, (before, work, goal) in PARTS.items():
+        times = [seconds(before, work) for _ in range(args.rounds)]
+        low, middle = min(times), statistics.median(times)
+        rows.append({"what": name, "smallest_s": round(low, 3), "median_s": round(middle, 3), "goal_s": goal or ""})
+        print(json.dumps(rows[-1]), flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with open(args.out / "startup.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    note = (
+        f"Processor time, {args.rounds} rounds, threads: {os.environ.get('OMP_NUM_THREADS', 'all')}, Python "
+        f"{versions()['python']}, torch {versions()['torch']}, commit {git_commit()}. "
+        f"Command: `python benchmarks/startup.py {' '.join(sys.argv[1:])}`."
+    )
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
+    write_text_atomic(args.out / "startup.md", f"# Start-up\n\n{note}\n\n" + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The list of inputs, frozen by the first worker and cut into units; the others read it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from semgan import artifacts
+from semgan.archive.inputs import Entry
+from semgan.claims import claimed
+
+MARKER = "archive.json"
+INPUTS = "inputs.jsonl"
+UNITS = "units.csv"
+POLL_S = 1.0
+_BEGUN = {"open", INPUTS, UNITS}  # all that an archive holds before its marker
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSpan:
+    """One unit: its lines in the list of inputs."""
+
+    name: str
+    offset: int  # bytes
+    count: int
+
+
+class Plan:
+    """The frozen inputs of an archive folder."""
+
+    def __init__(self, out: Path, described: dict[str, Any]) -> None:
+        self.out = out
+        self.images: int | None = described["images"]  # None: shards, whose content nobody has counted
+        self.units = [UnitSpan(name, int(at), int(count)) for name, at, count in _csv_rows(out / UNITS)]
+
+    def entries(self, unit: UnitSpan) -> Iterator[Entry]:
+        """The lines of one unit, read as they are needed."""
+        with open(self.out / INPUTS, "rb") as file:
+            file.seek(unit.offset)
+            for line in islice(file, unit.count):
+                yield Entry(*json.loads(line))
+
+    def done_folder(self, unit: UnitSpan) -> Path:
+        return self.out / "units" / unit.name
+
+    def is_done(self, unit: UnitSpan) -> bool:
+        return self.done_folder(unit).is_dir()
+
+    def done_units(self) -> set[str]:
+        folder = self.out / "units"
+        return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def joined_plan(
+    out: Path, request: dict[str, Any], entries: Callable[[], Iterable[Entry]], *, unit_images: int | None
+) -> Plan:
+    """The plan in ``out``: made by the worker that comes first, while the others wait.
+
+    unit_images: images per unit; None: each entry, a shard, is one
+    Raises FileExistsError where ``out`` holds other results or foreign files, and what ``entries`` raises.
+    """
+    while True:
+        plan = found_plan(out, request)
+        if plan is not None:
+            return plan
+        with claimed(out / "open" / "plan") as check:
+            if check is not None and not (out / MARKER).is_file():
+                try:
+                    images = _write_lists(out, entries(), unit_images, check)
+                except BaseException:
+                    discard(out)
+                    raise
+                artifacts.write_json(out / MARKER, {"request": request, "images": images})
+                continue
+        time.sleep(POLL_S)
+
+
+def found_plan(out: Path, request: dict[str, Any]) -> Plan | None:
+    """The plan that is there; None where ``out`` is new. Raises FileExistsError as `joined_plan`."""
+    if out.is_file():
+        raise FileExistsError(f"{out} is a file; give a folder with -o.")
+    if (out / MARKER).is_file():
+        described = artifacts.read_json(out / MARKER)
+        if described.get("request") != request:
+            raise FileExistsError(
+                f"{out} holds results of another model, other images or other options; give a new folder with -o, or "
+                "remove this one."
+            )
+        return Plan(out, described)
+    content = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    foreign = sorted(name for name in content - _BEGUN if not name.startswith("."))
+    if foreign and not (out / MARKER).is_file():
+        raise FileExistsError(f"{out} exists and holds other files ({foreign[0]}); give a new folder with -o.")
+    return None
+
+
+def _write_lists(out: Path, entries: Iterable[Entry], unit_images: int | None, check: Callable[[], None]) -> int | None:
+    """Write inputs.jsonl and units.csv as the entries come; the number of images, None for shards."""
+    lists = out / INPUTS, out / UNITS
+    temporary = [artifacts.temporary_beside(path) for path in lists]
+    count = units = start = 0
+    try:
+        with open(temporary[0], "wb") as inputs, open(temporary[1], "w", encoding="utf-8", newline="") as table:
+            writer = csv.writer(table, lineterminator="\n")
+            writer.writerow(["unit", "offset", "lines"])
+            size, at = unit_images or 1, 0
+            name = ""
+            for entry in entries:
+                if count - start == size:
+                    writer.writerow([name, at, size])
+                    at, start, units = inputs.tell(), count, units + 1
+                    check()
+                name = f"{units:06d}" if unit_images else entry.name
+                inputs.write(json.dumps([entry.name, entry.address], ensure_ascii=False).encode() + b"\n")
+                count += 1
+            if count == 0:
+                raise FileNotFoundError("There is nothing to segment: no image, or no line in the manifest.")
+            writer.writerow([name, at, count - start])
+            for file in (inputs, table):
+                file.flush()
+                os.fsync(file.fileno())
+        for path, final in zip(temporary, lists, strict=True):
+            os.replace(path, final)
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+    return count if unit_images else None
+
+
+def discard(out: Path) -> None:
+    """Take away an archive that was never begun."""
+    shutil.rmtree(out / "open", ignore_errors=True)
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+
+
+def _csv_rows(path: Path) -> Iterator[list[str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        next(rows)
+        yield from rows

@@ -1,0 +1,162 @@
+"""``semgan segment``: a few images or volumes whole or not at all, archives in units that many processes share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semgan.cli.output import AsJson, Exit, examples, existing, progress_bars, say, show, verb
+from semgan.cli.use import Device, Model, Out, Overwrite
+
+SHOWN = 20  # problems told one by one
+
+Images = Annotated[
+    str | None,
+    typer.Option(
+        "-i",
+        "--images",
+        help="Image (PNG, DICOM X-ray), volume (NIfTI, DICOM folder), or a folder; tar shards, or an address.",
+    ),
+]
+Steps = Annotated[
+    int | None, typer.Option(min=0, help="Optimisation steps; default: as chosen on validation; 0: encoder only.")
+]
+SaveProbabilities = Annotated[
+    bool, typer.Option("--save-probabilities", help="Also OUT/probabilities/STEM.npz (volumes: .nii.gz).")
+]
+Overlay = Annotated[
+    bool, typer.Option("--overlay", help="Also OUT/overlays/STEM.png: image and mask (volumes: slices).")
+]
+DicomSeg = Annotated[
+    bool, typer.Option("--dicom-seg", help="DICOM: also OUT/STEM.dcm, a DICOM SEG object (extra: dicom).")
+]
+Modality = Annotated[
+    str | None, typer.Option(help="Preprocessing rule of the model, where it has several; auto: as each volume is.")
+]
+Manifest = Annotated[
+    str | None, typer.Option(help="Archive: text file with a path or address per line, or CSV with path and stem.")
+]
+Archive = Annotated[
+    bool, typer.Option("--archive", help="Work in units that any number of processes share through OUT.")
+]
+UnitImages = Annotated[int, typer.Option(min=1, help="Archive: images per unit; a tar shard is one unit.")]
+Members = Annotated[str | None, typer.Option(help="Archive: only files, members of shards, of such names: '*.jpg'.")]
+MasksOnly = Annotated[
+    bool, typer.Option("--masks-only", help="Archive, steps 0: leave out the losses, half of the time.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many units and images, and the expected time.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "segment",
+        epilog=examples(
+            "semgan segment -m run -i new_images -o masks",
+            "semgan segment -m run -i picture.png -o masks --steps 0   (encoder only, fast)",
+            "semgan segment -m run/model -i new_images -o masks --overlay --save-probabilities",
+            "semgan segment -m run -i films -o masks --dicom-seg   (X-rays as DICOM; a DICOM SEG for each)",
+            "semgan segment -m run -i ct.nii.gz -o masks --modality auto   (or a DICOM folder, or a folder of studies)",
+            "semgan segment -m run -i studies -o masks --modality ct --overlay   (a picture of every volume's slices)",
+            "semgan segment -m run -i 'shards/{0000..0999}.tar' -o masks --steps 0   (an archive; start many at once)",
+            "semgan segment -m run --manifest list.csv -o masks --dry-run   (how long an archive takes)",
+        ),
+    )(segment)
+
+
+@verb
+def segment(
+    model: Model,
+    out: Out,
+    images: Images = None,
+    steps: Steps = None,
+    save_probabilities: SaveProbabilities = False,
+    overlay: Overlay = False,
+    dicom_seg: DicomSeg = False,
+    modality: Modality = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images given to the model at a time.")] = 64,
+    manifest: Manifest = None,
+    archive: Archive = False,
+    members: Members = None,
+    unit_images: UnitImages = 1024,
+    masks_only: MasksOnly = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> Any:
+    """Segment images: OUT/STEM.png, class indices at each image's own size, and OUT/segmentation.csv.
+
+    Volumes: OUT/STEM.nii.gz, geometry as the volume's. Where some cannot be read, the rest is done and the code is 2.
+    Archives (--archive, --manifest, tar shards, addresses, torchrun): OUT/units/UNIT/masks.tar, see docs/archives.md.
+    """
+    existing(model, "Model")
+    options = {"steps": steps, "modality": modality, "batch": batch, "device": device}
+    extras = {"save_probabilities": save_probabilities, "overlay": overlay, "dicom_seg": dicom_seg}
+    if archive or dry_run or masks_only or members or _is_archive(images, manifest):
+        _refuse({**extras, "overwrite": overwrite})
+        options |= {"unit_images": unit_images, "masks_only": masks_only}
+        return _archived(model, (images, manifest, members), out, dry_run, options)
+    return _plain(model, Path(images or ""), out, {**options, **extras, "overwrite": overwrite})
+
+
+def _is_archive(images: str | None, manifest: str | None) -> bool:
+    """Whether the inputs, or how this process was started, ask for units that are shared."""
+    if images is None and manifest is None:
+        raise ValueError("There is nothing to segment: give -i, or --manifest.")
+    shards = (images or "").lower().endswith((".tar", ".tar.gz", ".tgz"))
+    return manifest is not None or shards or "://" in (images or "") or int(os.environ.get("WORLD_SIZE") or 1) > 1
+
+
+def _refuse(options: dict[str, bool]) -> None:
+    given = ["--" + name.replace("_", "-") for name, wanted in options.items() if wanted]
+    if given:
+        raise ValueError(f"An archive has masks and tables only, and is never replaced; leave out {', '.join(given)}.")
+
+
+def _plain(model: Path, images: Path, out: Path, options: dict[str, Any]) -> Any:
+    existing(images, "Image or folder")
+    from semgan.segment import segment as run_segmentation
+    from semgan.segment_volumes import read_problems
+
+    with progress_bars() as progress:
+        rows = run_segmentation(model, images, out, progress=progress, **options)
+    mean = sum(row["confidence"] for row in rows) / len(rows)
+    unit = "volumes" if "slices" in rows[0] else "images"
+    show(f"Masks in {out}", {unit: len(rows), "steps": rows[0]["steps"], "mean confidence": mean})
+    problems = read_problems(out)
+    if problems:
+        for stem, problem in problems.items():
+            say(f"not segmented: {stem}: {problem}")
+        raise Exit(2, {"out": out, "rows": rows, "problems": problems})
+    return {"out": out, "rows": rows}
+
+
+def _archived(
+    model: Path, inputs: tuple[str | None, str | None, str | None], out: Path, dry_run: bool, options: dict[str, Any]
+) -> Any:
+    from semgan.archive.inputs import Source
+    from semgan.archive.run import as_rows, forecast, segment_archive
+    from semgan.archive.tables import first_problems
+    from semgan.data.addresses import is_address
+
+    for path in inputs[:2]:
+        if path is not None and not is_address(path) and not any(letter in path for letter in "{*?"):
+            existing(Path(path), "Input")
+    source = Source(*inputs)
+    if dry_run:
+        expected = forecast(model, source, out, **options)
+        show(f"Nothing was written to {out}", as_rows(expected))
+        return expected
+    with progress_bars() as progress:
+        done = segment_archive(model, source, out, progress=progress, **options)
+    show(f"Masks in {out / 'units'}", as_rows(done))
+    if done.failed:
+        for line in first_problems(out, SHOWN):
+            say(f"not segmented: {line}")
+        if done.failed > SHOWN:
+            say(f"... and {done.failed - SHOWN} more, see {out / 'problems.csv'}")
+        raise Exit(2, {"out": out, "summary": done})
+    return {"out": out, "summary": done}
