@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from semgan import artifacts, results
-from semgan.benchmark.grid import SMALLEST, Grid, Task
+from semgan.benchmark.grid import SMALLEST, Grid, Task, TestSet
 from semgan.metrics import overlap
 from semgan.scoring import Scored
 
@@ -249,7 +249,7 @@ def identity(cell: Cell, grid: Grid) -> dict[str, Any]:
     """Everything a cell's numbers depend on, without places of files: folders may move between machines."""
     task = cell.task
     settings = {"task": task.settings, "method": grid.settings.get(cell.method, {})}
-    sets = [each.model_dump(mode="json", exclude={"images", "labels"}) for each in task.test_sets]
+    sets = [_without_places(each) for each in task.test_sets]
     return {
         "format": FORMAT,
         "task": task.name,
@@ -262,11 +262,14 @@ def identity(cell: Cell, grid: Grid) -> dict[str, Any]:
         "budget": None if grid.budget is None else grid.budget.model_dump(exclude_none=True),
         "shares": grid.shares,
         "settings": _digest(settings),
-        "test_sets": [_without_folders(each) for each in sets],
+        "test_sets": sets,
     }
 
 
-def _without_folders(entry: dict[str, Any]) -> dict[str, Any]:
+def _without_places(each: TestSet) -> dict[str, Any]:
+    """A test set by names of files alone; what only volumes have is left out of others."""
+    of_volumes = {"modality", "manifest"} if each.volumes is None else {"manifest"} if each.manifest is None else set()
+    entry = each.model_dump(mode="json", exclude={"images", "volumes", "labels"} | of_volumes)
     return {key: Path(value).name if isinstance(value, str) else value for key, value in entry.items()}
 
 
