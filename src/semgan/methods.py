@@ -181,7 +181,7 @@ def deeplab_changes(settings: Settings) -> dict[str, Any]:
 OURS = ("gan", "encoder")
 # PixelSSL, DeepLabV2 on PASCAL VOC: lambda_dc, and 3 of 20 epochs.
 GCT = {"network": "deeplabv2", "schedule": "poly", "consistency_weight": 100.0, "ramp_up_share": 0.15}
-# Lambda of the paper's sec. 4.1 for PASCAL VOC (6 for Cityscapes); it has no ramp, ours is as long as GCT's.
+# Lambda of the paper for PASCAL VOC (6 for Cityscapes; 1 in the authors' script); no ramp there, ours is GCT's.
 CPS = {"consistency_weight": 1.5, "ramp_up_share": 0.15}
 # Intensity as unet-strong; the decay is that of UniMatch V2's code, the threshold UniMatch's.
 UNIMATCH = {"intensity_augment": True, "ema_decay": 0.996, "confidence_threshold": 0.95}

@@ -47,12 +47,12 @@ def test_without_the_package_every_use_says_how_to_get_it(monkeypatch, tiny_data
 
 
 def test_a_broken_package_is_told_with_its_reason(monkeypatch):
-    from semgan.baselines.nnunet import check_usable
+    from semgan.baselines.nnunet_plan import trainer_class
 
     monkeypatch.setitem(sys.modules, "nnunetv2", None)
     monkeypatch.delitem(sys.modules, "nnunetv2.training.nnUNetTrainer.nnUNetTrainer", raising=False)
     with pytest.raises(ValueError, match=r"nnunetv2 cannot be used here \(.*nnunetv2.*pip install 'semgan\[nnunet\]'"):
-        check_usable()
+        trainer_class()
 
 
 def test_nnunets_names_of_the_values_end_with_those_to_ignore():
@@ -141,7 +141,8 @@ def test_a_plan_with_parts_that_no_nnunet_has_is_refused(trained, tmp_path, plac
 @needs_nnunet
 def test_nothing_of_it_needs_torchvision():
     code = "import sys; sys.modules['torchvision'] = sys.modules['timm'] = None; "
-    code += "from semgan.baselines.nnunet import check_usable; check_usable(); "
-    code += "import nnunetv2.inference.predict_from_raw_data, nnunetv2.experiment_planning.plan_and_preprocess_api"
+    code += "from semgan.baselines.nnunet_plan import its, trainer_class; trainer_class(); "
+    code += "its('inference.predict_from_raw_data', 'nnUNetPredictor'); "
+    code += "its('experiment_planning.plan_and_preprocess_api', 'plan_experiment_dataset')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -24,10 +24,21 @@ from torch import Tensor, nn
 
 from semgan import artifacts, config, seeding
 from semgan.baselines.networks import seeded
-from semgan.baselines.nnunet_plan import CONFIGURATION, FOLD, Plan, at_home, environment, make_plan, quiet
+from semgan.baselines.nnunet_plan import (
+    CONFIGURATION,
+    FOLD,
+    Plan,
+    at_home,
+    environment,
+    its,
+    make_plan,
+    plans_manager,
+    quiet,
+    trainer_class,
+)
 from semgan.baselines.pipeline import save_baseline, validation_of
 from semgan.baselines.segmenter import WEIGHTS
-from semgan.baselines.stage import KeepsBest, Validate
+from semgan.baselines.stage import Validate, ValidatedStage
 from semgan.data.parallel import available_workers
 from semgan.data.transforms import network_input, rules_by_modality, to_levels
 from semgan.job import TrainingJob
@@ -50,7 +61,7 @@ def train_nnunet(job: TrainingJob) -> StageResult:
 
     Raises ValueError where the package cannot be used, or no mask has any foreground.
     """
-    check_usable()
+    trainer_class()  # the first thing to be told
     folder = job.run.path / WORKPLACE
     with at_home(folder):
         plan = make_plan(job, folder)
@@ -63,18 +74,7 @@ def train_nnunet(job: TrainingJob) -> StageResult:
     return result
 
 
-def check_usable() -> None:
-    """Raise ValueError where the package nnunetv2 cannot be imported, whatever the reason."""
-    try:
-        import nnunetv2.training.nnUNetTrainer.nnUNetTrainer  # noqa: F401
-    except Exception as error:
-        raise ValueError(
-            f"The package nnunetv2 cannot be used here ({type(error).__name__}: {error}); "
-            "install it with what it needs: pip install 'semgan[nnunet]'."
-        ) from None
-
-
-class NnunetStage(KeepsBest):
+class NnunetStage(ValidatedStage):
     """nnU-Net's trainer, step by step. Made inside `at_home`, where its preprocessed cases lie."""
 
     name = "baseline"
@@ -87,13 +87,10 @@ class NnunetStage(KeepsBest):
         device: torch.device,
         validate: Validate | None = None,
     ) -> None:
-        from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
         super().__init__(settings, validate)
-        self.total_images, self.batch = settings.baseline.images, settings.baseline.batch
         self.labels, self.plan, self.device = labels, plan, device
         fresh = {**plan.plans, "continue_training": False}
-        self.trainer: Any = nnUNetTrainer(fresh, CONFIGURATION, FOLD, plan.dataset, device)
+        self.trainer: Any = trainer_class()(fresh, CONFIGURATION, FOLD, plan.dataset, device)
         self.trainer.device = device  # it takes the first GPU, whichever was asked for
         with drawn_from(settings.seed, STREAM, 0), environment({"nnUNet_n_proc_DA": "0"}):  # no processes of its own
             self.trainer.initialize()
@@ -115,7 +112,7 @@ class NnunetStage(KeepsBest):
             self._coming = self._from(images_seen // self.batch)
         trainer = self.trainer
         trainer.network.train()
-        trainer.lr_scheduler.step(images_seen / self.total_images * trainer.num_epochs)
+        trainer.lr_scheduler.step(self.progress(images_seen) * trainer.num_epochs)
         return {"loss": torch.as_tensor(trainer.train_step(next(self._coming))["loss"])}
 
     def _from(self, step: int) -> Iterator[Any]:
@@ -198,13 +195,10 @@ class NnunetSegmenter:
         device: torch.device,
         plan: Plan,
     ) -> None:
-        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
         self.network, self.labels, self.rules, self.device = network, labels, dict(rules), device
-        manager = PlansManager(plan.plans)
+        manager = plans_manager(plan.plans)
         with quiet():
-            self._predictor = nnUNetPredictor(device=device, allow_tqdm=False)
+            self._predictor = its("inference.predict_from_raw_data", "nnUNetPredictor")(device=device, allow_tqdm=False)
             self._predictor.manual_initialization(
                 network,
                 manager,
@@ -221,7 +215,6 @@ class NnunetSegmenter:
         description, weights = artifacts.read_model(folder)
         if "nnunet" not in description or WEIGHTS not in weights:
             raise ValueError(f"{folder} holds a model of method '{description.get('method')}', which is no nnU-Net.")
-        check_usable()
         plan = Plan(description["nnunet"]["plans"], description["nnunet"]["dataset"])
         network = build_planned(plan, f"{folder}/config.json")
         network.load_state_dict(weights[WEIGHTS])
@@ -271,10 +264,6 @@ def single_scale(network: Any) -> Iterator[None]:
 
 def build_planned(plan: Plan, where: str) -> nn.Module:
     """The network of a plan, untrained. Raises ValueError naming ``where`` for one that is made of anything else."""
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
     try:
         asked = plan.plans["configurations"][CONFIGURATION]["architecture"]
         parts = [asked["arch_kwargs"][name] for name in asked["_kw_requires_import"]]
@@ -284,10 +273,10 @@ def build_planned(plan: Plan, where: str) -> nn.Module:
         raise ValueError(f"{where} holds no plan of nnU-Net's 2d configuration; train again.") from None
     if strange:
         raise ValueError(f"{where} asks for parts that no nnU-Net has: {', '.join(map(str, strange))}. Train again.")
-    manager = PlansManager(plan.plans)
+    manager = plans_manager(plan.plans)
     configuration = manager.get_configuration(CONFIGURATION)
-    channels = determine_num_input_channels(manager, configuration, plan.dataset)
+    count = its("utilities.label_handling.label_handling", "determine_num_input_channels")
+    channels = count(manager, configuration, plan.dataset)
     heads = manager.get_label_manager(plan.dataset).num_segmentation_heads
-    return nnUNetTrainer.build_network_architecture(
-        manager, configuration, channels, heads, enable_deep_supervision=False
-    )
+    build = trainer_class().build_network_architecture
+    return build(manager, configuration, channels, heads, enable_deep_supervision=False)

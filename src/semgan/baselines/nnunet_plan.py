@@ -11,6 +11,7 @@ the properties of a case as a pickle). No process is started: a run uses the cor
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,26 @@ class Plan:
 
     plans: dict[str, Any]
     dataset: dict[str, Any]
+
+
+def its(module: str, name: str) -> Any:
+    """A part of the package nnunetv2. Raises ValueError where it cannot be imported, whatever the reason."""
+    try:
+        return getattr(importlib.import_module(f"nnunetv2.{module}"), name)
+    except Exception as error:
+        raise ValueError(
+            f"The package nnunetv2 cannot be used here ({type(error).__name__}: {error}); "
+            "install it with what it needs: pip install 'semgan[nnunet]'."
+        ) from None
+
+
+def trainer_class() -> Any:
+    return its("training.nnUNetTrainer.nnUNetTrainer", "nnUNetTrainer")
+
+
+def plans_manager(plans: Mapping[str, Any]) -> Any:
+    """nnU-Net's reader of its plans."""
+    return its("utilities.plans_handling.plans_handler", "PlansManager")(dict(plans))
 
 
 @contextlib.contextmanager
@@ -75,8 +96,6 @@ def make_plan(job: TrainingJob, folder: Path) -> Plan:
 
     The validation list is the only fold. Raises ValueError where no mask has any foreground.
     """
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
-
     if not any(((maps > 0) & (maps != IGNORE)).any() for maps in [job.labelled.label_maps] if maps is not None):
         raise ValueError("nnU-Net plans by the foreground of the labelled masks, and they have none; check the labels.")
     for part in ("raw", "preprocessed", "results"):
@@ -87,7 +106,7 @@ def make_plan(job: TrainingJob, folder: Path) -> Plan:
     write_json(preprocessed / "splits_final.json", splits)
     write_json(preprocessed / "dataset_fingerprint.json", _fingerprint(raw, dataset))
     with environment({"nnUNet_n_proc_DA": str(torch.get_num_threads())}):  # it asks for threads under this name
-        plan_experiment_dataset(1)
+        its("experiment_planning.plan_and_preprocess_api", "plan_experiment_dataset")(1)
     plans = read_json(preprocessed / f"{PLANS}.json")
     plans["configurations"][CONFIGURATION]["batch_size"] = job.settings.baseline.batch
     write_json(preprocessed / f"{PLANS}.json", plans)
@@ -150,13 +169,10 @@ def _write_cases(job: TrainingJob, raw: Path, prefix: str, pixels: Pixels) -> li
 
 def _fingerprint(raw: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:
     """dataset_fingerprint.json, from nnU-Net's analysis of every case; nnU-Net itself would start processes for it."""
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-    from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-
-    found = [
-        DatasetFingerprintExtractor.analyze_case(*_files(raw, case), NaturalImage2DIO, INTENSITY_SAMPLES)
-        for case in dataset["dataset"].values()
-    ]
+    where = "experiment_planning.dataset_fingerprint.fingerprint_extractor"
+    analyse = its(where, "DatasetFingerprintExtractor").analyze_case
+    reader = its("imageio.natural_image_reader_writer", "NaturalImage2DIO")
+    found = [analyse(*_files(raw, case), reader, INTENSITY_SAMPLES) for case in dataset["dataset"].values()]
     shapes, spacings, intensities, _, shares = zip(*found, strict=True)
     return {
         "spacings": [[float(step) for step in spacing] for spacing in spacings],
@@ -181,9 +197,7 @@ def _files(raw: Path, case: Mapping[str, Any]) -> tuple[list[str], str]:
 
 def _preprocess(raw: Path, preprocessed: Path, plans: Mapping[str, Any], dataset: dict[str, Any]) -> None:
     """Every case by nnU-Net's preprocessor, as its command of that name does in several processes."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    manager = PlansManager(dict(plans))
+    manager = plans_manager(plans)
     configuration = manager.get_configuration(CONFIGURATION)
     folder = preprocessed / configuration.data_identifier
     folder.mkdir()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from semgan import artifacts
-from semgan.baselines.stage import BaselineStage, KeepsBest, Streams, Validate
+from semgan.baselines.stage import BaselineStage, Streams, Validate, ValidatedStage
 from semgan.data.loading import ImageStream, MixedStream
 from semgan.data.transforms import rules_by_modality
 from semgan.job import TrainingJob
@@ -44,7 +44,7 @@ def validation_of(job: TrainingJob) -> Validate | None:
 
 
 def save_baseline(
-    job: TrainingJob, stage: KeepsBest, facts: dict[str, int], more: Mapping[str, Any] | None = None
+    job: TrainingJob, stage: ValidatedStage, facts: dict[str, int], more: Mapping[str, Any] | None = None
 ) -> None:
     """The model folder of a trained baseline. more: further entries of its config.json"""
     scores = {} if stage.best_score is None else {f"validation {job.settings.metric}": stage.best_score}

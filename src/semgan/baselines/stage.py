@@ -43,8 +43,8 @@ class Streams:
     unlabelled: ImageStream | None = None
 
 
-class KeepsBest:
-    """The part of a stage that is validated: the weights with the best score so far are the model's.
+class ValidatedStage:
+    """Length and progress of a stage, and its validation: the weights with the best score so far are the model's.
 
     A stage says which network answers (``answering``) and how (``segmenter``). validate: model -> score on the
     validation list, higher is better; None: the last weights are kept.
@@ -54,6 +54,7 @@ class KeepsBest:
 
     def __init__(self, settings: config.Settings, validate: Validate | None) -> None:
         self.settings, self._validate = settings, validate
+        self.total_images, self.batch = settings.baseline.images, settings.baseline.batch
         self.best_score: float | None = None
         self.best_images_seen = 0
         self._best_weights: dict[str, Tensor] = {}
@@ -67,6 +68,10 @@ class KeepsBest:
     def segmenter(self) -> Segmenter:
         """The present answering network as a segmenter."""
         raise NotImplementedError
+
+    def progress(self, images_seen: int) -> float:
+        """Share of the training's schedule that is done, in [0, 1]."""
+        return min(images_seen / (self.settings.baseline.schedule_images or self.total_images), 1.0)
 
     def preview(self, images_seen: int) -> dict[str, float]:
         """Score the validation list and keep the weights where they are the best so far."""
@@ -94,11 +99,11 @@ class KeepsBest:
         self._best_weights = dict(best["weights"])
 
 
-class BaselineStage(KeepsBest):
+class BaselineStage(ValidatedStage):
     """Supervised training, and what all baselines share: batches, optimiser, best weights, state.
 
     A semi-supervised baseline overrides `loss_terms` (and adds its networks to ``networks``), `after_step`, or `step`
-    where several players alternate. validate: see `KeepsBest`.
+    where several players alternate. validate: see `ValidatedStage`.
     """
 
     name = "baseline"
@@ -119,7 +124,6 @@ class BaselineStage(KeepsBest):
             )
         super().__init__(settings, validate)
         own = settings.baseline
-        self.total_images, self.batch = own.images, own.batch
         self.labels, self.device, self._streams = labels, device, streams
         self.network = build_network(settings, labels.channels).to(device)
         self.networks: dict[str, nn.Module] = {WEIGHTS: self.network}  # all whose state is kept
@@ -157,10 +161,6 @@ class BaselineStage(KeepsBest):
         """The present answering network as a segmenter."""
         rules, flips = rules_by_modality(self.settings), self.settings.baseline.test_time_flips
         return NetworkSegmenter(self.answering, self.labels, rules, self.device, flips=flips)
-
-    def progress(self, images_seen: int) -> float:
-        """Share of the training that is done, in [0, 1)."""
-        return min(images_seen / self.total_images, 1.0)
 
     def labelled_batch(self, images_seen: int) -> Batch:
         """The next labelled images and their label maps, on the device."""

@@ -50,6 +50,7 @@ class Cell:
 class State:
     """state.json. seconds: of training, by piece; opened: test set -> when it was opened; facts: equal for all methods.
 
+    lengths: stage -> images; schedules: setting -> images at which a falling rate and ramps end, before a clock does
     model: hash of the trained model from the moment a test set was opened; after that it may not change
     """
 
@@ -58,6 +59,7 @@ class State:
     fault: bool = False
     attempts: int = 0
     lengths: dict[str, int] = field(default_factory=dict)
+    schedules: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     done_pieces: list[str] = field(default_factory=list)
     images_seen: dict[str, int] = field(default_factory=dict)

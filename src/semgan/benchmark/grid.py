@@ -28,7 +28,8 @@ SMALLEST = "smallest"
 # How a method of several stages divides its budget; "steps": choosing the inversion steps (in minutes only).
 DEFAULT_SHARES = {"gan": 0.66, "encoder": 0.26, "steps": 0.08, "pool": 0.06, "student": 0.4}
 # Settings that the harness decides, or that must be equal for every method of a task.
-LENGTH_SETTINGS = tuple(f"{section}.{images}" for section, images, _ in LENGTHS.values())
+SCHEDULE_SETTINGS = ("encoder.schedule_images", "baseline.schedule_images")
+LENGTH_SETTINGS = (*SCHEDULE_SETTINGS, *(f"{section}.{images}" for section, images, _ in LENGTHS.values()))
 THE_GRIDS = ("seed", "split_seed", "labels", "method", "recipe", "device", "threads", "classes")
 SHARED_BY_METHODS = ("preprocessing", "metric", "modalities", "run.validation_cases")
 
