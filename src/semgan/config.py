@@ -229,7 +229,7 @@ class BaselineSettings(Frozen):
     schedule: Literal["constant", "poly"] = Field(
         default="constant", description="poly: falls to 0 as (1 - progress)^0.9, as in DeepLab and nnU-Net"
     )
-    schedule_images: int | None = Field(default=None, ge=1, description="images at which schedule, ramps end; None: images")
+    schedule_images: int | None = Field(default=None, ge=1, description="where schedule and ramps end; None: images")
     intensity_augment: bool | Literal["nnunet"] = Field(
         default=False,
         description="gamma, contrast, brightness, noise, blur (unet-strong); nnunet: with its chances and ranges, and "
