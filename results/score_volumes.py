@@ -4,9 +4,10 @@
         --test-set phantom-mri-in --task liver --out results/liver-64
 
 Does what `semgan segment --steps N --modality M` and `semgan evaluate --surface` do, for N of 0 (the encoder alone) and
-as chosen on validation; models without optimisation have step 0 only. The masks lie in MASKS/steps-N and are not made
-again by the same model; each patient's Dice is in MASKS/steps-N/TEST_SET/cases.csv. OUT/RUN_NAME/TEST_SET-steps-N.json
-keeps what evaluate found: intervals, surface distances in mm, volume differences.
+as chosen on validation; models without optimisation have step 0 only. What is counted and how: `semgan.volume_scoring`,
+as `semgan benchmark` does. The masks lie in MASKS/steps-N and are not made again by the same model; each patient's Dice
+is in MASKS/steps-N/TEST_SET/cases.csv. OUT/RUN_NAME/TEST_SET-steps-N.json keeps what evaluate found: intervals, surface
+distances in mm, volume differences.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from semgan import artifacts, results
 from semgan.evaluate import evaluate
 from semgan.scoring import TrainedModel
-from semgan.segment import segment
+from semgan.volume_scoring import VolumeSet, score_volumes, segmented
 
 
 def arguments() -> argparse.Namespace:
@@ -35,19 +36,16 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    model, rows = TrainedModel(args.run), []
+    model = TrainedModel(args.run)
+    held_out = VolumeSet(args.test_set, args.volumes, args.labels, args.modality)
     metric, classes = model.settings["metric"], model.description["classes"]
     for step in model.steps(()):
-        masks = args.masks / f"steps-{step}"
-        steps = step if model.optimises else None
-        segment(args.run, args.volumes, masks, steps=steps, modality=args.modality, overwrite=True)
+        masks = segmented(model, held_out, args.masks, step)
         found = evaluate(masks, args.labels, metric=metric, classes=classes, surface=True, out=masks / args.test_set)
         kept = {**found.to_json(), "predictions": masks.name, "labels": args.test_set}
         artifacts.write_json(args.out / args.run.name / f"{args.test_set}-steps-{step}.json", kept)
-        named = {name: value for name, value in found.classes.items() if name in found.mean_over}
-        for name, value in (named | {results.MEAN: found.mean}).items():
-            rows.append(model.row(args.task, metric, args.test_set, name, step, found.n, value))
         print(f"{model.settings['method']} {args.test_set} steps {step}: {found.mean:.4f}")
+    rows = model.rows(score_volumes(model, held_out, args.masks), args.task, metric)
     results.append_rows(args.out / "scores.csv", [*rows, *model.validation_rows(args.task)], replace=True)
 
 

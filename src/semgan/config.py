@@ -156,6 +156,7 @@ class EncoderSettings(Frozen):
     batch: int = Field(default=16, ge=2)
     learning_rate: float = 0.001
     constant_share: float = Field(default=0.5, ge=0, le=1, description="share of training before the cosine decay [S]")
+    schedule_images: int | None = Field(default=None, ge=1, description="images at which the decay ends; None: images")
     clip_norm: float = 2.0
     lambda_pixel: float = Field(default=0.1, description="lambda_1, weight of the squared pixel distance [S]")
     supervised_weight: float = Field(default=1.0, description="weight of cross-entropy + Dice on labelled images")
@@ -228,6 +229,7 @@ class BaselineSettings(Frozen):
     schedule: Literal["constant", "poly"] = Field(
         default="constant", description="poly: falls to 0 as (1 - progress)^0.9, as in DeepLab and nnU-Net"
     )
+    schedule_images: int | None = Field(default=None, ge=1, description="where schedule and ramps end; None: images")
     intensity_augment: bool | Literal["nnunet"] = Field(
         default=False,
         description="gamma, contrast, brightness, noise, blur (unet-strong); nnunet: with its chances and ranges, and "

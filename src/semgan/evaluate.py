@@ -95,20 +95,26 @@ def evaluate(
     Raises ValueError, naming the files, for missing predictions, unequal sizes, values outside the classes, unknown
     names; FileNotFoundError for folders without masks.
     """
-    predictions, labels = Path(predictions), Path(labels)
     if metric not in overlap.METRICS:
         raise ValueError(f"Unknown metric '{metric}'; choose one of {', '.join(overlap.METRICS)}.")
     ruler = _ruler(surface, spacing_mm)
-    found, true = masks_in(predictions), masks_in(labels)
-    wanted = _wanted(true, stems, labels)
-    _check_predictions(found, wanted, predictions)
-    groups = _groups(manifest, per, wanted)
-    pairs = [(found[stem], true[stem]) for stem in wanted]
-    space, counts, measured = _score_all(pairs, labels, classes, ignore, mapping, map_predictions, ruler)
-    names, chosen = space.names, _averaged(space, mean_over)
-    own_groups = None if per is None else [groups[stem] for stem in wanted]
-    group_names, cases = (None, counts) if own_groups is None else counts.pooled_by(own_groups)
-    surfaces = {name: summarise(values, names, chosen, own_groups) for name, values in measured.items()}
+    counted = count_masks(
+        Path(predictions),
+        Path(labels),
+        manifest=manifest,
+        per=per,
+        classes=classes,
+        mapping=mapping,
+        map_predictions=map_predictions,
+        ignore=ignore,
+        stems=stems,
+        ruler=ruler,
+    )
+    space, counts, wanted, groups = counted.space, counted.counts, counted.stems, counted.groups
+    names, chosen = space.names, averaged_classes(space, mean_over)
+    group_names, cases = counted.by_group()
+    own_groups = None if group_names is None else [groups[stem] for stem in wanted]
+    surfaces = {name: summarise(values, names, chosen, own_groups) for name, values in counted.measured.items()}
     remarks = (space.remark, _absent(counts, names, chosen), _uncounted(cases, metric, chosen), _undefined(surfaces))
     result = EvaluationResult(
         metric=metric,
@@ -121,14 +127,61 @@ def evaluate(
         images=counts.cases,
         groups=_group_scores(group_names, cases, metric, names),
         surface=surfaces,
-        extra_predictions=sorted(set(found) - set(wanted)),
+        extra_predictions=counted.extra_predictions,
         warnings=[text for text in remarks if text],
         predictions=str(predictions),
         labels=str(labels),
     )
-    table = _case_table(wanted, groups, names, counts, metric, measured)
-    _write(predictions if out is None else Path(out), result, table)
+    table = _case_table(wanted, groups, names, counts, metric, counted.measured)
+    _write(Path(predictions if out is None else out), result, table)
     return result
+
+
+@dataclass(frozen=True)
+class CountedMasks:
+    """Pixel counts of masks, file by file in the order of ``stems``.
+
+    groups: stem -> group; empty where no manifest names any; per: the column that makes cases of them; None: a file
+    is a case; measured: measure -> ``[files, classes]``, where a ruler was given
+    """
+
+    space: ClassSpace
+    stems: list[str]
+    counts: overlap.Counts
+    per: str | None
+    groups: dict[str, str]
+    measured: dict[str, np.ndarray]
+    extra_predictions: list[str]
+
+    def by_group(self) -> tuple[list[str] | None, overlap.Counts]:
+        """The groups and their counts added up; None and the counts of the files where every file is a case."""
+        if self.per is None:
+            return None, self.counts
+        names, pooled = self.counts.pooled_by([self.groups[stem] for stem in self.stems])
+        return [str(name) for name in names], pooled
+
+
+def count_masks(
+    predictions: Path,
+    labels: Path,
+    *,
+    manifest: Path | None = None,
+    per: str | None = None,
+    classes: Sequence[str] | None = None,
+    mapping: ClassMapping | None = None,
+    map_predictions: ClassMapping | None = None,
+    ignore: Sequence[int] = (),
+    stems: Sequence[str] | None = None,
+    ruler: Ruler | None = None,
+) -> CountedMasks:
+    """What `evaluate` counts before it makes scores of it; options and errors as there."""
+    found, true = masks_in(predictions), masks_in(labels)
+    wanted = _wanted(true, stems, labels)
+    _check_predictions(found, wanted, predictions)
+    groups = _groups(manifest, per, wanted)
+    pairs = [(found[stem], true[stem]) for stem in wanted]
+    space, counts, measured = _score_all(pairs, labels, classes, ignore, mapping, map_predictions, ruler)
+    return CountedMasks(space, wanted, counts, per, groups, measured, sorted(set(found) - set(wanted)))
 
 
 def _ruler(surface: bool, spacing_mm: Sequence[float] | None) -> Ruler | None:
@@ -253,8 +306,8 @@ def _check_sizes(predicted: tuple[int, ...], true: tuple[int, ...], prediction_f
         )
 
 
-def _averaged(space: ClassSpace, mean_over: Sequence[str] | None) -> list[int]:
-    """Class indices of the mean."""
+def averaged_classes(space: ClassSpace, mean_over: Sequence[str] | None) -> list[int]:
+    """Class indices of the mean. Raises ValueError for other names."""
     if mean_over is None:
         return list(space.averaged)
     unknown = [name for name in mean_over if name not in space.names]

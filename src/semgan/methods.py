@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ class Method:
     """``changes`` are laid over the recipe's settings; ``rival`` methods do not use our generator.
 
     stages: of training, in order, as metrics and checkpoints name them
+    needs: (package, extra of ours that brings it), where a method is somebody else's program
     """
 
     summary: str
@@ -29,6 +31,11 @@ class Method:
     rival: bool
     stages: tuple[str, ...] = ("baseline",)
     changes: Callable[[Settings], dict[str, Any]] = lambda settings: {}
+    needs: tuple[str, str] | None = None
+
+    @property
+    def installed(self) -> bool:
+        return self.needs is None or importlib.util.find_spec(self.needs[0]) is not None
 
     def stages_after(self, init_from: object | None) -> tuple[str, ...]:
         """The stages that are trained where another run is given: students take its model as it is."""
@@ -63,6 +70,18 @@ def _load_network(folder: Path, device: str) -> Segmenter:
     from semgan.baselines.segmenter import NetworkSegmenter
 
     return NetworkSegmenter.load(folder, device=device)
+
+
+def _train_nnunet(job: TrainingJob) -> StageResult:
+    from semgan.baselines.nnunet import train_nnunet
+
+    return train_nnunet(job)
+
+
+def _load_nnunet(folder: Path, device: str) -> Segmenter:
+    from semgan.baselines.nnunet import NnunetSegmenter
+
+    return NnunetSegmenter.load(folder, device=device)
 
 
 def _train_student(job: TrainingJob) -> StageResult:
@@ -162,7 +181,7 @@ def deeplab_changes(settings: Settings) -> dict[str, Any]:
 OURS = ("gan", "encoder")
 # PixelSSL, DeepLabV2 on PASCAL VOC: lambda_dc, and 3 of 20 epochs.
 GCT = {"network": "deeplabv2", "schedule": "poly", "consistency_weight": 100.0, "ramp_up_share": 0.15}
-# Lambda of the paper's sec. 4.1 for PASCAL VOC (6 for Cityscapes); it has no ramp, ours is as long as GCT's.
+# Lambda of the paper for PASCAL VOC (6 for Cityscapes; 1 in the authors' script); no ramp there, ours is GCT's.
 CPS = {"consistency_weight": 1.5, "ramp_up_share": 0.15}
 # Intensity as unet-strong; the decay is that of UniMatch V2's code, the threshold UniMatch's.
 UNIMATCH = {"intensity_augment": True, "ema_decay": 0.996, "confidence_threshold": 0.95}
@@ -247,15 +266,25 @@ METHODS: dict[str, Method] = {
         True,
         changes=lambda settings: {"baseline": UNIMATCH},
     ),
+    "nnunet": Method(
+        "the real nnU-Net v2, where it is installed (semgan[nnunet])",
+        _train_nnunet,
+        _load_nnunet,
+        True,
+        needs=("nnunetv2", "nnunet"),
+    ),
 }
 
 
 def get(name: str) -> Method:
-    """The method of that name. Raises ValueError with a suggestion for unknown names."""
+    """The method of that name. Raises ValueError for unknown names (with a suggestion), and what is not installed."""
     if name not in METHODS:
         guess = difflib.get_close_matches(name, METHODS, n=1)
         hint = f" Did you mean '{guess[0]}'?" if guess else ""
         raise ValueError(f"Unknown method '{name}'.{hint} There are: {', '.join(METHODS)}.")
+    if not METHODS[name].installed:
+        package, extra = METHODS[name].needs or ("", "")
+        raise ValueError(f"Method '{name}' needs the package {package}; get it with: pip install 'semgan[{extra}]'.")
     return METHODS[name]
 
 

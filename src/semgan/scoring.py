@@ -60,6 +60,7 @@ class TrainedModel:
         from semgan.runtime.device import prepare_cpu
 
         prepare_cpu()
+        self.device = device
         self.run = artifacts.RunFolder(run)
         self.description: dict[str, Any] = artifacts.read_json(artifacts.find_model(run) / "config.json")
         self.settings: dict[str, Any] = self.description["settings"]

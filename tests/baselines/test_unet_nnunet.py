@@ -61,6 +61,16 @@ def test_the_optimiser_is_nesterov_sgd_whose_rate_falls_as_a_power_of_what_is_le
     assert rates == pytest.approx([0.01, 0.01 * 0.5**0.9, 0.01 * 0.1**0.9])
 
 
+def test_a_schedule_that_ends_before_the_length_does_is_at_its_end_there():
+    trained = nnunet(images=40, schedule_images=32)
+    (group,) = trained.optimisers["network"].param_groups
+    rates = []
+    for step in (0, 4, 8, 9):
+        train(trained, range(step, step + 1))
+        rates.append(group["lr"])
+    assert rates == pytest.approx([0.01, 0.01 * 0.5**0.9, 0, 0])
+
+
 def test_gradients_are_clipped_to_the_norm_asked_for():
     norms = {}
     for limit in (None, 1e-3):

@@ -81,7 +81,10 @@ def test_a_clock_ends_every_stage_and_lengths_fit_it(grids, tmp_path, monkeypatc
     assert state.seconds == {"gan": 360.0, "encoder": 180.0} and state.status == "trained"
     # 360 s at 6 s per 160 images, and some room, in batches of 32
     assert 9600 * 1.1 < state.lengths["gan"] < 9600 * 1.25 and state.lengths["gan"] % 32 == 0
-    assert clock.calls[0][3]["gan.images"] == state.lengths["gan"]
+    changes = clock.calls[0][3]
+    assert changes["gan.images"] == state.lengths["gan"]
+    # The encoder's rate is to be at its end when the clock is: 180 s at 3 s per 160 images.
+    assert changes["encoder.schedule_images"] == pytest.approx(9600, rel=0.01) and "gan.schedule_images" not in changes
 
 
 def test_a_cell_that_was_interrupted_has_only_the_rest_of_its_time(grids, tmp_path, monkeypatch):
@@ -90,6 +93,7 @@ def test_a_cell_that_was_interrupted_has_only_the_rest_of_its_time(grids, tmp_pa
     assert train_cell(folder, state, Context(grid, tmp_path, "cpu"))
     assert clock.calls[0][:3] == ("all", pytest.approx(6), True) and state.seconds["all"] == 600
     assert clock.calls[0][3]["baseline.images"] == 64  # as planned the first time
+    assert "baseline.schedule_images" not in clock.calls[0][3]  # by a version that planned none
 
 
 def test_the_commands_own_time_is_a_pause_and_not_the_end(grids, tmp_path, monkeypatch):

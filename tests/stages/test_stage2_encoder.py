@@ -288,6 +288,14 @@ def test_learning_rate_is_constant_and_then_falls_to_zero_as_a_cosine():
     assert learning_rate_share(1.0, 1.0) == 1.0
 
 
+def test_a_schedule_that_ends_before_the_length_leaves_no_rate():
+    stage, rates = tiny_stage(settings_with(schedule_images=2 * BATCH)), []
+    for step in range(4):
+        run(stage, step, step + 1)
+        rates.append(stage.ranger.param_groups[0]["lr"])
+    assert rates[:2] == [rates[0]] * 2 and rates[0] > 0 and rates[2:] == pytest.approx([0, 0])
+
+
 def test_gradients_are_clipped_at_the_norm_of_the_settings(monkeypatch):
     norms = []
     stage = tiny_stage(settings_with(clip_norm=0.01))

@@ -6,6 +6,10 @@ images wherever the discriminator takes them for labels.
 
 Departures: the discriminator has fewer strides below 256 px, where five would leave nothing of a map. Pixels without a
 label are blank in both of the maps that it compares. Labelled and unlabelled images pass the network together.
+
+Where paper and authors' code differ, this is the paper: unlabelled images join after 5,000 steps altogether (the code
+fools the discriminator with them from the first step), and the discriminator learns from labelled images alone (the
+code shows it predictions of unlabelled ones too).
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Two networks of one form, started differently, are each taught by the other's ha
 
 Departure: the weight of the cross supervision ramps up (``baseline.ramp_up_share``), because our networks start from
 noise where the paper's start from ImageNet: their first pseudo-labels are worth nothing. Departure: labelled and mixed
-unlabelled images go through a network as one batch, at half the price of two.
+unlabelled images go through a network as one batch, at half the price of two. The cross supervision is on labelled and
+unlabelled images, as the paper says; the authors' script with CutMix has it on the unlabelled ones alone.
 """
 
 from __future__ import annotations

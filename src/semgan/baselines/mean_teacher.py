@@ -7,7 +7,9 @@ The teacher's batch statistics are its own: it runs in training mode, as in the 
 come from its own weights' activations instead of being averaged or copied from the student.
 
 Departures: Gaussian noise on the input is the only perturbation (pictures keep their geometry, so pixels stay
-comparable; the networks have no dropout). The average has one decay, not a shorter one during the ramp-up.
+comparable; the networks have no dropout). The average has one decay, not a shorter one during the ramp-up. The weight
+of the consistency is 1, as in PixelSSL for DeepLabV2 (there on unlabelled images alone), not the 100 of the authors'
+classifiers.
 """
 
 from __future__ import annotations

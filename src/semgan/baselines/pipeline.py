@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from semgan import artifacts
-from semgan.baselines.stage import BaselineStage, Streams
+from semgan.baselines.stage import BaselineStage, Streams, Validate, ValidatedStage
 from semgan.data.loading import ImageStream, MixedStream
 from semgan.data.transforms import rules_by_modality
 from semgan.job import TrainingJob
@@ -24,21 +27,26 @@ def run_baseline(
     job: TrainingJob, kind: type[BaselineStage], labelled: ImageStream | MixedStream
 ) -> tuple[BaselineStage, StageResult]:
     """Train on a stream of labelled pairs, and on the unlabelled images where the kind uses them; writes no model."""
-
-    def validate(segmenter) -> float:  # noqa: ANN001
-        return job.validate(lambda image: segmenter.segment_batch(image).probabilities)
-
     unlabelled = job.image_stream("unlabelled", with_labelled=False, moved=True) if len(job.unlabelled) else None
     streams = Streams(labelled, unlabelled)
-    stage = kind(job.settings, job.labels, streams, job.device, validate if len(job.validation) else None)
+    stage = kind(job.settings, job.labels, streams, job.device, validation_of(job))
     result = run_stage(
         stage, job.run, job.settings.run, deadline=job.deadline, preview=stage.preview, progress=job.progress
     )
     return stage, result
 
 
-def save_baseline(job: TrainingJob, stage: BaselineStage, facts: dict[str, int]) -> None:
-    """The model folder of a trained baseline."""
+def validation_of(job: TrainingJob) -> Validate | None:
+    """How a job scores a segmenter on its validation list; None where it has no such list."""
+    if not len(job.validation):
+        return None
+    return lambda segmenter: job.validate(lambda image: segmenter.segment_batch(image).probabilities)
+
+
+def save_baseline(
+    job: TrainingJob, stage: ValidatedStage, facts: dict[str, int], more: Mapping[str, Any] | None = None
+) -> None:
+    """The model folder of a trained baseline. more: further entries of its config.json"""
     scores = {} if stage.best_score is None else {f"validation {job.settings.metric}": stage.best_score}
     data = {"labelled images": len(job.labelled), "validation images": len(job.validation)}
     if stage.needs_unlabelled:
@@ -50,6 +58,7 @@ def save_baseline(job: TrainingJob, stage: BaselineStage, facts: dict[str, int])
         "preprocessing": {name: rule.model_dump(mode="json") for name, rule in rules_by_modality(job.settings).items()},
         "scores": scores,
         "training": facts | data,
+        **(more or {}),
     }
     artifacts.save_model(job.run.model, description, stage.model_weights(), _card(job, facts | data, scores))
 

@@ -43,16 +43,70 @@ class Streams:
     unlabelled: ImageStream | None = None
 
 
-class BaselineStage:
+class ValidatedStage:
+    """Length and progress of a stage, and its validation: the weights with the best score so far are the model's.
+
+    A stage says which network answers (``answering``) and how (``segmenter``). validate: model -> score on the
+    validation list, higher is better; None: the last weights are kept.
+    """
+
+    needs_unlabelled = False
+
+    def __init__(self, settings: config.Settings, validate: Validate | None) -> None:
+        self.settings, self._validate = settings, validate
+        self.total_images, self.batch = settings.baseline.images, settings.baseline.batch
+        self.best_score: float | None = None
+        self.best_images_seen = 0
+        self._best_weights: dict[str, Tensor] = {}
+
+    @property
+    def answering(self) -> nn.Module:
+        """The network that is validated and saved."""
+        raise NotImplementedError
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The present answering network as a segmenter."""
+        raise NotImplementedError
+
+    def progress(self, images_seen: int) -> float:
+        """Share of the training's schedule that is done, in [0, 1]."""
+        return min(images_seen / (self.settings.baseline.schedule_images or self.total_images), 1.0)
+
+    def preview(self, images_seen: int) -> dict[str, float]:
+        """Score the validation list and keep the weights where they are the best so far."""
+        if self._validate is None:
+            return {}
+        score = float(self._validate(self.segmenter))
+        if self.best_score is None or score > self.best_score:
+            self.best_score, self.best_images_seen = score, images_seen
+            self._best_weights = {name: value.detach().cpu().clone() for name, value in self._weights().items()}
+        return {f"validation/{self.settings.metric}": score, "validation/best": self.best_score}
+
+    def model_weights(self) -> dict[str, dict[str, Tensor]]:
+        """What the model folder holds: the best weights by validation, else the last."""
+        return {WEIGHTS: self._best_weights or self._weights()}
+
+    def _weights(self) -> dict[str, Tensor]:
+        return dict(self.answering.state_dict())
+
+    def best_state(self) -> dict[str, Any]:
+        """The part of a checkpoint that keeps the best weights."""
+        return {"score": self.best_score, "images_seen": self.best_images_seen, "weights": self._best_weights}
+
+    def load_best_state(self, best: Mapping[str, Any]) -> None:
+        self.best_score, self.best_images_seen = best["score"], best["images_seen"]
+        self._best_weights = dict(best["weights"])
+
+
+class BaselineStage(ValidatedStage):
     """Supervised training, and what all baselines share: batches, optimiser, best weights, state.
 
     A semi-supervised baseline overrides `loss_terms` (and adds its networks to ``networks``), `after_step`, or `step`
-    where several players alternate. validate: model -> score on the validation list, higher is better; None: the last
-    weights are kept.
+    where several players alternate. validate: see `ValidatedStage`.
     """
 
     name = "baseline"
-    needs_unlabelled = False
     learners: tuple[str, ...] = (WEIGHTS,)  # the optimisers that go down the sum of the loss terms
 
     def __init__(
@@ -68,18 +122,14 @@ class BaselineStage:
                 f"Method '{settings.method}' learns from unlabelled images too, and the dataset has none; "
                 "add some (data prepare folder --unlabelled), choose a shorter labelled list, or another method."
             )
+        super().__init__(settings, validate)
         own = settings.baseline
-        self.total_images, self.batch = own.images, own.batch
-        self.settings, self.labels, self.device = settings, labels, device
-        self._streams, self._validate = streams, validate
+        self.labels, self.device, self._streams = labels, device, streams
         self.network = build_network(settings, labels.channels).to(device)
         self.networks: dict[str, nn.Module] = {WEIGHTS: self.network}  # all whose state is kept
         optimise = self.adam if own.optimiser == "adam" else self.sgd
         self.optimisers: dict[str, torch.optim.Optimizer] = {WEIGHTS: optimise(self.network, own.learning_rate)}
         self._scaler = torch.amp.GradScaler(device.type, enabled=own.precision == "float16")
-        self.best_score: float | None = None
-        self.best_images_seen = 0
-        self._best_weights: dict[str, Tensor] = {}
 
     # ------------------------------------------------------------ for those who build on it
 
@@ -111,10 +161,6 @@ class BaselineStage:
         """The present answering network as a segmenter."""
         rules, flips = rules_by_modality(self.settings), self.settings.baseline.test_time_flips
         return NetworkSegmenter(self.answering, self.labels, rules, self.device, flips=flips)
-
-    def progress(self, images_seen: int) -> float:
-        """Share of the training that is done, in [0, 1)."""
-        return min(images_seen / self.total_images, 1.0)
 
     def labelled_batch(self, images_seen: int) -> Batch:
         """The next labelled images and their label maps, on the device."""
@@ -198,32 +244,15 @@ class BaselineStage:
             group.setdefault("initial_lr", group["lr"])
             group["lr"] = group["initial_lr"] * (1 - self.progress(images_seen)) ** POLY_POWER
 
-    def preview(self, images_seen: int) -> dict[str, float]:
-        """Score the validation list and keep the weights where they are the best so far."""
-        if self._validate is None:
-            return {}
-        score = float(self._validate(self.segmenter))
-        if self.best_score is None or score > self.best_score:
-            self.best_score, self.best_images_seen = score, images_seen
-            self._best_weights = {name: value.detach().cpu().clone() for name, value in self._weights().items()}
-        return {f"validation/{self.settings.metric}": score, "validation/best": self.best_score}
-
-    def _weights(self) -> dict[str, Tensor]:
-        return dict(self.answering.state_dict())
-
     def _layout(self, image: Tensor) -> Tensor:
         return image.contiguous(memory_format=torch.channels_last)
-
-    def model_weights(self) -> dict[str, dict[str, Tensor]]:
-        """What the model folder holds: the best weights by validation, else the last."""
-        return {WEIGHTS: self._best_weights or self._weights()}
 
     def state(self) -> dict[str, Any]:
         return {
             "networks": {name: dict(network.state_dict()) for name, network in self.networks.items()},
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "scaler": self._scaler.state_dict(),
-            "best": {"score": self.best_score, "images_seen": self.best_images_seen, "weights": self._best_weights},
+            "best": self.best_state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -232,6 +261,4 @@ class BaselineStage:
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
         self._scaler.load_state_dict(state["scaler"])
-        best = state["best"]
-        self.best_score, self.best_images_seen = best["score"], best["images_seen"]
-        self._best_weights = dict(best["weights"])
+        self.load_best_state(state["best"])

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from semgan import artifacts, results
-from semgan.benchmark.grid import SMALLEST, Grid, Task
+from semgan.benchmark.grid import SMALLEST, Grid, Task, TestSet
 from semgan.metrics import overlap
 from semgan.scoring import Scored
 
@@ -50,6 +50,7 @@ class Cell:
 class State:
     """state.json. seconds: of training, by piece; opened: test set -> when it was opened; facts: equal for all methods.
 
+    lengths: stage -> images; schedules: setting -> images at which a falling rate and ramps end, before a clock does
     model: hash of the trained model from the moment a test set was opened; after that it may not change
     """
 
@@ -58,6 +59,7 @@ class State:
     fault: bool = False
     attempts: int = 0
     lengths: dict[str, int] = field(default_factory=dict)
+    schedules: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     done_pieces: list[str] = field(default_factory=list)
     images_seen: dict[str, int] = field(default_factory=dict)
@@ -249,7 +251,7 @@ def identity(cell: Cell, grid: Grid) -> dict[str, Any]:
     """Everything a cell's numbers depend on, without places of files: folders may move between machines."""
     task = cell.task
     settings = {"task": task.settings, "method": grid.settings.get(cell.method, {})}
-    sets = [each.model_dump(mode="json", exclude={"images", "labels"}) for each in task.test_sets]
+    sets = [_without_places(each) for each in task.test_sets]
     return {
         "format": FORMAT,
         "task": task.name,
@@ -262,11 +264,14 @@ def identity(cell: Cell, grid: Grid) -> dict[str, Any]:
         "budget": None if grid.budget is None else grid.budget.model_dump(exclude_none=True),
         "shares": grid.shares,
         "settings": _digest(settings),
-        "test_sets": [_without_folders(each) for each in sets],
+        "test_sets": sets,
     }
 
 
-def _without_folders(entry: dict[str, Any]) -> dict[str, Any]:
+def _without_places(each: TestSet) -> dict[str, Any]:
+    """A test set by names of files alone; what only volumes have is left out of others."""
+    of_volumes = {"modality", "manifest"} if each.volumes is None else {"manifest"} if each.manifest is None else set()
+    entry = each.model_dump(mode="json", exclude={"images", "volumes", "labels"} | of_volumes)
     return {key: Path(value).name if isinstance(value, str) else value for key, value in entry.items()}
 
 

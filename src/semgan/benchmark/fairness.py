@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from semgan.data.folder import Dataset
-from semgan.masks import listed
+from semgan.masks import listed, masks_in
 from semgan.scoring import HeldOut
+from semgan.volume_scoring import VolumeSet
 
 WHOLE_BATCHES = 256  # the last batch of every stage counts whole
 ROOM = 0.1  # a clock is looked at between steps, and choosing steps takes what it takes: share of the budget
@@ -83,25 +84,39 @@ def closed(guard: Guard) -> Iterator[Guard]:
             )
 
 
-def guard_of(held_outs: Iterable[HeldOut], dataset: Dataset) -> Guard:
-    """Images and masks of the test sets, where they come from and as copied into the dataset folder."""
+def guard_of(held_outs: Iterable[HeldOut | VolumeSet], dataset: Dataset) -> Guard:
+    """Images, volumes and masks of the test sets, where they come from and as copied into the dataset folder.
+
+    Folders of volumes are closed whole, ``only`` or not: training reads slices, from elsewhere.
+    """
     folders, files = set(), set()
     for each in held_outs:
-        for folder in (each.images, each.labels):
+        for folder in _folders_of(each):
             place = os.path.realpath(folder)
-            if each.only is None:
+            if each.only is None or isinstance(each, VolumeSet):
                 folders.add(place)
+                files |= _linked_from(place)
             else:
                 files |= {f"{place}/{stem}" for stem in each.only}
                 files |= {f"{place}/{stem}_0000" for stem in each.only}
     root = os.path.realpath(dataset.path)
-    folders |= {f"{root}/imagesTs", f"{root}/labelsTs"}
+    folders |= {f"{root}/imagesTs", f"{root}/labelsTs", f"{root}/volumes"}
     for stem in dataset.splits.get("test", []):
         files |= {f"{root}/labelsTr/{stem}", f"{root}/imagesTr/{stem}_0000"}
     return Guard(frozenset(folders), frozenset(files))
 
 
-def check_separate(held_outs: Iterable[HeldOut], dataset: Dataset, sources: Iterable[Path]) -> None:
+def _folders_of(each: HeldOut | VolumeSet) -> tuple[Path, Path]:
+    return (each.volumes if isinstance(each, VolumeSet) else each.images), each.labels
+
+
+def _linked_from(place: str) -> set[str]:
+    """Files elsewhere that links in a folder lead to, without suffix: closing the folder does not close them."""
+    paths = (os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names)
+    return {os.path.splitext(os.path.realpath(path))[0] for path in paths if os.path.islink(path)}
+
+
+def check_separate(held_outs: Iterable[HeldOut | VolumeSet], dataset: Dataset, sources: Iterable[Path]) -> None:
     """Raise ValueError where a test set shares a folder with the dataset, and cases that are trained or validated on.
 
     sources: folders that the dataset was prepared from
@@ -109,6 +124,9 @@ def check_separate(held_outs: Iterable[HeldOut], dataset: Dataset, sources: Iter
     shared = {os.path.realpath(folder) for folder in (*sources, dataset.path / "imagesTr", dataset.path / "imagesUn")}
     taken = {*dataset.pool(), *dataset.files["imagesUn"], *(case.stem for case in dataset.validation())}
     for each in held_outs:
+        if isinstance(each, VolumeSet):
+            _check_volumes_apart(each, dataset, shared)
+            continue
         if os.path.realpath(each.images) not in shared:
             continue
         names = each.only or [
@@ -119,6 +137,25 @@ def check_separate(held_outs: Iterable[HeldOut], dataset: Dataset, sources: Iter
                 f"Test set '{each.name}' names {len(both)} cases of the training pool or the validation list: "
                 f"{listed(both)}. Take them out of one of the two."
             )
+
+
+def _check_volumes_apart(each: VolumeSet, dataset: Dataset, sources: set[str]) -> None:
+    """Volumes that lie with the dataset may not be those whose slices it trains or validates on."""
+    root, place = os.path.realpath(dataset.path), os.path.realpath(each.volumes)
+    if f"{root}/".startswith(f"{place}/"):
+        raise ValueError(
+            f"Test set '{each.name}': the dataset {dataset.path} lies inside {each.volumes}, which stays closed while "
+            "training reads the dataset. Give the folder of the test volumes alone."
+        )
+    if not (place in sources or place.startswith(f"{root}/")):
+        return
+    seen = (*dataset.pool(), *dataset.files["imagesUn"], *dataset.splits.get("validation", []))
+    volumes = {dataset.group(stem) or stem for stem in seen}
+    if both := sorted(set(each.only or masks_in(each.labels)) & volumes):
+        raise ValueError(
+            f"Test set '{each.name}' names {len(both)} volumes of the training pool or the validation list: "
+            f"{listed(both)}. Take them out of one of the two."
+        )
 
 
 # ---------------------------------------------------------------- equal conditions

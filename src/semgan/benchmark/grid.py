@@ -21,13 +21,15 @@ from semgan.config import Frozen
 from semgan.masks import ClassMapping
 from semgan.rehearsal import LENGTHS
 from semgan.scoring import VALIDATION, HeldOut
+from semgan.volume_scoring import VolumeSet
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SMALLEST = "smallest"
 # How a method of several stages divides its budget; "steps": choosing the inversion steps (in minutes only).
 DEFAULT_SHARES = {"gan": 0.66, "encoder": 0.26, "steps": 0.08, "pool": 0.06, "student": 0.4}
 # Settings that the harness decides, or that must be equal for every method of a task.
-LENGTH_SETTINGS = tuple(f"{section}.{images}" for section, images, _ in LENGTHS.values())
+SCHEDULE_SETTINGS = ("encoder.schedule_images", "baseline.schedule_images")
+LENGTH_SETTINGS = (*SCHEDULE_SETTINGS, *(f"{section}.{images}" for section, images, _ in LENGTHS.values()))
 THE_GRIDS = ("seed", "split_seed", "labels", "method", "recipe", "device", "threads", "classes")
 SHARED_BY_METHODS = ("preprocessing", "metric", "modalities", "run.validation_cases")
 
@@ -84,18 +86,37 @@ class Prepare(Frozen):
 
 
 class TestSet(Frozen):
-    """Images with masks that are opened after training, once per cell; see `semgan.scoring.HeldOut`."""
+    """Images or volumes with masks that are opened after training, once per cell.
+
+    See `semgan.scoring.HeldOut`, and for volumes `semgan.volume_scoring.VolumeSet`.
+    """
 
     __test__ = False  # not a test, whatever pytest thinks
 
     name: str
-    images: Text
+    images: Text | None = None
+    volumes: Text | None = None
     labels: Text
+    modality: str | None = None
+    manifest: Text | None = None
     only: Part | None = None
     mapping: Part | None = None
     map_predictions: Part | None = None
     classes: Part | None = None
     mean_over: Part | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> TestSet:
+        if (self.images is None) == (self.volumes is None):
+            raise ValueError("a test set has either 'images' or 'volumes' (NIfTI, DICOM series), not both or none")
+        if self.images is not None and (self.modality is not None or self.manifest is not None):
+            raise ValueError("'modality' and 'manifest' (stem, patient) belong to 'volumes'; leave them out for images")
+        return self
+
+    @property
+    def inputs(self) -> str:
+        """The folder of images or volumes."""
+        return self.images or self.volumes or ""
 
 
 class Published(Frozen):
@@ -232,19 +253,21 @@ def read_grid(path: Path) -> Grid:
     return grid.model_copy(update={"tasks": tuple(_located(task, path.resolve().parent) for task in grid.tasks)})
 
 
-def held_out(entry: TestSet) -> HeldOut:
+def held_out(entry: TestSet) -> HeldOut | VolumeSet:
     """A test set with everything its entry refers to. Raises ValueError or FileNotFoundError naming the file."""
     only, classes, mean_over = (part(value) for value in (entry.only, entry.classes, entry.mean_over))
-    return HeldOut(
-        entry.name,
-        Path(entry.images),
-        Path(entry.labels),
-        only=None if only is None else tuple(only),
-        mapping=class_mapping(entry.mapping),
-        map_predictions=class_mapping(entry.map_predictions),
-        classes=None if classes is None else class_names(classes),
-        mean_over=None if mean_over is None else tuple(mean_over),
-    )
+    places = Path(entry.inputs), Path(entry.labels)
+    shared: dict[str, Any] = {
+        "only": None if only is None else tuple(only),
+        "mapping": class_mapping(entry.mapping),
+        "map_predictions": class_mapping(entry.map_predictions),
+        "classes": None if classes is None else class_names(classes),
+        "mean_over": None if mean_over is None else tuple(mean_over),
+    }
+    if entry.volumes is None:
+        return HeldOut(entry.name, *places, **shared)
+    manifest = None if entry.manifest is None else Path(entry.manifest)
+    return VolumeSet(entry.name, *places, modality=entry.modality, manifest=manifest, **shared)
 
 
 def part(value: Any) -> Any:
@@ -359,7 +382,7 @@ def _located(task: Task, base: Path) -> Task:
         return model and model.model_copy(update={name: at(getattr(model, name)) for name in fields})
 
     recipe = at(task.recipe) if task.recipe.endswith((".yaml", ".yml")) else task.recipe
-    parts = ("images", "labels", "only", "mapping", "map_predictions", "classes", "mean_over")
+    parts = ("images", "volumes", "labels", "manifest", "only", "mapping", "map_predictions", "classes", "mean_over")
     return task.model_copy(
         update={
             "recipe": recipe,

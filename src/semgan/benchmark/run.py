@@ -275,8 +275,8 @@ class _Harness:
         recipes.load(cell.task.recipe)
         for entry in cell.task.test_sets:
             each = held_out(entry)
-            for folder in (each.images, each.labels):
-                if not folder.is_dir():
+            for folder in (entry.inputs, entry.labels):
+                if not Path(folder).is_dir():
                     raise FileNotFoundError(f"Test set '{each.name}': {folder} is not a folder.")
         if cell.task.dataset is not None:
             Dataset.open(cell.task.dataset).labelled(cell.labels, cell.seed)

@@ -15,6 +15,7 @@ import numpy as np
 from semgan.benchmark.cells import CellFolder
 from semgan.benchmark.grid import Grid, Task, TestSet, held_out
 from semgan.benchmark.work import SHOWN
+from semgan.scoring import HeldOut
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,6 +77,7 @@ def _images_and_truths(entry: TestSet, stems: Sequence[str], classes: int) -> tu
     from semgan.report.colours import as_rgb
 
     each = held_out(entry)
+    assert isinstance(each, HeldOut)  # of volumes no masks are kept to show
     inputs = {item.stem: item for item in find_inputs(each.images, 3)[0]}
     truths, reader = masks_in(each.labels), MaskReader("label", each.mapping)
     names = [str(index) for index in range(classes)]

@@ -1,8 +1,9 @@
 """A cell's training under its budget: the same images seen, or the same seconds, whatever the method's stages are.
 
 In minutes, by the clock on the wall or the processor's, the pace of every stage is measured first (`semgan.rehearsal`)
-and each stage gets the length that fits its share, so that schedules and ramp-ups come to their end; then the clock
-alone decides. The time of the rehearsal, in which nothing is learnt, does not count.
+and each stage gets the length that fits its share, and some room; then the clock alone decides. Schedules and ramp-ups
+end where the clock is expected to, without that room. They follow the images seen, not the clock, so that a cell that
+goes on is where it was. The time of the rehearsal, in which nothing is learnt, does not count.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from semgan import methods
 from semgan.artifacts import RunFolder, load_checkpoint
 from semgan.benchmark.cells import TRAINED, Cell, CellFolder, State
-from semgan.benchmark.grid import DEFAULT_SHARES, Grid, leaves
+from semgan.benchmark.grid import DEFAULT_SHARES, SCHEDULE_SETTINGS, Grid, leaves
 from semgan.config import Settings
 from semgan.data.folder import Dataset
 from semgan.rehearsal import LENGTHS, DryRun, stage_length
@@ -118,6 +119,12 @@ def lengths_in_minutes(cell: Cell, context: Context, minutes: float) -> dict[str
     return found
 
 
+def schedules_of(lengths: Mapping[str, int]) -> dict[str, int]:
+    """Setting -> images at which its schedule ends: the lengths without their room, where the clock is expected."""
+    ends = {f"{LENGTHS[stage][0]}.schedule_images": math.ceil(count / HEADROOM) for stage, count in lengths.items()}
+    return {name: count for name, count in ends.items() if name in SCHEDULE_SETTINGS}
+
+
 def rehearsed(cell: Cell, context: Context) -> DryRun:
     """A cell's training, timed for a few steps."""
     plan = _train(cell, context, Path("unused"), changes_of(cell, context.grid), dry_run=True)
@@ -149,9 +156,10 @@ def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
             state.lengths = lengths_in_images(settings_of(cell, Dataset.open(context.dataset), grid), grid, images)
         elif minutes is not None:
             state.lengths = lengths_in_minutes(cell, context, minutes)
+            state.schedules = schedules_of(state.lengths)
         folder.write(state)
     lengths = {".".join(LENGTHS[stage][:2]): count for stage, count in state.lengths.items()}
-    changes = changes_of(cell, grid) | lengths
+    changes = changes_of(cell, grid) | lengths | state.schedules
     for piece in pieces_of(cell.method, grid):
         if piece.stage not in state.done_pieces and not _train_piece(piece, folder, state, context, changes):
             return False

@@ -15,13 +15,15 @@ from semgan.benchmark.fairness import Conditions, check_separate, closed, guard_
 from semgan.benchmark.grid import Task, class_mapping, class_names, held_out, part
 from semgan.benchmark.training import Context, settings_of, train_cell
 from semgan.data.folder import Dataset
-from semgan.scoring import HeldOut, TrainedModel, stems_of
+from semgan.scoring import HeldOut, Scored, TrainedModel, stems_of
+from semgan.volume_scoring import VolumeSet, score_volumes
 
 if TYPE_CHECKING:
     from semgan.runtime.loop import Progress
 
 SHOWN = "shown"  # in the run folder: masks of a few test images, for sheets
 SHOWN_CASES = 4
+MASKS = "masks"  # in the run folder: SET/steps-N, the masks of volumes
 LOGS = ("config.yaml", "environment.json", "log.txt", "metrics.jsonl")
 
 
@@ -127,7 +129,7 @@ def conditions(folder: CellFolder, state: State) -> Conditions:
     return Conditions(cell.name, group, state.facts, sum(state.images_seen.values()), state.training_seconds)
 
 
-def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut], context: Context) -> None:
+def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | VolumeSet], context: Context) -> None:
     """Open every test set once; after that the model is what it is."""
     cell, began = folder.cell, time.monotonic()
     model, fingerprint = TrainedModel(folder.run, device=context.device), model_hash(folder.run)
@@ -146,17 +148,25 @@ def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut], conte
             context.progress(done, len(held_outs), "score test sets")
         state.opened.setdefault(each.name, []).append(time.strftime("%Y-%m-%dT%H:%M:%S%z"))
         folder.write(state)
-        shown = some(stems_of(each, model.settings["preprocessing"]["channels"]))
-        scored = model.score(each, cell.task.steps, shown)
+        scored = _scored(model, each, folder, context)
         rows = model.rows(scored, cell.task.name, metric)
         if not state.scored:
             rows += model.validation_rows(cell.task.name)
         folder.add_scores(rows, scored, sorted({0, model.chosen}))
-        _keep_shown(folder.run / SHOWN / each.name, scored.shown)
+        if scored.shown:
+            _keep_shown(folder.run / SHOWN / each.name, scored.shown)
         state.scored.append(each.name)
         state.scoring_seconds += round(time.monotonic() - began, 2)
         began = time.monotonic()
         folder.write(state)
+
+
+def _scored(model: TrainedModel, each: HeldOut | VolumeSet, folder: CellFolder, context: Context) -> Scored:
+    """A test set's counts at every step asked for; of images with masks of a few."""
+    steps = folder.cell.task.steps
+    if isinstance(each, VolumeSet):
+        return score_volumes(model, each, folder.run / MASKS / each.name, steps, context.progress)
+    return model.score(each, steps, some(stems_of(each, model.settings["preprocessing"]["channels"])))
 
 
 def some(stems: Sequence[str], count: int = SHOWN_CASES) -> list[str]:
@@ -203,7 +213,7 @@ def without_places(text: str, folder: CellFolder) -> str:
     }
     task = folder.cell.task
     for each in task.test_sets:
-        places[os.path.dirname(os.path.normpath(each.images))] = f"TEST_SET_{each.name}"
+        places[os.path.dirname(os.path.normpath(each.inputs))] = f"TEST_SET_{each.name}"
     if task.dataset is not None:
         places[str(Path(task.dataset).resolve().parent)] = "DATA"
     for place in sorted(places, key=len, reverse=True):

@@ -44,7 +44,7 @@ def _installation() -> dict[str, Any]:
         "versions": artifacts.versions(),
         "devices": devices,
         "recipes": list(recipes.names()),
-        "methods": list(methods.METHODS),
+        "methods": [name for name, method in methods.METHODS.items() if method.installed],
     }
 
 

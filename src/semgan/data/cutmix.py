@@ -14,7 +14,10 @@ from semgan import seeding
 
 @dataclass(frozen=True)
 class BoxRanges:
-    """What boxes may look like: UniMatch's, which are one box for half of the images."""
+    """What boxes may look like: UniMatch's, which are one box for half of the images.
+
+    Departure: its code draws the aspect uniformly, so that most boxes are tall; French et al. draw it log-uniformly.
+    """
 
     area: tuple[float, float] = (0.02, 0.4)  # of the image, all boxes together, uniform
     aspect: tuple[float, float] = (0.3, 1 / 0.3)  # height by width, log-uniform

@@ -193,7 +193,8 @@ class EncoderStage:
 
     def _update(self, loss: Tensor, images_seen: int) -> Tensor:
         """Clipped Ranger step; returns the gradient norm before clipping."""
-        share = learning_rate_share(images_seen / self.total_images, self.options.constant_share)
+        progress = min(images_seen / (self.options.schedule_images or self.total_images), 1.0)
+        share = learning_rate_share(progress, self.options.constant_share)
         for group in self.ranger.param_groups:
             group["lr"] = self.options.learning_rate * share
         self.ranger.zero_grad(set_to_none=True)
