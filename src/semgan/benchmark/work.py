@@ -16,6 +16,7 @@ from semgan.benchmark.grid import Task, class_mapping, class_names, held_out, pa
 from semgan.benchmark.training import Context, settings_of, train_cell
 from semgan.data.folder import Dataset
 from semgan.scoring import HeldOut, TrainedModel, stems_of
+from semgan.types import step_order
 
 if TYPE_CHECKING:
     from semgan.runtime.loop import Progress
@@ -151,7 +152,7 @@ def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut], conte
         rows = model.rows(scored, cell.task.name, metric)
         if not state.scored:
             rows += model.validation_rows(cell.task.name)
-        folder.add_scores(rows, scored, sorted({0, model.chosen}))
+        folder.add_scores(rows, scored, sorted({0, model.chosen}, key=step_order))
         _keep_shown(folder.run / SHOWN / each.name, scored.shown)
         state.scored.append(each.name)
         state.scoring_seconds += round(time.monotonic() - began, 2)
