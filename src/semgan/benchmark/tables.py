@@ -95,8 +95,9 @@ def _counted(folders: Iterable[CellFolder]) -> list[Counted]:
     found = []
     for folder in folders:
         cell = folder.cell
-        reported = {row.test_set: row.steps for row in results.read_rows(folder.scores) if row.chosen}
-        optimises = any(row.steps for row in results.read_rows(folder.scores))
+        scores = results.read_rows(folder.scores)
+        reported: dict[str, Steps] = {row.test_set: row.steps for row in scores if row.chosen}
+        optimises = any(row.steps for row in scores)
         for test_set, by_step in read_cases(folder.cases).items():
             for step, cases in by_step.items():
                 for name in _names(cell.method, step, reported.get(test_set, 0), optimises):

@@ -24,6 +24,15 @@ class Family(StrEnum):
     chests = "chests"
 
 
+Steps = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_steps,
+        metavar="N|auto",
+        help="Optimisation steps; auto: each image's own, by the model's stopping rule; 0: encoder only. "
+        "Default: auto where the model has a rule, else the number chosen on validation.",
+    ),
+]
 Model = Annotated[Path, typer.Option("-m", "--model", help="Run folder or model folder.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results in OUT (never other files).")]
@@ -67,15 +76,7 @@ def segment(
         typer.Option("-i", "--images", help="Image (PNG, DICOM X-ray), volume (NIfTI, DICOM folder), or a folder."),
     ],
     out: Out,
-    steps: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_steps,
-            metavar="N|auto",
-            help="Optimisation steps; auto: each image's own, by the model's stopping rule; 0: encoder only. "
-            "Default: auto where the model has a rule, else the number chosen on validation.",
-        ),
-    ] = None,
+    steps: Steps = None,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also OUT/probabilities/STEM.npz (volumes: .nii.gz).")
     ] = False,

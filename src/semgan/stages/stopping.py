@@ -10,9 +10,11 @@ Agreement is the mean intersection over union of the foreground classes that eit
 ``at_least`` and the last step; 0 and 0 among them: fixed steps for all images, and no optimisation at all.
 
 Learning picks the pair with the highest gain over step 0 less its standard error (paired bootstrap over cases), and
-step 0 for all where none is above 0. Learning and judging on the same cases flatters, so the gain that is told is that
-of cross-validation: every case is answered by a rule learned without it. Where the lower bound of its 95 % interval
-is below ``-MOST_LOSS``, step 0 is the answer for all.
+step 0 for all where none is above 0. It is step 0 for all, too, where no fixed number of steps gains: then optimisation
+itself does not lead to better masks, and a guard that makes it pay on these images need not do so on those of another
+clinic (measured: docs/inversion.md). Learning and judging on the same cases flatters, so the gain that is told is that
+of cross-validation: every case is answered by a rule learned without it. Where the lower bound of its 95 % interval is
+below ``-MOST_LOSS``, step 0 is the answer for all.
 """
 
 from __future__ import annotations
@@ -172,11 +174,19 @@ class _Table:
         chosen = overlap.Counts(*(each[places[rows], rows] for each in stacked))
         return chosen.pooled_by(self.names[rows].tolist())[1]
 
+    def fixed_steps_gain(self, rows: np.ndarray) -> bool:
+        """Whether any number of steps, the same for all images, scores better than none."""
+        every = np.zeros(len(self.names), np.int64)
+        scores = [overlap.overall(self.counts(every + place, rows), self.metric) for place in range(len(self.steps))]
+        return max(scores) > scores[0]
+
     def best_rule(self, rows: np.ndarray, seed: int) -> StoppingRule:
         """Fewer steps and lower thresholds win ties."""
         best, highest = StoppingRule(0.0, self.steps[:1]), 0.0
         seen: set[bytes] = set()
         start = self.counts(np.zeros(len(self.names), np.int64), rows)
+        if not self.fixed_steps_gain(rows):
+            return best
         for last in range(1, len(self.steps)):
             for at_least in THRESHOLDS:
                 rule = StoppingRule(at_least, self.steps[: last + 1])
