@@ -19,6 +19,7 @@ from semgan.artifacts import write_text_atomic
 from semgan.report.curves import write_bytes_atomic
 from semgan.report.plotting import CYCLE, draw
 from semgan.results import MEAN, ScoreRow, read_rows
+from semgan.types import AUTO, step_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def by_steps(rows: Sequence[ScoreRow]) -> str:
     lines = ["| labels | method | steps | " + " | ".join(sets) + " |", "|---" * (3 + len(sets)) + "|"]
     for labels, method in sorted({(row.labels, row.method) for row in means}):
         own = [row for row in means if (row.labels, row.method) == (labels, method)]
-        for steps in sorted({row.steps for row in own}):
+        for steps in sorted({row.steps for row in own}, key=step_order):
             here = [row for row in own if row.steps == steps]
             seeds = len({row.seed for row in here})
             chosen = any(row.chosen for row in here)
@@ -93,15 +94,18 @@ def plot(rows: Sequence[ScoreRow]) -> bytes:
 
 
 def paint_panel(axes: Axes, rows: Sequence[ScoreRow], methods: Sequence[str]) -> None:
-    last = max((row.steps for row in rows), default=0) or 1
+    last = max((row.steps for row in rows if isinstance(row.steps, int)), default=0) or 1
     for colour, method in zip(CYCLE, methods, strict=False):
         own = [row for row in rows if row.method == method]
-        steps = sorted({row.steps for row in own})
+        by_rule = [row.value for row in own if row.steps == AUTO]
+        steps = sorted({row.steps for row in own if isinstance(row.steps, int)})
         values = [statistics.mean(row.value for row in own if row.steps == step) for step in steps]
         if len(steps) == 1:
             axes.plot([0, last], values * 2, "--", color=colour, label=method)
         elif steps:
             axes.plot(steps, values, "o-", color=colour, label=method, markersize=4)
+        if by_rule:  # every image's own number of steps
+            axes.plot([last], [statistics.mean(by_rule)], "*", color=colour, label=f"{method}, auto", markersize=9)
     axes.set_xlabel("optimisation steps")
     axes.set_ylabel(rows[0].metric if rows else "")
 

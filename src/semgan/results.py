@@ -1,7 +1,8 @@
 """The results tables, ``results/NAME/scores.csv``: one row per task, model, test set, class and optimisation step.
 
-steps:  0 for the encoder alone (and for methods without optimisation); chosen: 1 where the step was picked on
-the validation list (the reported number), else 0; class ``mean``: mean over the classes that count; n: cases.
+steps:  0 for the encoder alone (and for methods without optimisation), ``auto`` for every image's own by a rule;
+chosen: 1 where it was picked on the validation list (the reported number), else 0; class ``mean``: mean over the
+classes that count; n: cases.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from semgan import artifacts
 from semgan.metrics.overlap import METRICS
+from semgan.types import AUTO, Steps, parse_steps
 
 MEAN = "mean"
 NOT_IN_KEY = ("chosen", "n", "value", "commit")  # the rest tells which number a row gives
@@ -33,7 +35,7 @@ class ScoreRow:
     method: str
     test_set: str
     class_name: str
-    steps: int
+    steps: Steps
     chosen: int
     n: int
     value: float
@@ -46,7 +48,8 @@ class ScoreRow:
             raise ValueError(f"A row of scores needs {', '.join(empty)}; got nothing there: {self}.")
         if self.metric not in METRICS:
             raise ValueError(f"Unknown metric '{self.metric}' in a row of scores; choose one of {', '.join(METRICS)}.")
-        limits = {"resolution": 1, "labels": 0, "split_seed": 0, "seed": 0, "steps": 0, "n": 1}
+        limits = {"resolution": 1, "labels": 0, "split_seed": 0, "seed": 0, "n": 1}
+        limits |= {} if self.steps == AUTO else {"steps": 0}
         for name, least in limits.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
@@ -117,7 +120,7 @@ def _text(rows: Sequence[ScoreRow]) -> str:
 
 
 def _parsed(line: Sequence[str], path: Path, number: int) -> ScoreRow:
-    kinds = {"int": int, "float": float, "str": str}
+    kinds = {"int": int, "float": float, "str": str, "Steps": parse_steps}
     try:
         values = [kinds[str(item.type)](text) for item, text in zip(fields(ScoreRow), line, strict=True)]
         return ScoreRow(*values)

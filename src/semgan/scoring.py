@@ -1,8 +1,8 @@
 """A trained model on a held-out set, counted at several optimisation steps, as rows of a results table.
 
-Images are segmented once, with the masks kept at every step asked for; scores are at the images' own size. The step
-that was chosen on validation (``model/config.json``) is the reported one. Shared by `semgan benchmark` and
-``results/score_model.py``, so that a number means the same wherever it comes from.
+Images are segmented once, with the masks kept at every step asked for; scores are at the images' own size. What was
+chosen on validation (``model/config.json``) is the reported one: a stopping rule ("auto"), else a step. Shared by
+`semgan benchmark` and ``results/score_model.py``, so that a number means the same wherever it comes from.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from semgan import artifacts, masks, results
 from semgan.metrics import overlap
-from semgan.types import Segmenter
+from semgan.types import AUTO, Segmenter, Steps, parse_steps, step_order
 
 VALIDATION = "validation"  # the name of rows whose scores come from the validation list
 
@@ -48,7 +48,7 @@ class Scored:
     classes: tuple[str, ...]
     over: tuple[int, ...]
     stems: tuple[str, ...]
-    counts: Mapping[int, overlap.Counts]
+    counts: Mapping[Steps, overlap.Counts]
     shown: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -66,18 +66,23 @@ class TrainedModel:
         self.settings: dict[str, Any] = self.description["settings"]
         self.segmenter: Segmenter = methods.load(run, device=device)
         self.optimises = "inversion" in self.description
-        self.chosen: int = self._chosen()
+        self.chosen: Steps = self._chosen()
 
-    def _chosen(self) -> int:
-        """The step chosen on validation; the recipe's where nothing was chosen."""
+    def _chosen(self) -> Steps:
+        """What was chosen on validation: a stopping rule, or a step; the recipe's where nothing was chosen."""
         if not self.optimises:
             return 0
+        if self.description["inversion"].get("rule"):
+            return AUTO
         chosen = self.description["inversion"]["chosen_steps"]
         return self.settings["inversion"]["steps"] if chosen is None else chosen
 
-    def steps(self, wanted: Sequence[int]) -> tuple[int, ...]:
-        """The steps to score: those wanted, 0 and the chosen one; 0 alone without optimisation."""
-        return tuple(sorted({0, self.chosen, *wanted})) if self.optimises else (0,)
+    def steps(self, wanted: Sequence[int]) -> tuple[Steps, ...]:
+        """The steps to score: those wanted, 0, the chosen one and a rule's; 0 alone without optimisation."""
+        if not self.optimises:
+            return (0,)
+        fixed = self.description["inversion"]["chosen_steps"]
+        return tuple(sorted({0, self.chosen, *([] if fixed is None else [fixed]), *wanted}, key=step_order))
 
     def score(self, held_out: HeldOut, steps: Sequence[int] = (), shown: Sequence[str] = ()) -> Scored:
         """Segment and count a held-out set once. Raises ValueError naming files that do not fit, or are missing."""
@@ -91,14 +96,15 @@ class TrainedModel:
         reader = masks.MaskReader("label", held_out.mapping)
         to_theirs = _table(held_out.map_predictions)
         every = self.steps(steps)
-        counts: dict[int, list[overlap.Counts]] = {step: [] for step in every}
+        counts: dict[Steps, list[overlap.Counts]] = {step: [] for step in every}
         kept: dict[str, np.ndarray] = {}
-        last = max(every) if self.optimises else None
-        answers = segment_images(self.segmenter, inputs, steps=last, snapshot_steps=every)
+        last = every[-1] if self.optimises else None  # a rule's answers come with the snapshots of fixed steps
+        fixed = tuple(step for step in every if isinstance(step, int))
+        answers = segment_images(self.segmenter, inputs, steps=last, snapshot_steps=fixed)
         for item, answer in zip(inputs, answers, strict=True):
             truth = reader.read(truths[item.stem], classes)
             for step in every:
-                found = answer.snapshots[step]
+                found = answer.label_map if step == AUTO else answer.snapshots[step]
                 found = found if to_theirs is None else to_theirs[found]
                 counts[step].append(overlap.count(found, truth, len(classes)))
                 if step == self.chosen and item.stem in shown:
@@ -130,23 +136,24 @@ class TrainedModel:
 
     def validation_rows(self, task: str) -> list[results.ScoreRow]:
         """Scores on the validation list at the network's resolution, as training noted them."""
-        metric, found = self.settings["metric"], {}
+        metric = self.settings["metric"]
+        found: dict[Steps, tuple[int, float]] = {}
         lines = artifacts.read_metrics(self.run.metrics) if self.run.metrics.is_file() else []
         for line in lines:
             if line["stage"] == "inversion":
                 for name, value in line.items():
                     if name.startswith(f"validation/{metric}/steps_"):
-                        found[int(name.rpartition("_")[2])] = (line["images_seen"], value)
+                        found[parse_steps(name.rpartition("_")[2])] = (line["images_seen"], value)
             elif line["stage"] == "baseline" and "validation/best" in line:
                 cases = int(self.description["training"]["validation images"])
                 found[0] = (min(cases, self.settings["run"]["validation_cases"]), line["validation/best"])
         return [
             self.row(task, metric, VALIDATION, results.MEAN, step, count, value)
-            for step, (count, value) in sorted(found.items())
+            for step, (count, value) in sorted(found.items(), key=lambda item: step_order(item[0]))
         ]
 
     def row(
-        self, task: str, metric: str, test_set: str, name: str, step: int, count: int, value: float
+        self, task: str, metric: str, test_set: str, name: str, step: Steps, count: int, value: float
     ) -> results.ScoreRow:
         """A number about this model; test_set: where, name: of the class, count: cases, value in [0, 1]."""
         return results.ScoreRow(

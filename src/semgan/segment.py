@@ -35,7 +35,7 @@ from semgan.report.colours import overlay as overlaid
 from semgan.result_folder import ResultFolder
 from semgan.runtime.device import prepare_cpu
 from semgan.segmentation_rows import TABLE, Row, read_rows
-from semgan.types import Segmenter
+from semgan.types import Segmenter, Steps
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def segment(
     images: Path | str,
     out: Path | str,
     *,
-    steps: int | None = None,
+    steps: Steps | None = None,
     save_probabilities: bool = False,
     overlay: bool = False,
     dicom_seg: bool = False,
@@ -63,7 +63,8 @@ def segment(
     """Segment an image, a folder of images, or volumes; returns the rows of segmentation.csv.
 
     model: run folder, model folder, or what `semgan.load` returned (then a stopped run cannot be continued)
-    steps: optimisation steps; None: as chosen on validation; 0: encoder only
+    steps: optimisation steps; None: as chosen on validation, "auto" where a rule was learned there, which picks each
+        image's own; 0: encoder only
     batch: images given to the model at a time (the inversion's own ``inversion.batch`` may cut them smaller)
     dicom_seg: for DICOM series and pictures, a DICOM SEG object beside the mask (needs the extra ``semgan[dicom]``)
     overwrite: replace results of another request in ``out`` (never other files)

@@ -3,7 +3,7 @@
     OUT/<stem>.nii.gz       uint8 class indices, geometry as the volume's
     OUT/<stem>.dcm          the same as DICOM SEG, where asked for
     OUT/probabilities/<stem>.nii.gz, OUT/overlays/<stem>.png    see `semgan.volume_extras`, where asked for
-    OUT/segmentation.csv    stem, slices, steps, mean confidence, mean of each loss term, seconds, ml_CLASS
+    OUT/segmentation.csv    stem, slices, mean steps, mean confidence, mean of each loss term, seconds, ml_CLASS
     OUT/problems.csv        stem, problem: volumes that could not be read, where there are any
     OUT/segmentation.json   what was asked
 
@@ -204,7 +204,7 @@ class _Worker:
             into[number] = answer.label_map
             for extra in extras.values():
                 extra.add(number, answer)
-            steps, seconds = answer.steps, seconds + answer.seconds
+            steps, seconds = steps + answer.steps, seconds + answer.seconds
             for name, value in {"confidence": answer.confidence, **answer.losses}.items():
                 means[name] += value / len(into)
             progress.slice_done(number)
@@ -217,7 +217,7 @@ class _Worker:
         return {
             "stem": study.stem,
             "slices": len(into),
-            "steps": steps,
+            "steps": round(steps / len(into)),
             **{name: round(value, 6) for name, value in means.items()},
             "seconds": round(seconds, 4),
             **{f"ml_{name}": round(millilitres[name], 4) for name in names[1:]},

@@ -36,7 +36,7 @@ from semgan.runtime.loop import StageResult, checkpoint_path, run_stage
 from semgan.stages.pipeline import train_semantic_gan
 from semgan.stages.sample_pool import PoolStage, forget_pool, holds_pool
 from semgan.stages.semantic_gan import SemanticGan
-from semgan.types import Segmentation
+from semgan.types import Segmentation, Steps
 
 if TYPE_CHECKING:
     from semgan.types import LabelSpace
@@ -272,7 +272,7 @@ class SemganStudent:
         self,
         image: Tensor,
         *,
-        steps: int | None = None,
+        steps: Steps | None = None,
         snapshot_steps: tuple[int, ...] = (),
         modality: str = "default",
     ) -> Segmentation:

@@ -10,6 +10,7 @@ Shapes are named once, here:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,22 @@ if TYPE_CHECKING:  # torch takes seconds to import; the command line must answer
 IGNORE = 255
 Metric = Literal["dice", "jaccard", "miou", "miou-per-case"]  # what they mean: semgan.metrics.overlap
 METRICS: tuple[str, ...] = get_args(Metric)
+Steps = int | Literal["auto"]  # optimisation steps of an answer; auto: each image's own, by the model's stopping rule
+AUTO: Literal["auto"] = "auto"
+
+
+def step_order(steps: Steps) -> float:
+    """Sorts steps: by number, "auto" last."""
+    return math.inf if steps == AUTO else float(steps)
+
+
+def parse_steps(text: str) -> Steps:
+    """Raises ValueError where a text is neither a number of steps nor "auto"."""
+    if text == AUTO:
+        return AUTO
+    if not text.isdecimal():
+        raise ValueError(f"Optimisation steps are a whole number from 0, or auto; got '{text}'.")
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -83,13 +100,15 @@ class Segmentation:
     confidence:    ``[batch]`` in [0, 1], mean over pixels of the winning class' probability
     reconstruction: ``[batch, channels, height, width]`` in [-1, 1]; None for methods that do not reconstruct
     w_plus:        ``[batch, layers, w_dim]``; None for methods without a latent code
-    trace:         loss name -> ``[steps + 1, batch]``; empty for methods without optimisation
+    answered_steps: int64 ``[batch]``, the step of every image's answer, where ``steps`` is "auto"
+    trace:         loss name -> ``[steps + 1, batch]``, nan after an image stopped; empty without optimisation
     snapshots:     step -> probabilities at that step, for the steps asked for
     """
 
     probabilities: Tensor
     confidence: Tensor
-    steps: int = 0
+    steps: Steps = 0
+    answered_steps: Tensor | None = None
     reconstruction: Tensor | None = None
     w_plus: Tensor | None = None
     trace: dict[str, Tensor] = field(default_factory=dict)
@@ -100,6 +119,15 @@ class Segmentation:
     def label_map(self) -> Tensor:
         """``[batch, height, width]`` int64, the most probable class."""
         return self.probabilities.argmax(1)
+
+    def steps_of(self, row: int) -> int:
+        """The step that answers an image of the batch."""
+        return int(self.steps if self.answered_steps is None else self.answered_steps[row])
+
+    def losses_of(self, row: int) -> dict[str, float]:
+        """Every loss term of an image at the step that answers it."""
+        at = -1 if self.answered_steps is None else self.steps_of(row)
+        return {name: float(values[at, row]) for name, values in self.trace.items()}
 
 
 class Segmenter(Protocol):
@@ -113,9 +141,12 @@ class Segmenter(Protocol):
         ...
 
     def segment_batch(
-        self, image: Tensor, *, steps: int | None = None, snapshot_steps: tuple[int, ...] = ()
+        self, image: Tensor, *, steps: Steps | None = None, snapshot_steps: tuple[int, ...] = ()
     ) -> Segmentation:
-        """Segment preprocessed images ``[batch, channels, size_px, size_px]`` in [-1, 1]."""
+        """Segment preprocessed images ``[batch, channels, size_px, size_px]`` in [-1, 1].
+
+        steps: None: the model's own choice, "auto" where it has a stopping rule
+        """
         ...
 
     def preprocess(self, image: np.ndarray) -> Tensor:

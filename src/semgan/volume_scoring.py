@@ -16,6 +16,7 @@ from semgan.evaluate import averaged_classes, count_masks
 from semgan.scoring import Scored, TrainedModel
 from semgan.segment import segment
 from semgan.segment_volumes import read_problems
+from semgan.types import Steps
 
 if TYPE_CHECKING:
     from semgan.runtime.loop import Progress
@@ -44,7 +45,7 @@ class VolumeSet:
 
 
 def segmented(
-    model: TrainedModel, held_out: VolumeSet, folder: Path, step: int, progress: Progress | None = None
+    model: TrainedModel, held_out: VolumeSet, folder: Path, step: Steps, progress: Progress | None = None
 ) -> Path:
     """The set's masks at an optimisation step, in FOLDER/steps-N; not made again by the same model.
 

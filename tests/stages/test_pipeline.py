@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,8 @@ from tiny_stages import BINARY, CPU, FOUR, SETTINGS, stream, tiny_gan, with_chan
 
 from semgan.artifacts import RunFolder, read_metrics
 from semgan.job import Pixels, TrainingJob
-from semgan.stages.pipeline import GanMonitor, choose_steps
+from semgan.stages.pipeline import GanMonitor, StepChoice, choose_steps
+from semgan.stages.stopping import StoppingRule
 
 
 def job(tmp_path, *, labels=BINARY, settings=SETTINGS, validation=4, draw=None):
@@ -102,10 +104,11 @@ class Answers:
 def test_the_steps_with_the_best_validation_score_are_chosen(tmp_path, good, chosen):
     asked = job(tmp_path, settings=with_changes(inversion={"steps": 30}))
     model = Answers(asked, good)
-    found, scores = choose_steps(model, asked)
-    assert found == chosen
-    assert model.steps_taken == [(30, (0, 10, 25, 30))]  # one optimisation serves all candidates
-    assert scores == {f"steps_{step}": pytest.approx(good.get(step, 0) / 4) for step in (0, 10, 25, 30)}
+    found = choose_steps(model, asked)
+    assert found.steps == chosen
+    assert model.steps_taken == [(30, (0, 5, 10, 25, 30))]  # one optimisation serves all candidates
+    assert found.scores == {f"steps_{step}": pytest.approx(good.get(step, 0) / 4) for step in (0, 5, 10, 25, 30)}
+    assert found.rule is None  # four images tell too little
     (row,) = read_metrics(asked.run.metrics)
     assert row["stage"] == "inversion" and row[f"validation/dice/steps_{chosen}"] == pytest.approx(good[chosen] / 4)
 
@@ -119,4 +122,33 @@ def test_choosing_again_replaces_the_earlier_line(tmp_path):
 
 def test_without_validation_images_nothing_is_chosen(tmp_path):
     asked = job(tmp_path, validation=0)
-    assert choose_steps(Answers(asked, {}), asked) == (None, {})
+    assert choose_steps(Answers(asked, {}), asked) == StepChoice()
+
+
+def validating(tmp_path, good, inversion):
+    """A job with 20 validation images and a model that is right for ``good[step]`` of them."""
+    asked = job(tmp_path, settings=with_changes(inversion=inversion))
+    maps = np.tile(asked.validation.label_maps, (5, 1, 1))
+    asked = replace(asked, validation=Pixels(np.arange(20) % 4, maps))
+    return asked, Answers(asked, good)
+
+
+def test_a_stopping_rule_is_learned_and_its_cross_validated_score_noted(tmp_path):
+    asked, model = validating(tmp_path, {0: 10, 5: 20}, {"steps": 5})
+    found = choose_steps(model, asked)
+    # The ten that are right at once stay with step 0's mask; the other ten go on, with whatever agreement.
+    assert found.rule is not None and found.rule.checkpoints == (0, 5)
+    assert found.scores == {"steps_0": 0.5, "steps_5": 1.0, "steps_auto": 1.0}
+    (row,) = read_metrics(asked.run.metrics)
+    assert row["validation/dice/steps_auto"] == 1.0
+
+
+def test_where_optimisation_only_harms_the_rule_is_step_0(tmp_path):
+    asked, model = validating(tmp_path, {0: 20, 5: 8}, {"steps": 5})
+    found = choose_steps(model, asked)
+    assert found.rule == StoppingRule(0.0, (0,)) and found.scores["steps_auto"] == 1.0
+
+
+def test_ramps_of_the_learning_rate_leave_the_choice_to_fixed_steps(tmp_path):
+    asked, model = validating(tmp_path, {0: 10, 5: 20}, {"steps": 5, "ramp_down": 0.25})
+    assert choose_steps(model, asked).rule is None

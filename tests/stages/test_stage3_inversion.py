@@ -8,12 +8,8 @@ from tiny_networks import W_DIM, exact, generated_images, tiny_networks
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from semgan.stages.stage3_inversion import (
-    invert,
-    learning_rate_share,
-    noise_autocorrelation,
-    normalise_noise,
-)
+from semgan.stages.inversion_objective import learning_rate_share, noise_autocorrelation, normalise_noise
+from semgan.stages.stage3_inversion import invert
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "inversion.json"
 

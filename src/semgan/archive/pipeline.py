@@ -253,11 +253,9 @@ class Pipeline:
 
 def _rows(answer: Segmentation) -> Iterator[dict[str, Any]]:
     """Steps, confidence and losses of each image of a batch."""
-    confidence = answer.confidence.tolist()
-    losses = {name: values[-1].tolist() for name, values in answer.trace.items()}
-    for number, value in enumerate(confidence):
-        last = {name: round(values[number], 6) for name, values in losses.items()}
-        yield {"steps": answer.steps, "confidence": round(value, 6), **last}
+    for number, value in enumerate(answer.confidence.tolist()):
+        losses = {name: round(loss, 6) for name, loss in answer.losses_of(number).items()}
+        yield {"steps": answer.steps_of(number), "confidence": round(value, 6), **losses}
 
 
 def _each_probability(answer: Segmentation) -> list[Tensor]:

@@ -24,7 +24,7 @@ from semgan.data.parallel import available_workers, thread_pool
 from semgan.data.whole_images import preprocessing_of
 from semgan.runtime.device import prepare_cpu
 from semgan.segment import Progress, channels_of, load_identified
-from semgan.types import Segmenter
+from semgan.types import Segmenter, Steps
 
 UNIT_IMAGES = 1024  # about a minute of work each, lost by a kill; many enough that workers end together
 REMOTE_THREADS = 32  # reading over a network waits, and does not compute
@@ -66,7 +66,7 @@ class Work:
 
     segmenter: Segmenter
     identity: str | None
-    steps: int | None
+    steps: Steps | None
     modality: str | None
     batch: int
     threads: int
@@ -78,7 +78,7 @@ class Work:
         model: Path | str | Segmenter,
         source: Source,
         *,
-        steps: int | None = None,
+        steps: Steps | None = None,
         modality: str | None = None,
         batch: int = 64,
         device: str = "auto",

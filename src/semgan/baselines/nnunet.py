@@ -45,7 +45,7 @@ from semgan.job import TrainingJob
 from semgan.runtime.device import choose_device
 from semgan.runtime.loop import StageResult, run_stage
 from semgan.runtime.modes import evaluating
-from semgan.types import LabelSpace, Segmentation
+from semgan.types import LabelSpace, Segmentation, Steps
 
 WORKPLACE = "nnunet"  # in the run folder
 STREAM = "nnunet/batch"
@@ -230,7 +230,7 @@ class NnunetSegmenter:
         self,
         image: Tensor,
         *,
-        steps: int | None = None,
+        steps: Steps | None = None,
         snapshot_steps: tuple[int, ...] = (),
         modality: str = "default",
     ) -> Segmentation:

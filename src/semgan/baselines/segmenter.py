@@ -14,7 +14,7 @@ from semgan.baselines.networks import build_network
 from semgan.data.transforms import network_input
 from semgan.runtime.device import choose_device
 from semgan.runtime.modes import evaluating
-from semgan.types import LabelSpace, Segmentation
+from semgan.types import LabelSpace, Segmentation, Steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ class NetworkSegmenter:
         self,
         image: Tensor,
         *,
-        steps: int | None = None,
+        steps: Steps | None = None,
         snapshot_steps: tuple[int, ...] = (),
         modality: str = "default",
     ) -> Segmentation:

@@ -25,6 +25,7 @@ from semgan import artifacts, results
 from semgan.benchmark.grid import SMALLEST, Grid, Task, TestSet
 from semgan.metrics import overlap
 from semgan.scoring import Scored
+from semgan.types import Steps, parse_steps
 
 FORMAT = 1
 OPEN, TRAINED, DONE, FAILED = "open", "trained", "done", "failed"
@@ -141,7 +142,7 @@ class CellFolder:
     def write(self, state: State) -> None:
         artifacts.write_json(self._state, asdict(state))
 
-    def add_scores(self, rows: Sequence[results.ScoreRow], scored: Scored, steps: Iterable[int]) -> None:
+    def add_scores(self, rows: Sequence[results.ScoreRow], scored: Scored, steps: Iterable[Steps]) -> None:
         """Keep a test set's rows, and the counts of its cases at some steps."""
         results.append_rows(self.scores, rows, replace=True)
         kept = self.cases.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if self.cases.is_file() else []
@@ -169,9 +170,9 @@ class Cases:
     counts: overlap.Counts
 
 
-def read_cases(path: Path) -> dict[str, dict[int, Cases]]:
+def read_cases(path: Path) -> dict[str, dict[Steps, Cases]]:
     """Test set -> step -> counts of its cases. Raises ValueError for another or a cut table."""
-    blocks: dict[tuple[str, int], list[list[str]]] = {}
+    blocks: dict[tuple[str, Steps], list[list[str]]] = {}
     with open(path, newline="", encoding="utf-8") as file:
         table = csv.reader(file)
         if tuple(next(table, [])) != CASE_COLUMNS:
@@ -179,8 +180,8 @@ def read_cases(path: Path) -> dict[str, dict[int, Cases]]:
         for line in table:
             if len(line) != len(CASE_COLUMNS):
                 raise ValueError(f"{path}, line {table.line_num} is cut off")
-            blocks.setdefault((line[0], int(line[1])), []).append(line)
-    found: dict[str, dict[int, Cases]] = {}
+            blocks.setdefault((line[0], parse_steps(line[1])), []).append(line)
+    found: dict[str, dict[Steps, Cases]] = {}
     for (test_set, step), lines in blocks.items():
         stems = tuple(dict.fromkeys(line[2] for line in lines))
         classes = len(lines) // len(stems)

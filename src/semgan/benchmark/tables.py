@@ -18,6 +18,7 @@ from semgan.benchmark.cells import CellFolder, read_cases
 from semgan.benchmark.comparisons import COLUMNS, Comparison, Counted, compare
 from semgan.benchmark.grid import Grid, Task
 from semgan.results import MEAN, ScoreRow
+from semgan.types import Steps
 
 NO = " (NO)"  # the paper's word for answers without optimisation: the encoder alone
 PUBLISHED = "published: "
@@ -94,8 +95,9 @@ def _counted(folders: Iterable[CellFolder]) -> list[Counted]:
     found = []
     for folder in folders:
         cell = folder.cell
-        reported = {row.test_set: row.steps for row in results.read_rows(folder.scores) if row.chosen}
-        optimises = any(row.steps for row in results.read_rows(folder.scores))
+        scores = results.read_rows(folder.scores)
+        reported: dict[str, Steps] = {row.test_set: row.steps for row in scores if row.chosen}
+        optimises = any(row.steps for row in scores)
         for test_set, by_step in read_cases(folder.cases).items():
             for step, cases in by_step.items():
                 for name in _names(cell.method, step, reported.get(test_set, 0), optimises):
@@ -103,7 +105,7 @@ def _counted(folders: Iterable[CellFolder]) -> list[Counted]:
     return found
 
 
-def _names(method: str, step: int, reported: int, optimises: bool) -> list[str]:
+def _names(method: str, step: Steps, reported: Steps, optimises: bool) -> list[str]:
     """Under which names a step appears: the method's own, "(NO)", both where 0 was chosen, or neither."""
     return [method] * (step == reported) + [method + NO] * (optimises and step == 0)
 

@@ -16,6 +16,7 @@ from semgan.benchmark.grid import Task, class_mapping, class_names, held_out, pa
 from semgan.benchmark.training import Context, settings_of, train_cell
 from semgan.data.folder import Dataset
 from semgan.scoring import HeldOut, Scored, TrainedModel, stems_of
+from semgan.types import step_order
 from semgan.volume_scoring import VolumeSet, score_volumes
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | Volum
         rows = model.rows(scored, cell.task.name, metric)
         if not state.scored:
             rows += model.validation_rows(cell.task.name)
-        folder.add_scores(rows, scored, sorted({0, model.chosen}))
+        folder.add_scores(rows, scored, sorted({0, model.chosen}, key=step_order))
         if scored.shown:
             _keep_shown(folder.run / SHOWN / each.name, scored.shown)
         state.scored.append(each.name)

@@ -10,6 +10,7 @@ import typer
 
 from semgan.cli.output import AsJson, Exit, examples, existing, progress_bars, say, show, verb
 from semgan.cli.use import Device, Model, Out, Overwrite
+from semgan.types import parse_steps
 
 SHOWN = 20  # problems told one by one
 
@@ -22,7 +23,13 @@ Images = Annotated[
     ),
 ]
 Steps = Annotated[
-    int | None, typer.Option(min=0, help="Optimisation steps; default: as chosen on validation; 0: encoder only.")
+    Any,
+    typer.Option(
+        parser=parse_steps,
+        metavar="N|auto",
+        help="Optimisation steps; auto: each image's own, by the model's stopping rule; 0: encoder only. "
+        "Default: auto where the model has a rule, else the number chosen on validation.",
+    ),
 ]
 SaveProbabilities = Annotated[
     bool, typer.Option("--save-probabilities", help="Also OUT/probabilities/STEM.npz (volumes: .nii.gz).")
@@ -56,6 +63,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "semgan segment -m run -i new_images -o masks",
             "semgan segment -m run -i picture.png -o masks --steps 0   (encoder only, fast)",
+            "semgan segment -m run -i new_images -o masks --steps auto   (every image as long as it gains)",
             "semgan segment -m run/model -i new_images -o masks --overlay --save-probabilities",
             "semgan segment -m run -i films -o masks --dicom-seg   (X-rays as DICOM; a DICOM SEG for each)",
             "semgan segment -m run -i ct.nii.gz -o masks --modality auto   (or a DICOM folder, or a folder of studies)",
@@ -123,9 +131,9 @@ def _plain(model: Path, images: Path, out: Path, options: dict[str, Any]) -> Any
 
     with progress_bars() as progress:
         rows = run_segmentation(model, images, out, progress=progress, **options)
-    mean = sum(row["confidence"] for row in rows) / len(rows)
+    mean, steps_taken = (sum(row[name] for row in rows) / len(rows) for name in ("confidence", "steps"))
     unit = "volumes" if "slices" in rows[0] else "images"
-    show(f"Masks in {out}", {unit: len(rows), "steps": rows[0]["steps"], "mean confidence": mean})
+    show(f"Masks in {out}", {unit: len(rows), "mean steps": steps_taken, "mean confidence": mean})
     problems = read_problems(out)
     if problems:
         for stem, problem in problems.items():

@@ -19,7 +19,7 @@ from semgan.data.dicom import is_dicom
 from semgan.data.parallel import thread_pool
 from semgan.data.readers import IMAGE_SUFFIXES, image_stem, is_image, read_image, read_image_files
 from semgan.data.transforms import to_levels
-from semgan.types import Segmenter
+from semgan.types import Segmenter, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +100,8 @@ class SegmentedImage:
     label_map:      uint8 ``[height, width]`` class indices
     probabilities:  float32 ``[classes, height, width]``
     confidence:     in [0, 1], mean over pixels of the winning class' probability (at the network's resolution)
-    losses:         last value of each loss term; empty for methods without optimisation
+    steps:          that gave this answer; of the image itself, where the model's stopping rule chose
+    losses:         value of each loss term at that step; empty for methods without optimisation
     snapshots:      step -> label map at that step, own size, for the steps asked for
     reconstruction: uint8 ``[size_px, size_px]`` or ``[size_px, size_px, channels]``, or None
     seconds:        the batch's time divided by its images, decoding not counted
@@ -120,7 +121,7 @@ def segment_images(
     segmenter: Segmenter,
     images: Iterable[np.ndarray | Path | str | Input],
     *,
-    steps: int | None = None,
+    steps: Steps | None = None,
     snapshot_steps: tuple[int, ...] = (),
     batch: int = 64,
     modality: str | None = None,
@@ -188,9 +189,9 @@ def _own_answer(answer: Segmentation, row: int, size: tuple[int, int], seconds: 
         label_map=label_map(probabilities),
         probabilities=probabilities.numpy(),
         confidence=float(answer.confidence[row]),
-        steps=answer.steps,
+        steps=answer.steps_of(row),
         seconds=seconds,
-        losses={name: float(values[-1, row]) for name, values in answer.trace.items()},
+        losses=answer.losses_of(row),
         snapshots={step: label_map(to_own_size(kept[row], size)) for step, kept in answer.snapshots.items()},
         reconstruction=None if answer.reconstruction is None else to_pixels(answer.reconstruction[row]),
     )

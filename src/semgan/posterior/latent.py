@@ -207,7 +207,7 @@ class LatentPosterior:
         return draws
 
     def _iterates(self, image: Tensor, count: int, steps: int | None, modality: str) -> list[MaskDraws]:
-        last = max(self.model.steps if steps is None else steps, 2 * count)
+        last = max(self.model.settings.inversion.steps if steps is None else steps, 2 * count)
         wanted = tuple(range(last - count + 1, last + 1))
         found = self.model.segment_batch(image, steps=last, snapshot_steps=wanted, modality=modality)
         kept = torch.stack([found.snapshots[step] for step in wanted], 1).half().cpu()

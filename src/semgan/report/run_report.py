@@ -197,13 +197,16 @@ def _worst_cases(cases: Path) -> list[dict[str, Any]]:
 
 def _inversion_sections(history: History, model: dict[str, Any]) -> list[html.Section]:
     """How many optimisation steps were chosen on validation, and what every candidate scored."""
-    chosen = (model.get("inversion") or {}).get("chosen_steps")
+    inversion = model.get("inversion") or {}
+    chosen, rule = inversion.get("chosen_steps"), inversion.get("rule")
     if chosen is None and not history.step_scores:
         return []
     steps = sorted(history.step_scores)
     blocks: list[html.Block] = []
     if chosen is not None:
         blocks.append(html.Text(f"Optimisation steps chosen on validation: {chosen}; 0 is the encoder alone."))
+    if rule is not None:
+        blocks.append(html.Text(f"Stopping rule, used instead: {rule['in_words']}."))
     if steps:
         line = ("validation score", *(f"{history.step_scores[step]:.4f}" for step in steps))
         strong = frozenset({(0, steps.index(chosen) + 1)} if chosen in steps else ())

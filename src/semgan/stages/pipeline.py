@@ -1,9 +1,10 @@
-"""The paper's method from data to model folder: joint GAN, encoder, and the number of inversion steps by validation."""
+"""The paper's method from data to model folder: joint GAN, encoder, and when inversion stops, by validation."""
 
 from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,18 @@ from semgan.runtime.loop import StageResult, checkpoint_path, read_stage_checkpo
 from semgan.stages.semantic_gan import Distance, SemanticGan, model_files
 from semgan.stages.stage1_gan import GanStage, build_image_critic
 from semgan.stages.stage2_encoder import EncoderStage, build_encoder
+from semgan.stages.stopping import LearnedRule, StoppingRule, learn_rule
+from semgan.types import AUTO
 
 logger = logging.getLogger("semgan")
 
 GRID_SEEDS = range(32)
 STATISTICS_SAMPLES = 512
-CANDIDATE_STEPS = (0, 10, 25, 50, 100, 200, 400)
+CANDIDATE_STEPS = (0, 5, 10, 25, 50, 100, 200, 400)
 
 
 def train_semantic_gan(job: TrainingJob) -> StageResult:
-    """Stages 1 and 2, then the choice of the number of steps; each goes on from its checkpoint. Writes the model."""
+    """Stages 1 and 2, then the choice of the steps; each goes on from its checkpoint. Writes the model."""
     gan = GanStage(
         job.settings,
         job.labels,
@@ -77,7 +80,7 @@ def _run_gan(gan: GanStage, job: TrainingJob) -> StageResult:
     )
     if not _holds_generator(job, result.images_seen):
         perceptual, _ = _perceptual_distance(job, gan.image_critic)
-        _save(job, gan, fit_whitening(gan.average), None, perceptual, None, {"images_seen_gan": result.images_seen})
+        _save(job, gan, fit_whitening(gan.average), None, perceptual, {"images_seen_gan": result.images_seen})
     return result
 
 
@@ -127,13 +130,13 @@ def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResul
     )
     model = SemanticGan(job.settings, generator, whitening, stage.encoder.eval(), perceptual, device=job.device)
     is_last = job.is_over(result)
-    chosen, scores = choose_steps(model, job) if is_last else (None, {})
+    choice = choose_steps(model, job) if is_last else StepChoice()
     facts = {
         "images_seen_gan": gan_images,
         "images_seen_encoder": result.images_seen,
         "perceptual_distance": description,
     }
-    _save(job, gan, whitening, stage.encoder, perceptual, chosen, facts, scores)
+    _save(job, gan, whitening, stage.encoder, perceptual, facts, choice)
     return result
 
 
@@ -182,13 +185,27 @@ def draw_pairs(job: TrainingJob, image: Tensor, logits: Tensor, stage: str, imag
     job.draw(pixels, label_maps, job.labels.classes, job.run.samples / f"{stage}-{images_seen:09d}.png")
 
 
-def choose_steps(model: SemanticGan, job: TrainingJob) -> tuple[int | None, dict[str, float]]:
-    """The number of inversion steps with the best validation score, and the score at every candidate.
+@dataclass(frozen=True)
+class StepChoice:
+    """How far to optimise, as chosen on validation.
 
-    Fewer steps win ties. Without a validation list nothing is chosen and the recipe's number holds.
+    steps:  the best fixed number; None: nothing was chosen, and the recipe's number holds
+    rule:   picks every image's own; None: too few validation cases
+    scores: validation score of every fixed number tried (``steps_N``), and of a rule, cross-validated (``steps_auto``)
+    """
+
+    steps: int | None = None
+    rule: StoppingRule | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
+    """Optimise the validation images once, and choose the number of steps and the stopping rule by their masks.
+
+    Of fixed numbers with the same score the smallest. Without a validation list nothing is chosen.
     """
     if not len(job.validation):
-        return None, {}
+        return StepChoice()
     limit = job.settings.inversion.steps
     candidates = tuple(sorted({step for step in CANDIDATE_STEPS if step <= limit} | {limit}))
     images = job.validation_images
@@ -196,14 +213,36 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> tuple[int | None, dict
     scores: dict[str, float] = {}
     for step in candidates:
         scores[f"steps_{step}"] = job.validate(_replay(found.snapshots[step]), batch=len(images))
+    chosen = max(candidates, key=lambda step: (round(scores[f"steps_{step}"], 4), -step))
+    learned = _learned(found.snapshots, job)
+    if learned is not None:
+        scores[f"steps_{AUTO}"] = learned.score
     job.run.truncate_metrics("inversion", -1)  # of an earlier call
     job.run.append_metrics(
         {"stage": "inversion", "images_seen": len(images), "seconds": 0.0}
         | {f"validation/{job.settings.metric}/{name}": score for name, score in scores.items()}
     )
-    chosen = max(candidates, key=lambda step: (round(scores[f"steps_{step}"], 4), -step))
     logger.info("Inversion steps chosen on validation: %d (%s)", chosen, scores)
-    return chosen, scores
+    if learned is None:
+        return StepChoice(chosen, None, scores)
+    logger.info("Stopping rule: %s; %+.4f against step 0, %s", learned.rule.describe(), learned.gain, learned.interval)
+    return StepChoice(chosen, learned.rule, scores)
+
+
+def _learned(snapshots: dict[int, Tensor], job: TrainingJob) -> LearnedRule | None:
+    """The rule of these snapshots; none where ramps of the learning rate make them unlike shorter runs."""
+    if job.settings.inversion.ramp_up or job.settings.inversion.ramp_down:
+        return None
+    count, groups = len(snapshots[0]), job.validation.groups
+    assert job.validation.label_maps is not None
+    return learn_rule(
+        {step: kept.argmax(1).byte().cpu().numpy() for step, kept in snapshots.items()},
+        job.validation.label_maps[:count],
+        job.settings.metric,
+        classes=job.labels.classes,
+        groups=None if groups is None else groups[:count],
+        seed=job.settings.seed,
+    )
 
 
 def _replay(snapshot: Tensor) -> Any:
@@ -216,9 +255,8 @@ def _save(
     whitening: Whitening,
     encoder: Encoder | None,
     perceptual: Distance,
-    chosen_steps: int | None,
     facts: dict[str, Any],
-    scores: dict[str, float] | None = None,
+    choice: StepChoice = StepChoice(),  # noqa: B008  # frozen
 ) -> None:
     data = {
         "labelled images": len(job.labelled),
@@ -231,10 +269,11 @@ def _save(
         whitening=whitening,
         encoder=encoder,
         perceptual=perceptual,
-        chosen_steps=chosen_steps,
+        chosen_steps=choice.steps,
+        rule=choice.rule,
         data=data,
         training=facts,
-        scores=scores,
+        scores=choice.scores,
     )
     artifacts.save_model(job.run.model, description | {"training": facts | data}, weights, card)
 

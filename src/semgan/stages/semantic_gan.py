@@ -28,7 +28,8 @@ from semgan.runtime.modes import freeze
 from semgan.stages.encoder_only import segment_by_encoder
 from semgan.stages.stage1_gan import build_generator, build_image_critic
 from semgan.stages.stage3_inversion import invert
-from semgan.types import JointImage, LabelSpace, Segmentation
+from semgan.stages.stopping import StoppingRule
+from semgan.types import AUTO, JointImage, LabelSpace, Segmentation, Steps
 
 Distance = LPIPS | DiscriminatorDistance
 _WHITENING = "whitening."  # prefix of the whitening's tensors in generator.safetensors
@@ -53,6 +54,7 @@ class SemanticGan:
 
     rules:        preprocessing rules by modality; None: those of the settings
     chosen_steps: inversion steps picked on validation; None: ``settings.inversion.steps``
+    rule:         picks every image's own steps, learned on validation; it goes before ``chosen_steps``
     perceptual:   the distance, or a function that loads it, called at the first segmentation: sampling needs none
     """
 
@@ -67,12 +69,15 @@ class SemanticGan:
         device: torch.device | str = "cpu",
         rules: Mapping[str, Preprocessing] | None = None,
         chosen_steps: int | None = None,
+        rule: StoppingRule | None = None,
     ) -> None:
         self.settings = settings
         self.labels = LabelSpace(tuple(settings.classes))
         self.device = torch.device(device)
         self.rules = dict(rules or rules_by_modality(settings))
-        self.steps = settings.inversion.steps if chosen_steps is None else chosen_steps
+        self.rule = rule
+        fixed = settings.inversion.steps if chosen_steps is None else chosen_steps
+        self.steps: Steps = fixed if rule is None else AUTO
         self.generator, self.whitening = self._placed(generator), self._placed(whitening)
         self.encoder = None if encoder is None else self._placed(encoder)
         self._load_perceptual = (lambda: perceptual) if isinstance(perceptual, nn.Module) else perceptual
@@ -99,6 +104,7 @@ class SemanticGan:
         settings = config.override(defaults, description["settings"], f"{folder}/config.json")
         rules = {name: Preprocessing(**rule) for name, rule in description["preprocessing"].items()}
         generator, whitening, encoder = _networks(settings, weights, folder)
+        inversion = description.get("inversion", {})
         model = cls(
             settings,
             generator,
@@ -107,7 +113,8 @@ class SemanticGan:
             _perceptual(settings, weights, folder),
             device=choose_device(device),
             rules=rules,
-            chosen_steps=description.get("inversion", {}).get("chosen_steps"),
+            chosen_steps=inversion.get("chosen_steps"),
+            rule=StoppingRule.from_json(inversion["rule"]) if inversion.get("rule") else None,
         )
         for module in (model.generator, model.whitening, model.encoder):
             if module is not None:
@@ -124,15 +131,19 @@ class SemanticGan:
         self,
         image: Tensor,
         *,
-        steps: int | None = None,
+        steps: Steps | None = None,
         snapshot_steps: tuple[int, ...] = (),
         modality: str = "default",
     ) -> Segmentation:
         """Segment ``[batch, channels, size_px, size_px]`` in [-1, 1] by inversion; steps 0 is the encoder alone.
 
+        steps:    "auto": each image's own, by the model's stopping rule (ValueError where it has none)
         modality: may have its own weight of the pixels, lambda_3
         """
         self._check(image)
+        steps = self.steps if steps is None else steps
+        if steps == AUTO and self.rule is None:
+            raise ValueError("The model has no stopping rule (too few validation images); give a number of steps.")
         return invert(
             self.generator,
             self.encoder,
@@ -140,8 +151,9 @@ class SemanticGan:
             self.perceptual,
             image,
             self.inversion_settings(modality),
-            steps=self.steps if steps is None else steps,
+            steps=None if steps == AUTO else steps,
             snapshot_steps=snapshot_steps,
+            rule=self.rule if steps == AUTO else None,
         )
 
     def masks_only(self, image: Tensor) -> Segmentation:
@@ -168,7 +180,7 @@ class SemanticGan:
         self,
         images: Iterable[np.ndarray | Path | str | Input],
         *,
-        steps: int | None = None,
+        steps: Steps | None = None,
         snapshot_steps: tuple[int, ...] = (),
         modality: str | None = None,
     ) -> list[SegmentedImage]:
@@ -207,6 +219,7 @@ def model_files(
     encoder: Encoder | None,
     perceptual: Distance,
     chosen_steps: int | None = None,
+    rule: StoppingRule | None = None,
     rules: Mapping[str, Preprocessing] | None = None,
     data: Mapping[str, object] | None = None,
     training: Mapping[str, object] | None = None,
@@ -233,10 +246,11 @@ def model_files(
         "settings": saved.model_dump(mode="json"),
         "classes": list(settings.classes),
         "preprocessing": {name: rule.model_dump(mode="json") for name, rule in named_rules.items()},
-        "inversion": {"chosen_steps": chosen_steps},
+        "inversion": {"chosen_steps": chosen_steps} | ({} if rule is None else {"rule": rule.to_json()}),
         "scores": dict(scores or {}),
     }
-    card = model_card(saved, data=data, training=training, scores=scores)
+    facts = dict(training or {}) | ({} if rule is None else {"optimisation at test time": rule.describe()})
+    card = model_card(saved, data=data, training=facts, scores=scores)
     return description, weights, card
 
 

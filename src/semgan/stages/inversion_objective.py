@@ -1,0 +1,152 @@
+"""What the inversion minimises, image by image: Eq. 7 of the paper, and the codes it is searched in.
+
+    d(G_x(w+), x*) + lambda_3 ||G_x(w+) - x*||^2 + lambda_2 ||w+ - E(G_x(w+))||^2
+
+Nothing here knows how the search goes: `semgan.stages.inversion_slots` walks, `semgan.stages.stage3_inversion` is the
+way in and lists the departures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from semgan.config import InversionSettings
+from semgan.models.encoder import Encoder
+from semgan.models.generator import Generator
+from semgan.models.perceptual import LPIPS, DiscriminatorDistance
+from semgan.models.whitening import Whitening
+from semgan.objectives.reconstruction import pixel_distance
+from semgan.runtime.device import autocast
+from semgan.types import JointImage
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Eq. 7 for any images; codes are whitened or w+, as ``settings.space`` says."""
+
+    generator: Generator
+    encoder: Encoder | None
+    whitening: Whitening
+    perceptual: LPIPS | DiscriminatorDistance
+    settings: InversionSettings
+
+    @property
+    def whitened(self) -> bool:
+        return self.settings.space == "whitened"
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.generator.parameters()).device
+
+    @torch.no_grad()
+    def target_features(self, image: Tensor) -> list[Tensor]:
+        """The inputs' features, computed once per image."""
+        with autocast(self.device, self.settings.precision):
+            return self.perceptual.features(image)
+
+    @torch.no_grad()
+    def start(self, image: Tensor) -> Tensor:
+        """First codes ``[batch, layers, w_dim]``: the encoder's, or the mean latent without encoder."""
+        if self.encoder is None:
+            v = image.new_zeros(len(image), self.generator.layers, self.generator.w_dim, dtype=torch.float32)
+        else:
+            with autocast(self.device, self.settings.precision):
+                v = self.encoder(image.float())
+        v = v.float()
+        return (v if self.whitened else self.whitening.to_w(v)).clone()
+
+    def noise(self, count: int) -> Tensor:
+        """First noise maps, where they are optimised: the generator's own, for every image."""
+        return self.generator.fixed_noise.float().expand(count, -1).clone()
+
+    def generate(self, code: Tensor, noise: Tensor | None) -> JointImage:
+        w_plus = self.w_plus(code)
+        with autocast(self.device, self.settings.precision):
+            return self.generator.synthesis(w_plus, noise)
+
+    def w_plus(self, code: Tensor) -> Tensor:
+        return self.whitening.to_w(code) if self.whitened else code
+
+    def v(self, code: Tensor) -> Tensor:
+        return code if self.whitened else self.whitening.to_v(code)
+
+    def terms(
+        self, code: Tensor, noise: Tensor | None, joint: JointImage, image: Tensor, target: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """Unweighted terms and their weighted sum ``loss``, float32 ``[batch]``; networks of weight 0 are not run.
+
+        image, target: the inputs and their `target_features`
+        """
+        settings = self.settings
+        with autocast(self.device, settings.precision):
+            features = self.perceptual.features(joint.image)
+        terms = {
+            "perceptual": self.perceptual.distance(features, target),
+            "pixel": pixel_distance(joint.image, image, settings.reduction),
+        }
+        loss = terms["perceptual"]
+        if settings.lambda_pixel:
+            loss = loss + settings.lambda_pixel * terms["pixel"]
+        if settings.lambda_encoder and self.encoder is not None:
+            terms["encoder"] = self._reduced(code - self._encoded(joint.image))
+            loss = loss + settings.lambda_encoder * terms["encoder"]
+        if settings.lambda_prior:
+            terms["prior"] = self.v(code).square().mean((1, 2))
+            loss = loss + settings.lambda_prior * terms["prior"]
+        if noise is not None:
+            terms["noise"] = noise_autocorrelation(self.generator.noise_maps(noise))
+            loss = loss + settings.noise_regulariser * terms["noise"]
+        return {"loss": loss, **terms}
+
+    def _reduced(self, difference: Tensor) -> Tensor:
+        squares = difference.square().flatten(1)
+        return squares.sum(1) if self.settings.reduction == "sum" else squares.mean(1)
+
+    def _encoded(self, image: Tensor) -> Tensor:
+        """E(G(w+)) in the space that is optimised."""
+        assert self.encoder is not None
+        through = torch.is_grad_enabled() and not self.settings.detach_encoder_term
+        with torch.set_grad_enabled(through), autocast(self.device, self.settings.precision):
+            v = self.encoder(image)
+        v = v.float()
+        return v if self.whitened else self.whitening.to_w(v)
+
+
+def learning_rate_share(progress: float, settings: InversionSettings) -> float:
+    """Share of the learning rate at ``progress`` in (0, 1): linear rise, cosine fall (StyleGAN2's projector)."""
+    share = 1.0
+    if settings.ramp_down and progress > 1 - settings.ramp_down:
+        share *= 0.5 - 0.5 * math.cos(math.pi * (1 - progress) / settings.ramp_down)
+    if settings.ramp_up and progress < settings.ramp_up:
+        share *= progress / settings.ramp_up
+    return share
+
+
+def noise_autocorrelation(maps: Sequence[Tensor]) -> Tensor:
+    """StyleGAN2's penalty on structure in noise maps ``[batch, 1, side, side]`` -> ``[batch]`` (arXiv:1912.04958).
+
+    Squared mean product with the neighbour to the left and above, at every scale down to 8 px.
+    """
+    total = maps[0].new_zeros(len(maps[0]))
+    for level in maps:
+        while True:
+            for axis in (2, 3):
+                total = total + (level * level.roll(1, axis)).mean((1, 2, 3)).square()
+            if level.shape[-1] <= 8:
+                break
+            level = F.avg_pool2d(level, 2)
+    return total
+
+
+@torch.no_grad()
+def normalise_noise(maps: Sequence[Tensor]) -> None:
+    """Give every noise map of every image mean 0 and variance 1 again, in place."""
+    for level in maps:
+        level -= level.mean((2, 3), keepdim=True)
+        level *= level.square().mean((2, 3), keepdim=True).clamp_min(1e-8).rsqrt()
