@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from several_stages import BUILDERS, CONTROL, REAL_SCORES, trained
+from several_stages import BUILDERS, CONTROL, REAL_SCORES, UNSEEN, trained
 
 from semgan import ranks
 from semgan import train as module
@@ -26,7 +26,7 @@ from semgan.train import train
 def main(dataset: Path, out: Path) -> None:
     changes = json.loads((out / "quick.json").read_text())
 
-    def start(name: str, more: tuple[str, ...] = (), **options: object) -> object:
+    def start(name: str, more: list[str], **options: object) -> object:
         return train(dataset, out / name, recipe="debug", changes=[*changes, *more], device="cpu", **options)
 
     module._report = lambda run: []  # type: ignore[assignment]  # drawing curves takes most of so short a training
@@ -40,21 +40,22 @@ def main(dataset: Path, out: Path) -> None:
             notes["stages"][name] = {"losses": losses, "fingerprint": fingerprint(stage.state())}
             if number == 0:
                 save_checkpoint(out / "stages" / f"{name}.safetensors", stage.state())
-        start("whole", method="semgan-student")
-        start("one-to-two", stage="gan")
+        start("whole", [], method="semgan-student")
+        start("one-to-two", UNSEEN, stage="gan")
         try:
-            start("two-to-one", stage="gan", progress=at(8, signal.SIGTERM) if number == 1 else None)
+            start("two-to-one", UNSEEN, stage="gan", progress=at(8, signal.SIGTERM) if number == 1 else None)
         except KeyboardInterrupt:
             notes["interrupted"] = True
         try:
-            start("uneven", ("gan.batch=3",))
+            start("uneven", ["gan.batch=3"])
         except ValueError as error:
             notes["uneven"] = str(error)
         write_json(out / f"notes-{number}.json", notes)
         ranks.wait()
         began = time.monotonic()
         try:
-            start("killed", ("gan.images=40000",), stage="gan", progress=at(12, signal.SIGKILL) if number == 1 else None)
+            bomb = at(12, signal.SIGKILL) if number == 1 else None
+            start("killed", ["gan.images=40000", *UNSEEN], stage="gan", progress=bomb)
         except ranks.ProcessLost as error:
             write_json(out / "lost.json", {"message": str(error), "seconds": time.monotonic() - began})
             sys.exit(2)

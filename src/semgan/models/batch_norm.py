@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from semgan import ranks
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class WholeBatchNorm2d(nn.BatchNorm2d):
@@ -36,7 +40,7 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance * (pixels / (pixels - 1)), self.momentum)
 
 
-def with_whole_batch_norm(network: nn.Module) -> nn.Module:
+def with_whole_batch_norm(network: Network) -> Network:
     """The network, its batch normalisation replaced where several processes train it; with one it stays as it is."""
     if ranks.count() == 1:
         return network
