@@ -122,7 +122,7 @@ def fingerprint(state: Any, so_far: int = 0) -> int:
     """A checksum of nested dictionaries and lists of tensors, numbers and strings."""
     if isinstance(state, Tensor):
         plain = state.detach().cpu().contiguous().reshape(-1)
-        return zlib.crc32(plain.view(torch.uint8).numpy(), so_far)
+        return zlib.crc32(plain.view(torch.uint8).numpy().data, so_far)
     if isinstance(state, Mapping):
         state = [part for item in state.items() for part in item]
     if isinstance(state, list | tuple):

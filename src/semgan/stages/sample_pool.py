@@ -54,7 +54,7 @@ class PoolStage:
         ranks.share_of(self.batch, "student.pool_batch")
         self.kept_of_batch = max(1, round(own.keep_share * own.pool_batch))
         pairs = -(-own.pool_images // own.pool_batch) * self.kept_of_batch
-        shapes = {"images": (pairs, rule.channels, rule.size_px, rule.size_px)}
+        shapes: dict[str, tuple[int, ...]] = {"images": (pairs, rule.channels, rule.size_px, rule.size_px)}
         shapes["label_maps"] = (pairs, rule.size_px, rule.size_px)
         by_first(lambda: [_opened(folder / f"{name}.npy", shape) for name, shape in shapes.items()])
         self.images, self.label_maps = (_opened(folder / f"{name}.npy", shape) for name, shape in shapes.items())
