@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from semgan import ranks
 from semgan.artifacts import RunFolder
 from semgan.config import Settings
 from semgan.data.cache import ImageCache, open_cache
@@ -76,7 +77,7 @@ class TrainingJob:
         """Whether nothing more is to come after a stage: it is finished, or its clock has ended it for good."""
         if result.finished or result.interrupted or not self.clock_ends or self.deadline is None:
             return result.finished
-        return self.deadline.cpu is None or self.deadline.cpu_passed()
+        return self.deadline.cpu is None or ranks.any_of(self.deadline.cpu_passed())
 
     def labelled_stream(
         self, name: str, *, moved: bool = True, pairs: tuple[np.ndarray, np.ndarray] | None = None

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semgan import artifacts, config
+from semgan import artifacts, config, ranks
 from semgan.baselines.pipeline import run_baseline
 from semgan.baselines.segmenter import WEIGHTS, NetworkSegmenter
 from semgan.baselines.stage import BaselineStage
@@ -32,9 +32,10 @@ from semgan.data.transforms import to_unit
 from semgan.job import TrainingJob
 from semgan.metrics.validation import score_cases
 from semgan.model_card import model_card
+from semgan.runtime.distributed import by_first
 from semgan.runtime.loop import StageResult, checkpoint_path, run_stage
 from semgan.stages.pipeline import train_semantic_gan
-from semgan.stages.sample_pool import PoolStage, forget_pool, holds_pool
+from semgan.stages.sample_pool import PoolStage, forget_pool, holds_pool, read_pool
 from semgan.stages.semantic_gan import SemanticGan
 from semgan.types import Segmentation, Steps
 
@@ -126,16 +127,16 @@ def _train(job: TrainingJob, *, with_inversion: bool) -> StageResult:
         if job.stage != "all" or not result.finished or result.interrupted:
             return result
     teacher = _Teacher.read(job.init_from or job.run.model, job, with_inversion=with_inversion)
-    if _is_complete(job, teacher):
+    if ranks.of_first(_is_complete(job, teacher)):
         return StageResult(job.settings.baseline.images, True)
-    _forget_student_of_another(job, teacher)
+    by_first(lambda: _forget_student_of_another(job, teacher))
     model = SemanticGan.load(teacher.folder, device=str(job.device))
     pool = PoolStage(job.settings, model, _pool_folder(job))
     result = run_stage(pool, job.run, job.settings.run, deadline=job.deadline, progress=job.progress)
     if not result.finished or result.interrupted:
         return result
     real = job.labelled_stream("labelled")
-    generated = job.labelled_stream("student/generated", pairs=(pool.images, pool.label_maps))
+    generated = job.labelled_stream("student/generated", pairs=read_pool(_pool_folder(job)))
     mixed = MixedStream(generated, real, job.settings.student.real_share)
     stage, result = run_baseline(job, StudentStage, mixed)
     _save(job, teacher, stage, result, model if with_inversion else None)
@@ -205,7 +206,8 @@ def _save(
     }
     data = {"labelled images": len(job.labelled), "validation images": len(job.validation)}
     card = model_card(settings, data=data, training=training, scores=description["scores"])
-    artifacts.save_model(job.run.model, description, teacher.weights | {STUDENT: network}, card)
+    weights = teacher.weights | {STUDENT: network}
+    by_first(lambda: artifacts.save_model(job.run.model, description, weights, card))
 
 
 def choose_share(
@@ -220,8 +222,10 @@ def choose_share(
     count = job.settings.run.validation_cases
     images, truths = np.asarray(job.images[job.validation.rows[:count]]), job.validation.label_maps
     assert truths is not None
-    batch = to_unit(torch.from_numpy(images))
-    inverted, learnt = model.segment_batch(batch).probabilities, student.segment_batch(batch).probabilities
+    own = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
+    answers = [one.segment_batch(own).probabilities for one in (model, student)]
+    ranks.wait()
+    inverted, learnt = (ranks.gathered(answer)[: len(images)] for answer in answers)
 
     def score(share: float) -> float:
         mixed = mix(inverted, learnt, share)

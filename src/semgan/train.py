@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from semgan import config, methods, recipes
+from semgan import config, methods, ranks, recipes
 from semgan.artifacts import RunFolder, git_commit, temporary_beside
 from semgan.config import Settings
 from semgan.data.folder import Dataset
 from semgan.rehearsal import DryRun, rehearse
 from semgan.runtime.deadline import Deadline
+from semgan.runtime.distributed import by_first
 from semgan.runtime.loop import Progress, StageResult
 
 logger = logging.getLogger("semgan")
@@ -73,6 +74,7 @@ def _metric(dataset: Dataset, settings: Settings) -> str:
     return dataset.splits.get("metric") or (dataset.metric if settings.metric == "dice" else settings.metric)
 
 
+@ranks.joined()
 def train(
     dataset: Path | str,
     out: Path | str,
@@ -97,7 +99,8 @@ def train(
 
     ``resume`` insists that the run exists already; cpu_minutes: of this process, all threads together. With
     ``clock_ends`` the end of ``cpu_minutes``, or else of ``max_minutes``, is the end of the training, so that the
-    number of steps is chosen then too. Raises ValueError, FileNotFoundError or FileExistsError with the cure for bad
+    number of steps is chosen then too. Started by torchrun, several processes train together, each a share of every
+    batch; the first one writes. Raises ValueError, FileNotFoundError or FileExistsError with the cure for bad
     input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
     """
     opened = Dataset.open(Path(dataset))
@@ -117,17 +120,19 @@ def train(
         raise FileNotFoundError(f"--resume: {run.path} is not a run; leave --resume out to start one.")
     deadline = Deadline.after(max_minutes, cpu_minutes)
     if dry_run:
+        ranks.refuse_several("train --dry-run")
         stages = methods.get(settings.method).stages_after(init_from)
         return rehearse(settings, stages, functools.partial(_new_job, opened, init_from))
     started = time.monotonic()
     run.check(settings)
     job = _job(opened, settings, run, stage, init_from, deadline, progress, clock_ends)
-    _create_run(run, settings, opened)  # only now: bad data leaves no run behind
-    with log_into(run.log):
+    by_first(lambda: _create_run(run, settings, opened))  # only now: bad data leaves no run behind
+    with log_into(run.log) if ranks.is_first() else contextlib.nullcontext():
         words = (settings.method, settings.recipe, opened.path.name, git_commit())
         logger.info("Training %s by recipe %s on %s (%s)", *words)
         result = methods.get(settings.method).train(job)
-        advice = _report(run)
+        advice: list[str] = []
+        by_first(lambda: advice.extend(_report(run)))
         logger.info("%s after %d images.", "Finished" if result.finished else "Stopped", result.images_seen)
     if result.interrupted:
         raise KeyboardInterrupt
@@ -181,16 +186,20 @@ def _job(
     progress: Progress | None,
     clock_ends: bool = False,
 ) -> Any:
+    from semgan.data.cache import open_cache
     from semgan.job import TrainingJob, load_pixels
-    from semgan.runtime.device import choose_device, prepare_cpu
+    from semgan.runtime.device import prepare_cpu
+    from semgan.runtime.distributed import device_of_this_process
 
     prepare_cpu(settings.threads)
+    if ranks.count() > 1:  # one process decodes, and the others find it done
+        by_first(lambda: open_cache(dataset.path, None, settings.preprocessing, progress=progress))
     cache, pixels = load_pixels(dataset, settings, progress)
     return TrainingJob(
         settings=settings,
         labels=dataset.labels,
         run=run,
-        device=choose_device(settings.device),
+        device=device_of_this_process(settings.device),
         images=cache.images,
         **pixels,
         stage=stage,  # type: ignore[arg-type]
@@ -198,7 +207,7 @@ def _job(
         deadline=deadline,
         clock_ends=clock_ends,
         progress=progress,
-        draw=draw_grid,
+        draw=draw_grid if ranks.is_first() else None,
     )
 
 

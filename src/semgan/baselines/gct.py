@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from semgan.baselines.networks import seeded
 from semgan.baselines.stage import BaselineStage
+from semgan.models.batch_norm import with_whole_batch_norm
 from semgan.objectives.consistency import ramp_up
 from semgan.objectives.flaws import cleaned_flaws, flaw_target, learn_from_the_better
 from semgan.objectives.segmentation import probabilities, supervised_loss
@@ -48,7 +49,7 @@ class GuidedCollaborativeStage(BaselineStage):
         self.both = (self.network, self.add_sibling())
         channels = own.preprocessing.channels + self.labels.classes
         width, size_px = own.baseline.discriminator_width, own.preprocessing.size_px
-        self.detector = build_flaw_detector(channels, width, size_px, own.seed).to(self.device)
+        self.detector = with_whole_batch_norm(build_flaw_detector(channels, width, size_px, own.seed)).to(self.device)
         self.networks[DETECTOR] = self.detector
         self.optimisers[DETECTOR] = torch.optim.Adam(
             self.detector.parameters(), DETECTOR_LEARNING_RATE, betas=DETECTOR_BETAS
@@ -63,14 +64,14 @@ class GuidedCollaborativeStage(BaselineStage):
         terms = self._supervised(logits, labelled) | self._unsupervised(found, image, self.progress(images_seen))
         total = torch.stack(list(terms.values())).sum()
         self.update(total, images_seen, *self.learners)
-        detector_loss = self._detector_loss([one[: self.batch].detach() for one in found], labelled)
+        detector_loss = self._detector_loss([one[: self.own_batch].detach() for one in found], labelled)
         self.update(detector_loss, images_seen, DETECTOR)
         losses = {"loss": total, **terms, DETECTOR: detector_loss}
         return {name: value.detach() for name, value in losses.items()}
 
     def _supervised(self, logits: list[Tensor], labelled: Batch) -> dict[str, Tensor]:
         assert labelled.label_map is not None
-        first, second = (supervised_loss(one[: self.batch], labelled.label_map) for one in logits)
+        first, second = (supervised_loss(one[: self.own_batch], labelled.label_map) for one in logits)
         return {name: first[name] + second[name] for name in first}
 
     def _unsupervised(self, found: list[Tensor], image: Tensor, progress: float) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from semgan import artifacts, config, seeding
+from semgan import artifacts, config, ranks, seeding
 from semgan.baselines.networks import seeded
 from semgan.baselines.nnunet_plan import (
     CONFIGURATION,
@@ -61,6 +61,7 @@ def train_nnunet(job: TrainingJob) -> StageResult:
 
     Raises ValueError where the package cannot be used, or no mask has any foreground.
     """
+    ranks.refuse_several("Method 'nnunet'")
     trainer_class()  # the first thing to be told
     folder = job.run.path / WORKPLACE
     with at_home(folder):

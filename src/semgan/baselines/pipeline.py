@@ -10,6 +10,7 @@ from semgan.baselines.stage import BaselineStage, Streams, Validate, ValidatedSt
 from semgan.data.loading import ImageStream, MixedStream
 from semgan.data.transforms import rules_by_modality
 from semgan.job import TrainingJob
+from semgan.runtime.distributed import by_first
 from semgan.runtime.loop import StageResult, run_stage
 
 
@@ -60,7 +61,8 @@ def save_baseline(
         "training": facts | data,
         **(more or {}),
     }
-    artifacts.save_model(job.run.model, description, stage.model_weights(), _card(job, facts | data, scores))
+    card = _card(job, facts | data, scores)
+    by_first(lambda: artifacts.save_model(job.run.model, description, stage.model_weights(), card))
 
 
 def _card(job: TrainingJob, facts: dict[str, int], scores: dict[str, float]) -> str:

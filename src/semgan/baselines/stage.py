@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from semgan import config
+from semgan import config, ranks
 from semgan.baselines.networks import build_network, parameter_groups
 from semgan.baselines.segmenter import WEIGHTS, NetworkSegmenter
 from semgan.data.transforms import rules_by_modality
+from semgan.models.batch_norm import with_whole_batch_norm
 from semgan.runtime.device import autocast
+from semgan.runtime.distributed import average_gradients, weights_of
 from semgan.types import Batch, LabelSpace, Segmenter
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class ValidatedStage:
         """Score the validation list and keep the weights where they are the best so far."""
         if self._validate is None:
             return {}
-        score = float(self._validate(self.segmenter))
+        score = ranks.of_first(float(self._validate(self.segmenter)))
         if self.best_score is None or score > self.best_score:
             self.best_score, self.best_images_seen = score, images_seen
             self._best_weights = {name: value.detach().cpu().clone() for name, value in self._weights().items()}
@@ -124,8 +126,11 @@ class BaselineStage(ValidatedStage):
             )
         super().__init__(settings, validate)
         own = settings.baseline
+        self.own_batch = ranks.share_of(own.batch, "baseline.batch")  # labelled images of a step, of this process
+        if self.needs_unlabelled:
+            ranks.share_of(own.unlabelled_batch, "baseline.unlabelled_batch")
         self.labels, self.device, self._streams = labels, device, streams
-        self.network = build_network(settings, labels.channels).to(device)
+        self.network = with_whole_batch_norm(build_network(settings, labels.channels)).to(device)
         self.networks: dict[str, nn.Module] = {WEIGHTS: self.network}  # all whose state is kept
         optimise = self.adam if own.optimiser == "adam" else self.sgd
         self.optimisers: dict[str, torch.optim.Optimizer] = {WEIGHTS: optimise(self.network, own.learning_rate)}
@@ -145,7 +150,8 @@ class BaselineStage(ValidatedStage):
     def add_sibling(self) -> nn.Module:
         """A second network of the same form with other initial weights, which learns together with the first."""
         own = self.settings
-        sibling = build_network(own, self.labels.channels, own.seed + SIBLING_SEED).to(self.device)
+        sibling = build_network(own, self.labels.channels, own.seed + SIBLING_SEED)
+        sibling = with_whole_batch_norm(sibling).to(self.device)
         self.networks[SIBLING] = sibling
         self.optimisers[SIBLING] = self.adam(sibling, own.baseline.learning_rate)
         self.learners = (WEIGHTS, SIBLING)
@@ -163,18 +169,24 @@ class BaselineStage(ValidatedStage):
         return NetworkSegmenter(self.answering, self.labels, rules, self.device, flips=flips)
 
     def labelled_batch(self, images_seen: int) -> Batch:
-        """The next labelled images and their label maps, on the device."""
-        batch = self._streams.labelled.batch(images_seen, self.batch)
+        """The next labelled images and their label maps, this process' share, on the device."""
+        index = ranks.own(range(images_seen, images_seen + self.batch))
+        batch = self._streams.labelled.batch(index.start, len(index))
         if batch.label_map is None:
             raise ValueError("A baseline learns from labelled images; this stream has no label maps.")
         image = self._layout(self.photometric(batch.image.to(self.device), batch.index, PHOTOMETRIC_STREAM))
         return Batch(batch.index, image, batch.label_map.to(self.device))
 
     def unlabelled_batch(self, images_seen: int) -> Batch:
-        """The next ``baseline.unlabelled_batch`` images without label maps, on the device, not changed in intensity."""
+        """The next ``baseline.unlabelled_batch`` images without label maps, on the device, not changed in intensity.
+
+        Of several processes each gets its share.
+        """
         assert self._streams.unlabelled is not None
         count = self.settings.baseline.unlabelled_batch
-        batch = self._streams.unlabelled.batch(images_seen // self.batch * count, count)
+        first = images_seen // self.batch * count
+        index = ranks.own(range(first, first + count))
+        batch = self._streams.unlabelled.batch(index.start, len(index))
         return Batch(batch.index, self._layout(batch.image.to(self.device)))
 
     def photometric(self, image: Tensor, index: Tensor, stream: str, *, always: bool = False) -> Tensor:
@@ -226,6 +238,7 @@ class BaselineStage(ValidatedStage):
             self._set_learning_rate(optimiser, images_seen)
             optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
+        average_gradients(weight for optimiser in chosen for weight in weights_of(optimiser))
         for optimiser in chosen:
             self._clip(optimiser)
             self._scaler.step(optimiser)
@@ -235,7 +248,7 @@ class BaselineStage(ValidatedStage):
         limit = self.settings.baseline.clip_norm
         if limit is not None:
             self._scaler.unscale_(optimiser)
-            nn.utils.clip_grad_norm_([w for group in optimiser.param_groups for w in group["params"]], limit)
+            nn.utils.clip_grad_norm_(list(weights_of(optimiser)), limit)
 
     def _set_learning_rate(self, optimiser: torch.optim.Optimizer, images_seen: int) -> None:
         if self.settings.baseline.schedule == "constant":

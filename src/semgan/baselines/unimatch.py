@@ -77,11 +77,11 @@ class UniMatchStage(BaselineStage):
             features = encode(self.network, torch.cat([labelled.image, weak.image]))
             kept = self._kept_channels([level.shape[1] for level in features], weak.index)
             features = [
-                torch.cat([level[: self.batch], level[self.batch :] * factor])
+                torch.cat([level[: self.own_batch], level[self.own_batch :] * factor])
                 for level, factor in zip(features, kept, strict=True)
             ]
             logits = decode(self.network, features).float()
-        return logits[: self.batch], logits[self.batch :]
+        return logits[: self.own_batch], logits[self.own_batch :]
 
     def _kept_channels(self, channels: list[int], index: Tensor) -> list[Tensor]:
         """Factors ``[batch, channels, 1, 1]`` for each level: 0 for a dropped channel, else what keeps the mean."""

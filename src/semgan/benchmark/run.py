@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from semgan import artifacts, claims, methods, results
+from semgan import artifacts, claims, methods, ranks, results
 from semgan.benchmark.cells import DONE, FAILED, OPEN, TRAINED, Cell, CellFolder, DamagedCell, State, cells_of, selected
 from semgan.benchmark.fairness import unfairness
 from semgan.benchmark.grid import Grid, Task, held_out, read_grid
@@ -83,6 +83,7 @@ def benchmark(
     sheets:  folder for pictures of test images with every method's mask; None: none are drawn
     Raises ValueError or FileNotFoundError for a grid that cannot be read; what goes wrong in a cell is in the result.
     """
+    ranks.refuse_several("semgan benchmark")
     asked = read_grid(Path(grid))
     out, runs = Path(out), None if runs is None else Path(runs)
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+INTERRUPTED = "Interrupted. The same command goes on where this one stopped, if it was a training run or a download."
 LINE_EVERY_S = 15.0  # between progress lines where stderr is a file
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
@@ -39,6 +40,11 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def is_heard() -> bool:
+    """Whether this process talks to people: the only one, or the first of those that torchrun has started."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def say(message: str) -> None:
@@ -103,15 +109,17 @@ def verb(function: Verb) -> Verb:
         except Exit as leave:
             result, code = leave.result, leave.code
         except KeyboardInterrupt:
-            say("Interrupted. The same command goes on where this one stopped, if it was a training run or a download.")
+            if is_heard():
+                say(INTERRUPTED)
             result, code = {"error": "interrupted"}, 130
         except Exception as error:
             message = _user_message(error)
             if message is None:
                 raise
-            console().print(f"Error: {message}", markup=False, style="red")
+            where = "" if is_heard() else f" in process {os.environ['RANK']}"
+            console().print(f"Error{where}: {message}", markup=False, style="red")
             result, code = {"error": message}, 2
-        if as_json:
+        if as_json and is_heard():
             print(json.dumps(plain(result), allow_nan=False))
         if code:
             raise typer.Exit(code)
@@ -130,7 +138,7 @@ def _hear_the_log() -> None:
     log = logging.getLogger("semgan")
     if not any(isinstance(handler, _Aloud) for handler in log.handlers):
         log.addHandler(_Aloud())
-        log.setLevel(logging.INFO)
+        log.setLevel(logging.INFO if is_heard() else logging.ERROR)
 
 
 class Exit(Exception):
@@ -146,7 +154,9 @@ class Exit(Exception):
 def progress_bars() -> Iterator[Progress]:
     """``report(done, total, what)``: one bar per ``what`` with the time left; lines where no terminal is."""
     screen = console()
-    if screen.is_terminal:
+    if not is_heard():
+        yield lambda *_: None
+    elif screen.is_terminal:
         with _bars(screen) as report:
             yield report
     else:

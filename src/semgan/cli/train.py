@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semgan.cli.output import AsJson, duration, examples, existing, progress_bars, show, verb
+from semgan.cli.output import AsJson, duration, examples, existing, is_heard, progress_bars, show, verb
 
 if TYPE_CHECKING:
     from semgan.rehearsal import DryRun
@@ -27,6 +27,7 @@ EXAMPLES = examples(
     "semgan train dataset -o run --recipe lungs-64 --max-minutes 60   (the same command goes on)",
     "semgan train dataset -o run --recipe lungs-64 --dry-run",
     "semgan train dataset -o run2 --recipe lungs-64 --init-from run --set gan.batch=16",
+    "torchrun --nproc-per-node 4 -m semgan train dataset -o run --recipe chest-xray   (docs/distributed.md)",
     "semgan train dataset -o rival --recipe lungs-64 --method unet-strong --labels 35",
 )
 
@@ -82,6 +83,8 @@ def train(
             device=device,
             progress=progress,
         )
+    if not is_heard():
+        return None
     if isinstance(result, TrainResult):
         _tell(result)
     else:

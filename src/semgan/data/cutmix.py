@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semgan import seeding
+from semgan import ranks, seeding
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def _within(place: Tensor, length: Tensor, start: Tensor) -> Tensor:
 def paste(image: Tensor, inside: Tensor) -> Tensor:
     """Each row of a batch with the pixels inside its boxes taken from the row before it (the last, for the first).
 
+    The batch is that of all processes; each has its rows of it.
+
     image: ``[batch, ..., height, width]``, an image or a label map; inside: bool ``[batch, height, width]``
     """
     boxes = inside.reshape(len(inside), *[1] * (image.ndim - 3), *inside.shape[1:])
-    return torch.where(boxes, image.roll(1, 0), image)
+    return torch.where(boxes, ranks.rolled(image), image)

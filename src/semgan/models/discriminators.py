@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from semgan import ranks
 from semgan.models.layers import ACTIVATION_GAIN, EqualConv2d, EqualLinear, activate, blur, downsample
 
 
@@ -53,12 +54,17 @@ class ImageCritic(nn.Module):
         return maps
 
     def minibatch_deviation(self, x: Tensor) -> Tensor:
-        """Standard deviation over groups of the batch, averaged to one value per group (Karras et al. 2018)."""
-        batch, _, height, width = x.shape
+        """Standard deviation over groups of the batch, averaged to one value per group (Karras et al. 2018).
+
+        The batch is that of all processes, the answer that of this one's rows.
+        """
+        own, _, height, width = x.shape
+        batch = own * ranks.count()
         group = math.gcd(batch, self.group)
-        parts = x.float().reshape(group, batch // group, -1)
-        deviation = (parts.var(0, unbiased=False) + 1e-8).sqrt().mean(1)
-        return deviation.repeat(group)[:, None, None, None].expand(-1, 1, height, width).to(x.dtype)
+        parts = ranks.gathered(x.float()).reshape(group, batch // group, -1)
+        deviation = (parts.var(0, unbiased=False) + 1e-8).sqrt().mean(1).repeat(group)
+        deviation = deviation[ranks.rank() * own : (ranks.rank() + 1) * own]
+        return deviation[:, None, None, None].expand(-1, 1, height, width).to(x.dtype)
 
     def score_features(self, x: Tensor) -> Tensor:
         """Logits ``[batch]`` from the coarsest feature map."""

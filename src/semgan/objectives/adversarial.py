@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semgan import ranks
+
 
 def logistic_critic_loss(real: Tensor, fake: Tensor) -> Tensor:
     """-log D(x) - log(1 - D(G(z))) on logits ``[batch]`` (Goodfellow et al. 2014)."""
@@ -48,7 +50,7 @@ def feature_matching_means(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequ
     """
     return torch.stack(
         [
-            (r.detach().float().mean(0) - f.float().mean(0)).abs().mean()
+            ranks.mean(r.detach().float().mean(0) - f.float().mean(0)).abs().mean()
             for scale_real, scale_fake in zip(real, fake, strict=True)
             for r, f in zip(scale_real, scale_fake, strict=True)
         ]

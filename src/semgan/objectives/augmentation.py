@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semgan import ranks
+
 DRAWS = 14  # uniform numbers needed per image
 ADAPTIVE_LIMIT = 0.8  # beyond this probability augmentations leak into the generated images [ADA]
 
@@ -92,5 +94,5 @@ def adapted_probability(
     probability: Tensor, real_scores: Tensor, *, target: float, images: int, speed_images: float
 ) -> Tensor:
     """ADA's controller: up where the critic is too sure of real images (mean sign above target), else down."""
-    direction = torch.sign(torch.sign(real_scores.detach().float()).mean() - target)
+    direction = torch.sign(ranks.mean(torch.sign(real_scores.detach().float()).mean()) - target)
     return (probability + direction * images / speed_images).clamp(0.0, ADAPTIVE_LIMIT)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semgan import ranks
 from semgan.types import IGNORE
 
 
@@ -36,7 +37,8 @@ def class_share_loss(logits: Tensor, label_map: Tensor) -> Tensor:
     logits = logits.float()
     positive = torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
     mean = torch.cat([1 - positive, positive], 1) if logits.shape[1] == 1 else positive
-    found = mean.mean((0, 2, 3)).clamp_min(torch.finfo(torch.float32).tiny)
+    found = ranks.mean(mean.mean((0, 2, 3))).clamp_min(torch.finfo(torch.float32).tiny)
     counted = label_map[label_map != IGNORE].long()
-    wanted = torch.bincount(counted, minlength=len(found)).float() / max(len(counted), 1)
+    shown = ranks.total(torch.bincount(counted, minlength=len(found)))
+    wanted = shown.float() / shown.sum().clamp_min(1)
     return torch.special.xlogy(wanted, wanted).sum() - (wanted * found.log()).sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from semgan import ranks
 from semgan.objectives.segmentation import cross_entropy
 from semgan.types import IGNORE
 
@@ -22,4 +23,4 @@ def pseudo_label_loss(logits: Tensor, label_map: Tensor) -> Tensor:
 
     So the fewer pixels are sure, the less they weigh (FixMatch, Sohn et al. 2020, eq. 4; UniMatch).
     """
-    return cross_entropy(logits, label_map) * (label_map != IGNORE).float().mean()
+    return cross_entropy(logits, label_map) * ranks.mean((label_map != IGNORE).float().mean())

@@ -2,7 +2,7 @@
 
 Logits are ``[batch, label_channels, height, width]``: one channel means two classes (the logit of class 1), K channels
 mean K classes. Label maps are ``[batch, height, width]`` class indices; pixels of value ``ignore`` take no part.
-Everything is computed in float32, also under autocast.
+Everything is computed in float32, also under autocast. Sums over pixels are those of the whole batch, of all processes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semgan import ranks
 from semgan.types import IGNORE
 
 DICE_SMOOTHING_PX = 1.0  # keeps the gradient finite for classes of a few pixels
@@ -34,7 +35,7 @@ def cross_entropy(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Te
         per_pixel = F.binary_cross_entropy_with_logits(logits[:, 0].float(), target.float(), reduction="none")
     else:
         per_pixel = F.cross_entropy(logits.float(), target, reduction="none")
-    return (per_pixel * counted).sum() / counted.sum().clamp_min(1)
+    return ranks.total((per_pixel * counted).sum()) / ranks.total(counted.sum()).clamp_min(1)
 
 
 def dice_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Tensor:
@@ -49,8 +50,8 @@ def dice_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Tensor
     predicted = probabilities(logits)[:, 1:] * counted
     classes = torch.arange(1, predicted.shape[1] + 1, device=logits.device)[None, :, None, None]
     truth = ((label_map.unsqueeze(1) == classes) & counted).float()
-    overlap = (predicted * truth).sum((0, 2, 3))
-    truth_px, predicted_px = truth.sum((0, 2, 3)), predicted.sum((0, 2, 3))
+    pooled = [part.sum((0, 2, 3)) for part in (predicted * truth, truth, predicted)]
+    overlap, truth_px, predicted_px = ranks.total(torch.stack(pooled))
     loss = 1 - (2 * overlap + DICE_SMOOTHING_PX) / (truth_px + predicted_px + DICE_SMOOTHING_PX)
     shown = (truth_px > 0).float()
     return (loss * shown).sum() / shown.sum().clamp_min(1)

@@ -1,7 +1,8 @@
 """The clerk: runs any stage step by step, writes its diary, saves its state, and can stop and go on at any step.
 
 A stage's step is a pure function of its state and the number of images seen, so a run that was interrupted and resumed
-ends with the same weights, bit for bit on a CPU, as one that was not.
+ends with the same weights, bit for bit on a CPU, as one that was not. Of several processes (`semgan.ranks`) all take
+the same steps and stop together, and the first one writes.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from semgan import ranks
 from semgan.artifacts import RunFolder, load_checkpoint, save_checkpoint
 from semgan.config import RunSettings
 from semgan.runtime.deadline import Deadline
+from semgan.runtime.distributed import average, by_first, check_equal
 
 
 class Stage(Protocol):
@@ -50,20 +53,24 @@ class StageResult:
     interrupted: bool = False
 
 
+SAME_WISH_S = 5.0
 Progress = Callable[[int, int, str], Any]  # (done, total, what)
 Preview = Callable[[int], Mapping[str, float]]
 
 
 @contextmanager
 def polite_interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) asks to stop after the current step; the second stops at once."""
-    asked = False
+    """The first Ctrl-C (or SIGTERM) asks to stop after the current step; the second stops at once.
+
+    One of several processes may get one wish twice, from the system and handed on by torchrun.
+    """
+    asked: float | None = None
 
     def remember(signum: int, frame: Any) -> None:
         nonlocal asked
-        if asked:
+        if asked is not None and (ranks.count() == 1 or time.monotonic() - asked > SAME_WISH_S):
             raise KeyboardInterrupt
-        asked = True
+        asked = time.monotonic()
 
     before = {}
     try:
@@ -72,14 +79,14 @@ def polite_interrupt() -> Iterator[Callable[[], bool]]:
     except ValueError:  # not the main thread: whoever owns it decides
         pass
     try:
-        yield lambda: asked
+        yield lambda: asked is not None
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
 
 
 class Diary:
-    """Means of the losses since the last line of metrics.jsonl."""
+    """Means of the losses, over steps and processes, since the last line of metrics.jsonl."""
 
     def __init__(self, run: RunFolder, stage: str):
         self.run, self.stage = run, stage
@@ -96,7 +103,7 @@ class Diary:
     def write(self, images_seen: int) -> None:
         """One line; raises TrainingDiverged where a mean is not finite."""
         now = time.monotonic()
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        means = average({name: float(total) / self.counts[name] for name, total in self.sums.items()})
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
             raise TrainingDiverged(
@@ -107,7 +114,8 @@ class Diary:
         speed = self.images / max(now - self.since, 1e-9)
         row = {"stage": self.stage, "images_seen": images_seen, "seconds": round(time.time(), 3)}
         pace = {"images_per_second": speed, "cpu_seconds": round(time.process_time(), 3)}
-        self.run.append_metrics(row | means | pace)
+        if ranks.is_first():
+            self.run.append_metrics(row | means | pace)
         self.sums, self.counts, self.images, self.since = {}, {}, 0, time.monotonic()
 
 
@@ -136,7 +144,9 @@ def save_stage(stage: Stage, run: RunFolder, images_seen: int) -> None:
             f"Training diverged: '{broken}' of stage '{stage.name}' is not finite at image {images_seen}. "
             f"The last good checkpoint is kept in {run.checkpoints}."
         )
-    save_checkpoint(checkpoint_path(run, stage.name), {"stage": stage.name, "images_seen": images_seen, "state": state})
+    check_equal(state, f"the state of stage '{stage.name}' after {images_seen} images")
+    saved = {"stage": stage.name, "images_seen": images_seen, "state": state}
+    by_first(lambda: save_checkpoint(checkpoint_path(run, stage.name), saved))
 
 
 def read_stage_checkpoint(path: Path, stage: str) -> tuple[int, dict[str, Any]]:
@@ -180,12 +190,16 @@ def run_stage(
     Goes on from the stage's checkpoint. Raises TrainingDiverged, with the last good checkpoint kept.
     """
     seen = resume_stage(stage, run)
-    run.truncate_metrics(stage.name, seen)
+    if ranks.count() > 1:
+        check_equal([seen, stage.state()], f"the state that stage '{stage.name}' starts from")
+    by_first(lambda: run.truncate_metrics(stage.name, seen))
     diary = Diary(run, stage.name)
     with polite_interrupt() as interrupted:
-        while seen < stage.total_images and not interrupted():
-            if deadline is not None and deadline.passed():
-                break
+
+        def must_stop() -> bool:
+            return ranks.any_of(interrupted() or (deadline is not None and deadline.passed()))
+
+        while seen < stage.total_images and not must_stop():
             diary.add(stage.step(seen), stage.batch)
             before, seen = seen, seen + stage.batch
             finished = seen >= stage.total_images
@@ -193,8 +207,7 @@ def run_stage(
                 diary.write(seen)
             every = settings.preview_every_images
             if preview and every is not None and (finished or _due(before, seen, every)):
-                row = {"stage": stage.name, "images_seen": seen, "seconds": round(time.time(), 3)}
-                run.append_metrics(row | dict(preview(seen)))
+                _write_preview(stage, run, seen, preview(seen))
                 diary.since = time.monotonic()
             if not finished and _due(before, seen, settings.checkpoint_every_images):
                 save_stage(stage, run, seen)
@@ -202,4 +215,10 @@ def run_stage(
                 progress(min(seen, stage.total_images), stage.total_images, f"train {stage.name}")
         if seen:
             save_stage(stage, run, seen)
-        return StageResult(seen, seen >= stage.total_images, interrupted())
+        return StageResult(seen, seen >= stage.total_images, ranks.any_of(interrupted()))
+
+
+def _write_preview(stage: Stage, run: RunFolder, images_seen: int, numbers: Mapping[str, float]) -> None:
+    if ranks.is_first():
+        row = {"stage": stage.name, "images_seen": images_seen, "seconds": round(time.time(), 3)}
+        run.append_metrics(row | dict(numbers))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semgan import artifacts
+from semgan import artifacts, ranks
 from semgan.data.transforms import to_levels, to_unit
 from semgan.job import TrainingJob
 from semgan.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
@@ -20,6 +20,7 @@ from semgan.models.encoder import Encoder
 from semgan.models.lpips_weights import build_perceptual
 from semgan.models.whitening import Whitening, fit_whitening
 from semgan.objectives.segmentation import probabilities
+from semgan.runtime.distributed import by_first, copy_first
 from semgan.runtime.loop import StageResult, checkpoint_path, read_stage_checkpoint, run_stage
 from semgan.stages.semantic_gan import Distance, SemanticGan, model_files
 from semgan.stages.stage1_gan import GanStage, build_image_critic
@@ -78,7 +79,7 @@ def _run_gan(gan: GanStage, job: TrainingJob) -> StageResult:
     result = run_stage(
         gan, job.run, job.settings.run, deadline=job.deadline, preview=monitor.preview, progress=job.progress
     )
-    if not _holds_generator(job, result.images_seen):
+    if not ranks.of_first(_holds_generator(job, result.images_seen)):
         perceptual, _ = _perceptual_distance(job, gan.image_critic)
         _save(job, gan, fit_whitening(gan.average), None, perceptual, {"images_seen_gan": result.images_seen})
     return result
@@ -104,10 +105,11 @@ def _perceptual_distance(job: TrainingJob, critic: ImageCritic) -> tuple[Distanc
 def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResult:
     generator, critic = gan.average.eval(), copy.deepcopy(gan.image_critic).requires_grad_(False).eval()
     whitening = fit_whitening(generator)
+    copy_first(whitening)
     perceptual, description = _perceptual_distance(job, critic)
     logger.info("Perceptual distance: %s", description)
-    _forget_encoder_of_another_generator(job, gan_images)
-    if _is_complete(job, gan_images):
+    by_first(lambda: _forget_encoder_of_another_generator(job, gan_images))
+    if ranks.of_first(_is_complete(job, gan_images)):
         return StageResult(job.settings.encoder.images, True)
     stage = EncoderStage(
         job.settings,
@@ -209,19 +211,20 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
     limit = job.settings.inversion.steps
     candidates = tuple(sorted({step for step in CANDIDATE_STEPS if step <= limit} | {limit}))
     images = job.validation_images
-    found = model.segment_batch(to_unit(torch.from_numpy(images)), steps=limit, snapshot_steps=candidates)
+    own = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
+    found = model.segment_batch(own, steps=limit, snapshot_steps=candidates)
+    ranks.wait()  # for the slowest process, which may take longer than a sum may be waited for
     scores: dict[str, float] = {}
+    snapshots: dict[int, Tensor] = {}
     for step in candidates:
-        scores[f"steps_{step}"] = job.validate(_replay(found.snapshots[step]), batch=len(images))
+        answer = ranks.gathered(found.snapshots[step])[: len(images)]
+        snapshots[step] = answer
+        scores[f"steps_{step}"] = job.validate(_replay(answer), batch=len(images))
     chosen = max(candidates, key=lambda step: (round(scores[f"steps_{step}"], 4), -step))
-    learned = _learned(found.snapshots, job)
+    learned = _learned(snapshots, job)
     if learned is not None:
         scores[f"steps_{AUTO}"] = learned.score
-    job.run.truncate_metrics("inversion", -1)  # of an earlier call
-    job.run.append_metrics(
-        {"stage": "inversion", "images_seen": len(images), "seconds": 0.0}
-        | {f"validation/{job.settings.metric}/{name}": score for name, score in scores.items()}
-    )
+    by_first(lambda: _write_scores(scores, len(images), job))
     logger.info("Inversion steps chosen on validation: %d (%s)", chosen, scores)
     if learned is None:
         return StepChoice(chosen, None, scores)
@@ -242,6 +245,14 @@ def _learned(snapshots: dict[int, Tensor], job: TrainingJob) -> LearnedRule | No
         classes=job.labels.classes,
         groups=None if groups is None else groups[:count],
         seed=job.settings.seed,
+    )
+
+
+def _write_scores(scores: dict[str, float], images: int, job: TrainingJob) -> None:
+    job.run.truncate_metrics("inversion", -1)  # of an earlier call
+    job.run.append_metrics(
+        {"stage": "inversion", "images_seen": images, "seconds": 0.0}
+        | {f"validation/{job.settings.metric}/{name}": score for name, score in scores.items()}
     )
 
 
@@ -275,7 +286,7 @@ def _save(
         training=facts,
         scores=choice.scores,
     )
-    artifacts.save_model(job.run.model, description | {"training": facts | data}, weights, card)
+    by_first(lambda: artifacts.save_model(job.run.model, description | {"training": facts | data}, weights, card))
 
 
 class GanMonitor:

@@ -21,11 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semgan import ranks
 from semgan.config import Settings
 from semgan.data.cache import reserve_array
 from semgan.data.transforms import to_levels
 from semgan.objectives.segmentation import probabilities
 from semgan.runtime.device import autocast
+from semgan.runtime.distributed import by_first
 from semgan.stages.semantic_gan import SemanticGan
 
 STREAM = "student/pool"
@@ -49,24 +51,29 @@ class PoolStage:
         own, rule = settings.student, settings.preprocessing
         self.settings, self.model = settings, model
         self.total_images, self.batch = own.pool_images, own.pool_batch
+        ranks.share_of(self.batch, "student.pool_batch")
         self.kept_of_batch = max(1, round(own.keep_share * own.pool_batch))
         pairs = -(-own.pool_images // own.pool_batch) * self.kept_of_batch
-        self.images = _opened(folder / "images.npy", (pairs, rule.channels, rule.size_px, rule.size_px))
-        self.label_maps = _opened(folder / "label_maps.npy", (pairs, rule.size_px, rule.size_px))
+        shapes: dict[str, tuple[int, ...]] = {"images": (pairs, rule.channels, rule.size_px, rule.size_px)}
+        shapes["label_maps"] = (pairs, rule.size_px, rule.size_px)
+        by_first(lambda: [_opened(folder / f"{name}.npy", shape) for name, shape in shapes.items()])
+        self.images, self.label_maps = (_opened(folder / f"{name}.npy", shape) for name, shape in shapes.items())
 
     @torch.no_grad()
     def step(self, images_seen: int) -> dict[str, Tensor]:
-        """Draw the next batch and write what is kept of it, in the order drawn."""
-        own, numbers = self.settings.student, range(images_seen, images_seen + self.batch)
+        """Draw the next batch and write what is kept of it, in the order drawn; the first process writes."""
+        own, numbers = self.settings.student, ranks.own(range(images_seen, images_seen + self.batch))
         with autocast(self.model.device, self.settings.gan.precision):
             joint = self.model.generate(numbers, truncation=own.truncation, seed=self.settings.seed, stream=STREAM)
         found = probabilities(joint.logits)
-        entropy = label_entropy(found)
+        entropy = ranks.gathered(label_entropy(found))
+        images, label_maps = ranks.gathered(to_levels(joint.image)), ranks.gathered(found.argmax(1).byte())
         kept = entropy.argsort(stable=True)[: self.kept_of_batch].sort().values
         place = images_seen // self.batch * self.kept_of_batch
         rows = slice(place, place + self.kept_of_batch)
-        self.images[rows] = to_levels(joint.image[kept]).cpu().numpy()
-        self.label_maps[rows] = found[kept].argmax(1).byte().cpu().numpy()
+        if ranks.is_first():
+            self.images[rows] = images[kept].cpu().numpy()
+            self.label_maps[rows] = label_maps[kept].cpu().numpy()
         return {"label_entropy": entropy.mean(), "label_entropy_kept": entropy[kept].mean()}
 
     def state(self) -> dict[str, Any]:
@@ -83,6 +90,12 @@ class PoolStage:
 def holds_pool(folder: Path) -> bool:
     """Whether both files are there, complete or not."""
     return all((folder / name).is_file() for name in ("images.npy", "label_maps.npy"))
+
+
+def read_pool(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images and label maps as they are on the disk now, read-only maps."""
+    images, label_maps = (np.load(folder / name, mmap_mode="r") for name in ("images.npy", "label_maps.npy"))
+    return images, label_maps
 
 
 def forget_pool(folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semgan import seeding
+from semgan import ranks, seeding
 from semgan.config import GanSettings, Settings
 from semgan.data.loading import ImageStream
 from semgan.models.discriminators import ImageCritic, PairCritic, PatchScores
@@ -21,6 +21,7 @@ from semgan.models.generator import Generator, resolve_widths
 from semgan.objectives import adversarial, augmentation
 from semgan.objectives.labels import class_share_loss, signed_labels, signed_probabilities
 from semgan.runtime.device import autocast
+from semgan.runtime.distributed import average_gradients, weights_of
 from semgan.types import Batch, JointImage, LabelSpace
 
 
@@ -104,6 +105,10 @@ class GanStage:
         self.settings, self.gan, self.labels, self.device = settings, settings.gan, labels, device
         self.labelled, self.real_images = labelled, real_images
         self.total_images, self.batch = settings.gan.images, settings.gan.batch
+        ranks.share_of(self.batch, "gan.batch")
+        self.path_batch = max(1, round(self.batch * self.gan.path_length_batch_share))
+        if self.gan.path_length_weight > 0:
+            ranks.share_of(self.path_batch, "gan.batch times gan.path_length_batch_share")
         torch.manual_seed(settings.seed)
         self.generator = _placed(build_generator(settings, labels), device)
         self.image_critic = _placed(build_image_critic(settings), device)
@@ -126,9 +131,9 @@ class GanStage:
 
     def step(self, images_seen: int) -> dict[str, Tensor]:
         """One alternation of the three networks on ``batch`` images; returns detached scalars."""
-        index = range(images_seen, images_seen + self.batch)
-        real = self._to_device(self.real_images.batch(images_seen, self.batch))
-        pair = self._to_device(self.labelled.batch(images_seen, self.batch))
+        index = ranks.own(range(images_seen, images_seen + self.batch))
+        real = self._to_device(self.real_images.batch(index.start, len(index)))
+        pair = self._to_device(self.labelled.batch(index.start, len(index)))
         with autocast(self.device, self.gan.precision):
             fake = self.generate(index)
             losses = self.update_image_critic(real.image, fake.image.detach(), index)
@@ -222,13 +227,13 @@ class GanStage:
         return {"r1/pair": penalty.detach()}
 
     def regularise_path_length(self, index: range) -> dict[str, Tensor]:
-        count = max(1, round(self.batch * self.gan.path_length_batch_share))
-        index = index[:count]
+        first = index.start - ranks.rank() * len(index)
+        index = ranks.own(range(first, first + self.path_batch))
         w_plus = self.w_plus(index, "path")
         image = self.generator.synthesis(w_plus, self._noise(index, "path")).image
         noise = seeding.normal(self.settings.seed, "path/image", index, tuple(image.shape[1:])).to(self.device)
         lengths = adversarial.path_lengths(image, w_plus, noise)
-        self.mean_path_length = self.mean_path_length.lerp(lengths.detach().mean(), 0.01)
+        self.mean_path_length = self.mean_path_length.lerp(ranks.mean(lengths.detach().mean()), 0.01)
         penalty = (lengths - self.mean_path_length).square().mean()
         weight = self.gan.path_length_weight * self.gan.path_length_every
         self._update(self.generator_adam, penalty * weight)
@@ -292,6 +297,7 @@ class GanStage:
         adam.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, enabled=False):
             loss.backward()
+        average_gradients(weights_of(adam))
         if self.gan.precision == "float16":  # overflow is part of float16 training [ADA]; elsewhere it is a fault
             for group in adam.param_groups:
                 for weight in group["params"]:

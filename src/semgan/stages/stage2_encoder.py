@@ -20,18 +20,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semgan import seeding
+from semgan import ranks, seeding
 from semgan.config import Settings
 from semgan.data.loading import ImageStream
 from semgan.data.photometric import photometric
+from semgan.models.batch_norm import with_whole_batch_norm
 from semgan.models.encoder import Encoder
 from semgan.models.generator import Generator
 from semgan.models.whitening import Whitening
 from semgan.objectives.reconstruction import pixel_distance
 from semgan.objectives.segmentation import cross_entropy, dice_loss
 from semgan.runtime.device import autocast
+from semgan.runtime.distributed import average_gradients
 from semgan.runtime.modes import evaluating, frozen
-from semgan.types import JointImage
+from semgan.types import Batch, JointImage
 
 
 def build_encoder(settings: Settings, generator: Generator) -> Encoder:
@@ -67,6 +69,12 @@ def learning_rate_share(progress: float, constant_share: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (progress - constant_share) / (1 - constant_share)))
 
 
+def _own_batch(stream: ImageStream, first: int, count: int) -> Batch:
+    """This process' rows of the stream's images ``first`` to ``first + count - 1``."""
+    index = ranks.own(range(first, first + count))
+    return stream.batch(index.start, len(index))
+
+
 class EncoderStage:
     """State and step of stage 2, for `semgan.runtime.loop.run_stage`.
 
@@ -97,10 +105,12 @@ class EncoderStage:
         self.labelled, self.unlabelled, self.validation = labelled, unlabelled, validation
         self.generator = generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.whitening, self.perceptual = whitening.to(device), perceptual.to(device)
-        self.encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder = with_whole_batch_norm(encoder).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ranger = build_ranger(self.encoder.parameters(), self.options.learning_rate)
         self.labelled_per_batch = 0 if labelled is None else self.batch if unlabelled is None else self.batch // 2
         self.generated_per_batch = self.batch // 2 if self.options.generated_weight > 0 else 0
+        for part in (self.labelled_per_batch, self.batch - self.labelled_per_batch, self.generated_per_batch):
+            ranks.share_of(part, "A part of encoder.batch (labelled, unlabelled or generated images)")
 
     # ------------------------------------------------------------ the step, as the paper tells it
 
@@ -152,17 +162,17 @@ class EncoderStage:
     # ------------------------------------------------------------ what the step is made of
 
     def _real(self, images_seen: int) -> tuple[Tensor, Tensor | None]:
-        """``batch`` images, labelled ones first, and the label maps of those."""
+        """This process' share of ``batch`` images, labelled ones first, and the label maps of those."""
         images, label_map = [], None
         count = self.labelled_per_batch
         if self.labelled is not None and count:
-            batch = self.labelled.batch(images_seen // self.batch * count, count)
+            batch = _own_batch(self.labelled, images_seen // self.batch * count, count)
             assert batch.label_map is not None, "the labelled stream carries label maps"
             images.append(batch.image)
             label_map = batch.label_map.to(self.device, non_blocking=True)
         if self.unlabelled is not None:
             rest = self.batch - count
-            images.append(self.unlabelled.batch(images_seen // self.batch * rest, rest).image)
+            images.append(_own_batch(self.unlabelled, images_seen // self.batch * rest, rest).image)
         return torch.cat(images).to(self.device, non_blocking=True), label_map
 
     @torch.no_grad()
@@ -172,7 +182,7 @@ class EncoderStage:
         if not count:
             return None, None
         first = images_seen // self.batch * count
-        index = range(first, first + count)
+        index = ranks.own(range(first, first + count))
         z = seeding.normal(seed, "encoder/z", index, (2, self.generator.w_dim)).to(self.device)
         draws = seeding.uniform(seed, "encoder/mixing", index, (2,)).to(self.device)
         w_plus = self.generator.mixed(z, draws, self.settings.gan.style_mixing)
@@ -182,12 +192,14 @@ class EncoderStage:
     def _seen_by_encoder(self, image: Tensor, generated: Tensor | None, images_seen: int) -> Tensor:
         """The encoder's input: real images, then generated ones, with photometric changes where these are set."""
         seed, probability = self.settings.seed, self.options.photometric_augment
-        index = range(images_seen, images_seen + len(image))
+        places = range(images_seen, images_seen + self.batch)
+        parts = (places[: self.labelled_per_batch], places[self.labelled_per_batch :])
+        index = [number for part in parts for number in ranks.own(part)]
         seen = photometric(image, seed=seed, stream="encoder/real", index=index, probability=probability)
         if generated is None:
             return seen
         first = images_seen // self.batch * self.generated_per_batch
-        index = range(first, first + len(generated))
+        index = ranks.own(range(first, first + self.generated_per_batch))
         changed = photometric(generated, seed=seed, stream="encoder/generated", index=index, probability=probability)
         return torch.cat([seen, changed])
 
@@ -199,6 +211,7 @@ class EncoderStage:
             group["lr"] = self.options.learning_rate * share
         self.ranger.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(self.encoder.parameters())
         if self.options.precision == "float16":  # overflow is part of float16 training; elsewhere it is a fault
             for weight in self.encoder.parameters():
                 if weight.grad is not None:
