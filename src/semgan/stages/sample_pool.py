@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from semgan.data.transforms import to_levels
 from semgan.objectives.segmentation import probabilities
 from semgan.runtime.device import autocast
 from semgan.stages.semantic_gan import SemanticGan
+from semgan.types import JointImage
 
 STREAM = "student/pool"
 
@@ -34,6 +36,25 @@ STREAM = "student/pool"
 def label_entropy(found: Tensor) -> Tensor:
     """Mean over pixels of the entropy in nats, ``[batch]``, of probabilities ``[batch, classes, height, width]``."""
     return -torch.special.xlogy(found, found).sum(1).mean((1, 2))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Generated images with the label maps that their generator gives them.
+
+    images: uint8 ``[n, channels, height, width]``; label_maps: uint8 ``[n, height, width]``, the most probable class;
+    entropy: `label_entropy` of the probabilities behind them
+    """
+
+    images: Tensor
+    label_maps: Tensor
+    entropy: Tensor
+
+
+def as_pairs(joint: JointImage) -> Pairs:
+    """What the generator drew, as it is written to the disk, and how certain its labels are."""
+    found = probabilities(joint.logits)
+    return Pairs(to_levels(joint.image), found.argmax(1).byte(), label_entropy(found))
 
 
 class PoolStage:
@@ -60,14 +81,13 @@ class PoolStage:
         own, numbers = self.settings.student, range(images_seen, images_seen + self.batch)
         with autocast(self.model.device, self.settings.gan.precision):
             joint = self.model.generate(numbers, truncation=own.truncation, seed=self.settings.seed, stream=STREAM)
-        found = probabilities(joint.logits)
-        entropy = label_entropy(found)
-        kept = entropy.argsort(stable=True)[: self.kept_of_batch].sort().values
+        drawn = as_pairs(joint)
+        kept = drawn.entropy.argsort(stable=True)[: self.kept_of_batch].sort().values
         place = images_seen // self.batch * self.kept_of_batch
         rows = slice(place, place + self.kept_of_batch)
-        self.images[rows] = to_levels(joint.image[kept]).cpu().numpy()
-        self.label_maps[rows] = found[kept].argmax(1).byte().cpu().numpy()
-        return {"label_entropy": entropy.mean(), "label_entropy_kept": entropy[kept].mean()}
+        self.images[rows] = drawn.images[kept].cpu().numpy()
+        self.label_maps[rows] = drawn.label_maps[kept].cpu().numpy()
+        return {"label_entropy": drawn.entropy.mean(), "label_entropy_kept": drawn.entropy[kept].mean()}
 
     def state(self) -> dict[str, Any]:
         """Nothing but what is on the disk, which is complete from here on."""
