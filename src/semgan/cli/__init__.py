@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semgan.cli import benchmark, data, synth, train, use
+from semgan.cli import benchmark, data, report, synth, train, use
 from semgan.cli.output import examples
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ train.register(app)
 benchmark.register(app)
 use.register(app)
 synth.register(app)
+report.register(app)
 
 
 def _print_version(wanted: bool) -> None:
