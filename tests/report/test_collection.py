@@ -50,6 +50,12 @@ def scored(tmp_path: Path) -> dict[str, Path]:
     return folders
 
 
+@pytest.fixture
+def short_run(make_run, encoder_log) -> Path:
+    """A run of one stage: every curve takes time to draw."""
+    return make_run(encoder_log)
+
+
 def results_folder(folder: Path, methods: dict[str, float], seeds: int = 2) -> Path:
     rows = [
         ScoreRow("lungs", "dice", 64, 9, 0, seed, method, "kermany", name, 0, 1, 20, value + seed / 100, "abc")
@@ -65,8 +71,8 @@ def results_folder(folder: Path, methods: dict[str, float], seeds: int = 2) -> P
 # ---------------------------------------------------------------- the page
 
 
-def test_runs_results_and_predictions_are_one_page_without_anything_outside(make_run, encoder_log, scored, tmp_path, page_of):
-    run, table = make_run(encoder_log), results_folder(tmp_path / "table", {"unet": 0.8, "semgan": 0.9})
+def test_runs_results_and_predictions_are_one_page_without_anything_outside(short_run, scored, tmp_path, page_of):
+    run, table = short_run, results_folder(tmp_path / "table", {"unet": 0.8, "semgan": 0.9})
     result = write_report([run, table, scored["good"], scored["bad"]], tmp_path / "out", images=scored["images"])
     page = page_of(tmp_path / "out" / "report.html")
     assert page.outside == [] and "script" not in page.tags
@@ -105,8 +111,8 @@ def test_pictures_show_what_they_say(scored, tmp_path, page_of):
     assert ((found != plain).any(-1) <= (label_map(8) > 0)).all() and (found != truth).any()
 
 
-def test_without_images_no_picture_of_a_case_or_of_training_is_embedded(make_run, encoder_log, scored, tmp_path, page_of):
-    run = make_run(encoder_log)
+def test_without_images_no_picture_of_a_case_or_of_training_is_embedded(short_run, scored, tmp_path, page_of):
+    run = short_run
     with_pictures = write_report([run, scored["good"]], tmp_path / "with")
     without = write_report([run, scored["good"]], tmp_path / "out", with_images=False)
     page = page_of(tmp_path / "out" / "report.html")
@@ -277,10 +283,9 @@ def browser_or_skip() -> None:
         pytest.skip("needs a headless browser: Chromium or Chrome on the PATH")
 
 
-def test_the_page_is_readable_on_a_phone_in_a_real_browser(browser_or_skip, make_run, encoder_log, scored, tmp_path):
+def test_the_page_is_readable_on_a_phone_in_a_real_browser(browser_or_skip, short_run, scored, tmp_path):
     table = results_folder(tmp_path / "table", {"unet": 0.8, "a-method-with-quite-a-long-name": 0.9})
-    run = make_run(encoder_log)
-    write_report([run, table, scored["good"], scored["bad"]], tmp_path / "out", images=scored["images"])
+    write_report([short_run, table, scored["good"], scored["bad"]], tmp_path / "out", images=scored["images"])
     (tmp_path / "out" / "frame.html").write_text(MEASURE)
     address = (tmp_path / "out" / "frame.html").as_uri()
     found = browser.run_browser(address, "--allow-file-access-from-files", "--dump-dom", "--virtual-time-budget=8000")
