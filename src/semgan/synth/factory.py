@@ -126,7 +126,7 @@ class Factory:
     def scored(self, image: Tensor, critic: ImageCritic) -> np.ndarray:
         """The critic's logits ``[n]``, as a function of each image alone.
 
-        The critic also looks at how much the images of a batch differ. That number is replaced by its mean over the
+        The critic also looks at how much the images of a batch differ. That number is replaced by its mean over
         blocks of the calibration, so that no neighbour has a say.
         """
         return critic.score_features(critic.features(image)[-1], self.deviation).double().cpu().numpy()
