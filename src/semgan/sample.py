@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from semgan import artifacts
+from semgan.data.picture_files import picture_files
 from semgan.report.colours import as_rgb, colourise
 from semgan.result_folder import ResultFolder
 
@@ -61,7 +62,8 @@ def sample(
     for name in ("images", "masks"):
         (folder.partial / name).mkdir(exist_ok=True)
     for number, picture, label_map in zip(pairs.seeds, pairs.images, pairs.label_maps, strict=True):
-        _save_image(folder.partial / "images", number, picture)
+        for name, pixels in picture_files(picture, f"{number:06d}", numbered=False).items():
+            Image.fromarray(pixels).save(folder.partial / "images" / name)
         Image.fromarray(label_map).save(folder.partial / "masks" / f"{number:06d}.png")
     if grid:
         classes = len(drawer.labels.names)
@@ -69,14 +71,6 @@ def sample(
         Image.fromarray(picture).save(folder.partial / "grid.png")
     folder.finish()
     return artifacts.read_json(Path(out) / MARKER)
-
-
-def _save_image(folder: Path, number: int, picture: np.ndarray) -> None:
-    if picture.ndim == 2 or picture.shape[-1] == 3:
-        Image.fromarray(picture).save(folder / f"{number:06d}.png")
-        return
-    for channel in range(picture.shape[-1]):
-        Image.fromarray(picture[..., channel]).save(folder / f"{number:06d}_{channel:04d}.png")
 
 
 def sample_grid(images: np.ndarray, label_maps: np.ndarray, classes: int) -> np.ndarray:

@@ -31,6 +31,7 @@ from semgan.data.dicom_seg import check_at_hand, write_picture_seg
 from semgan.data.parallel import available_workers, thread_pool
 from semgan.data.studies import holds_volumes
 from semgan.data.whole_images import Input, SegmentedImage, find_inputs, preprocessing_of, segment_images
+from semgan.report.colours import eight_bit
 from semgan.report.colours import overlay as overlaid
 from semgan.result_folder import ResultFolder
 from semgan.runtime.device import prepare_cpu
@@ -243,7 +244,7 @@ class _Writer:
                 self.probabilities / f"{item.stem}.npz", probabilities=answer.probabilities.astype(np.float16)
             )
         if self.overlays is not None:
-            picture = overlaid(_eight_bit(item.read()), answer.label_map, len(self.classes))
+            picture = overlaid(eight_bit(item.read()), answer.label_map, len(self.classes))
             Image.fromarray(picture).save(self.overlays / f"{item.stem}.png")
         losses = {name: round(value, 6) for name, value in answer.losses.items()}
         return {
@@ -253,11 +254,3 @@ class _Writer:
             **losses,
             "seconds": round(answer.seconds, 4),
         }
-
-
-def _eight_bit(image: np.ndarray) -> np.ndarray:
-    """A decoded image for people's eyes: deeper ones are stretched from their minimum to their maximum."""
-    if image.dtype == np.uint8:
-        return image
-    low, high = float(image.min()), float(image.max())
-    return np.round((image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)

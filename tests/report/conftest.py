@@ -96,6 +96,7 @@ def page_of() -> Callable[[Path], Page]:
     def read(path: Path) -> Page:
         page = read_page(path)
         assert page.unclosed == []
+        assert len(set(page.places)) == len(page.places) and set(page.leads_to) <= set(page.places)
         assert all(alt for alt, _ in page.images), "pictures need a text for those who cannot see them"
         return page
 

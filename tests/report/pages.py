@@ -18,13 +18,16 @@ FETCHED = ("src", "href", "srcset", "poster", "data", "action")
 
 @dataclass
 class Page(HTMLParser):
-    """A parsed page; ``outside``: addresses that are not embedded; ``unclosed``: tags left open or closed wrongly."""
+    """A parsed page; ``outside``: addresses that are not embedded; ``unclosed``: tags left open or closed wrongly;
+    ``places``, ``leads_to``: marks in the page, and the marks that its links lead to."""
 
     headings: list[str] = field(default_factory=list)
     tags: set[str] = field(default_factory=set)
     images: list[tuple[str, Image.Image]] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     unclosed: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    leads_to: list[str] = field(default_factory=list)
     text: str = ""
 
     def __post_init__(self) -> None:
@@ -36,6 +39,10 @@ class Page(HTMLParser):
         if tag not in VOID:
             self._open.append(tag)
         values = {name: value or "" for name, value in attrs}
+        if "id" in values:
+            self.places.append(values["id"])
+        if tag == "a" and values.get("href", "").startswith("#"):
+            self.leads_to.append(values.pop("href")[1:])
         self.outside += [values[name] for name in FETCHED if name in values and not values[name].startswith("data:")]
         self.outside += re.findall(r"url\((?!['\"]?data:)[^)]*\)", values.get("style", ""))
         if tag == "img":

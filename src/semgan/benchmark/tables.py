@@ -9,52 +9,31 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 
 from semgan import artifacts, results
 from semgan.benchmark.cells import CellFolder, read_cases
 from semgan.benchmark.comparisons import COLUMNS, Comparison, Counted, compare
 from semgan.benchmark.grid import Grid, Task
+from semgan.report.score_tables import (
+    NO,
+    Entry,
+    ScoreTable,
+    latex,
+    metric_title,
+    names_of_step,
+    table_body,
+    values_by_place,
+)
 from semgan.results import MEAN, ScoreRow
 from semgan.types import Steps
 
-NO = " (NO)"  # the paper's word for answers without optimisation: the encoder alone
 PUBLISHED = "published: "
-TITLES = {"dice": "Dice", "jaccard": "Jaccard index", "miou": "mIoU", "miou-per-case": "mIoU per case"}
 NOTE = (
     "Mean ± standard deviation over seeds (one seed: the value alone). Bold: best of our cells in the column. "
     "+ better, - worse than the reference of the column ({reference}), = not told apart from it: paired bootstrap over "
     "cases, p < 0.05. (NO): without optimisation, the encoder alone."
 )
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One number of a table: mean over seeds, their spread (None: one seed), and how it compares."""
-
-    value: float
-    spread: float | None = None
-    best: bool = False
-    mark: str = ""
-
-    def text(self) -> str:
-        spread = "" if self.spread is None else f" ± {self.spread:.4f}"
-        return f"{self.value:.4f}{spread}{f' {self.mark}' if self.mark else ''}"
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """Rows of (name, entries by column); ``columns`` have a group ("9 labels") and a name ("hannover")."""
-
-    title: str
-    columns: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, tuple[Entry | None, ...]], ...]
-
-    @property
-    def header(self) -> tuple[str, ...]:
-        return ("method", *(f"{group}: {name}" if group else name for group, name in self.columns))
 
 
 Key = tuple[str, int, str]  # method (with NO), labels, test set
@@ -100,32 +79,22 @@ def _counted(folders: Iterable[CellFolder]) -> list[Counted]:
         optimises = any(row.steps for row in scores)
         for test_set, by_step in read_cases(folder.cases).items():
             for step, cases in by_step.items():
-                for name in _names(cell.method, step, reported.get(test_set, 0), optimises):
+                for name in names_of_step(cell.method, step, reported.get(test_set, 0), optimises):
                     found.append(Counted(cell.task.name, cell.labels, cell.seed, name, test_set, cases))
     return found
 
 
-def _names(method: str, step: Steps, reported: Steps, optimises: bool) -> list[str]:
-    """Under which names a step appears: the method's own, "(NO)", both where 0 was chosen, or neither."""
-    return [method] * (step == reported) + [method + NO] * (optimises and step == 0)
-
-
 def tables_of(task: Task, grid: Grid, rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list[ScoreTable]:
     """The task's table of means, and for more than one class a table of classes by label count and test set."""
-    values: dict[tuple[str, int, str, str], list[float]] = {}
-    optimising = {row.method for row in rows if row.steps}
-    for row in rows:
-        reported = row.steps if row.chosen else -1
-        for name in _names(row.method, row.steps, reported, row.method in optimising):
-            values.setdefault((name, row.labels, row.test_set, row.class_name), []).append(row.value)
+    values = values_by_place(rows)
     names = [name for method in grid.methods for name in (method + NO, method) if any(key[0] == name for key in values)]
     marks = {(each.method, each.labels, each.test_set): each.mark for each in comparisons}
     sets = [each.name for each in task.test_sets]
     columns = [(labels, test_set) for labels in sorted(task.labels) for test_set in sets]
     columns = [column for column in columns if any(key[1:3] == column for key in values)]
-    metric = TITLES[rows[0].metric]
+    metric = metric_title(rows[0].metric)
     published = _published(task)
-    body = _body(names, [(labels, test_set, MEAN) for labels, test_set in columns], values, marks)
+    body = table_body(names, [(labels, test_set, MEAN) for labels, test_set in columns], values, marks)
     body += _published_rows(published, [(labels, test_set, MEAN) for labels, test_set in columns])
     shown = tuple((f"{labels} labels", test_set) for labels, test_set in columns)
     tables = [ScoreTable(f"{task.name}: {metric}", shown, tuple(body))]
@@ -134,34 +103,10 @@ def tables_of(task: Task, grid: Grid, rows: Sequence[ScoreRow], comparisons: Seq
         if len(classes) < 2:
             continue
         places = [(labels, test_set, name) for name in (*classes, MEAN)]
-        body = _body(names, places, values, {}) + _published_rows(published, places)
+        body = table_body(names, places, values, {}) + _published_rows(published, places)
         shown = tuple(("", name) for _, _, name in places)
         tables.append(ScoreTable(f"{task.name}, {labels} labels, {test_set}: {metric} by class", shown, tuple(body)))
     return tables
-
-
-def _body(
-    names: Sequence[str],
-    places: Sequence[tuple[int, str, str]],
-    values: Mapping[tuple[str, int, str, str], list[float]],
-    marks: Mapping[Key, str],
-) -> list[tuple[str, tuple[Entry | None, ...]]]:
-    best = {place: max(mean(values[name, *place]) for name in names if (name, *place) in values) for place in places}
-    body = []
-    for name in names:
-        entries: list[Entry | None] = []
-        for place in places:
-            found = values.get((name, *place))
-            if found is None:
-                entries.append(None)
-                continue
-            value = mean(found)
-            spread = stdev(found) if len(found) > 1 else None
-            is_best = round(value, 4) >= round(best[place], 4)
-            entries.append(Entry(value, spread, is_best, marks.get((name, place[0], place[1]), "")))
-        if any(entries):
-            body.append((name, tuple(entries)))
-    return body
 
 
 # ---------------------------------------------------------------- published numbers
@@ -210,54 +155,10 @@ def markdown(tables: Sequence[ScoreTable], remarks: Sequence[str]) -> str:
     return "\n\n".join([*parts, *remarks]) + "\n"
 
 
-def latex(tables: Sequence[ScoreTable], remarks: Sequence[str]) -> str:
-    """Tabulars with \\multicolumn groups, for booktabs."""
-    parts = ["% \\usepackage{booktabs}", *(f"% {text}" for text in remarks)]
-    for table in tables:
-        groups: list[tuple[str, int]] = []
-        for group, _ in table.columns:
-            if groups and groups[-1][0] == group:
-                groups[-1] = (group, groups[-1][1] + 1)
-            else:
-                groups.append((group, 1))
-        head = " & ".join(f"\\multicolumn{{{width}}}{{c}}{{{_tex(group)}}}" for group, width in groups)
-        lines = [f"% {table.title}", f"\\begin{{tabular}}{{l{'c' * len(table.columns)}}}", "\\toprule"]
-        if any(group for group, _ in groups):
-            lines.append(f" & {head} \\\\")
-        lines.append(" & ".join(["method", *(_tex(name) for _, name in table.columns)]) + " \\\\")
-        lines.append("\\midrule")
-        lines += [" & ".join([_tex(name), *map(_tex_entry, entries)]) + " \\\\" for name, entries in table.rows]
-        parts.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}"]))
-    return "\n\n".join(parts) + "\n"
-
-
-def _tex(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, f"\\{sign}")
-    return text
-
-
-def _tex_entry(entry: Entry | None) -> str:
-    if entry is None:
-        return ""
-    number = f"\\textbf{{{entry.value:.4f}}}" if entry.best else f"{entry.value:.4f}"
-    spread = "" if entry.spread is None else f" $\\pm$ {entry.spread:.4f}"
-    return number + spread + (f"$^{{{entry.mark}}}$" if entry.mark else "")
-
-
 def _write_page(path: Path, tables: Sequence[ScoreTable], remarks: Sequence[str]) -> None:
-    from semgan.report.html import Page, Section, Table, write_page
+    from semgan.report.html import Page, Section, write_page
 
-    sections = []
-    for table in tables:
-        texts = tuple((name, *("" if e is None else e.text() for e in entries)) for name, entries in table.rows)
-        strong = frozenset(
-            (row, column)
-            for row, (_, entries) in enumerate(table.rows)
-            for column, entry in enumerate(entries, start=1)
-            if entry is not None and entry.best
-        )
-        sections.append(Section(table.title, (Table(table.header, texts, "", strong),)))
+    sections = [Section(table.title, (table.as_html(titled=False),)) for table in tables]
     write_page(path, Page("Benchmark", remarks[1], (), tuple(sections), " ".join([remarks[0], *remarks[2:]])))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semgan.cli import benchmark, data, posterior, segment, train, use
+from semgan.cli import benchmark, data, posterior, report, segment, synth, train, use
 from semgan.cli.output import examples
 
 app = typer.Typer(
@@ -33,7 +33,9 @@ train.register(app)
 benchmark.register(app)
 segment.register(app)
 use.register(app)
+synth.register(app)
 posterior.register(app)
+report.register(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -19,14 +19,14 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from semgan.artifacts import read_json
-from semgan.types import METRICS, Case, LabelSpace
+from semgan.types import IGNORE, METRICS, Case, LabelSpace
 
 FORMAT = 1
 GROUP_COLUMNS = ("group", "patient")  # the first that the manifest has names a case's group
@@ -230,6 +230,33 @@ def read_description(path: Path) -> Description:
         file_ending=content["file_ending"],
         content_sha256=own.get("content_sha256"),
     )
+
+
+def description_json(
+    name: str,
+    labels: LabelSpace,
+    channels: int,
+    training: int,
+    file_ending: str = ".png",
+    *,
+    ignores: bool = False,
+    own: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What dataset.json holds for ``training`` labelled images; ignores: whether masks mark pixels to leave out.
+
+    own: further keys of our part, ``content_sha256`` for example
+    """
+    other_names = tuple(f"channel {index}" for index in range(channels))
+    channel_names = {1: ("grey",), 3: ("R", "G", "B")}.get(channels, other_names)
+    values = {label: index for index, label in enumerate(labels.names)} | ({"ignore": IGNORE} if ignores else {})
+    return {
+        "name": name,
+        "channel_names": {str(index): channel for index, channel in enumerate(channel_names)},
+        "labels": values,
+        "numTraining": training,
+        "file_ending": file_ending,
+        "semgan": {"format": FORMAT, "metric": "dice" if labels.classes == 2 else "miou", **(own or {})},
+    }
 
 
 def _label_space(labels: Any, file: Path) -> tuple[LabelSpace, int | None]:

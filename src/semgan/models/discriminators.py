@@ -66,9 +66,13 @@ class ImageCritic(nn.Module):
         deviation = deviation[ranks.rank() * own : (ranks.rank() + 1) * own]
         return deviation[:, None, None, None].expand(-1, 1, height, width).to(x.dtype)
 
-    def score_features(self, x: Tensor) -> Tensor:
-        """Logits ``[batch]`` from the coarsest feature map."""
-        x = torch.cat([x, self.minibatch_deviation(x)], dim=1)
+    def score_features(self, x: Tensor, deviation: float | None = None) -> Tensor:
+        """Logits ``[batch]`` from the coarsest feature map.
+
+        deviation: taken instead of the batch's own, so that a score is a function of its image alone
+        """
+        spread = self.minibatch_deviation(x) if deviation is None else torch.full_like(x[:, :1], deviation)
+        x = torch.cat([x, spread], dim=1)
         x = activate(self.last(x)).flatten(1)
         return self.score(activate(self.hidden(x)) * ACTIVATION_GAIN).float().squeeze(1)
 

@@ -75,6 +75,14 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image, dtype=np.uint8)
 
 
+def eight_bit(image: np.ndarray) -> np.ndarray:
+    """A decoded image for people's eyes, uint8: deeper ones are stretched from their minimum to their maximum."""
+    if image.dtype == np.uint8:
+        return image
+    low, high = float(image.min()), float(image.max())
+    return np.round((image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+
+
 def overlay(image: np.ndarray, label_map: np.ndarray, classes: int, *, opacity: float = 0.5) -> np.ndarray:
     """The image with every class but the background laid over it in its colour: RGB uint8 ``[height, width, 3]``.
 

@@ -25,7 +25,8 @@ from semgan.report.demo_files import (
 from semgan.report.health import findings
 from semgan.report.history import read_history
 from semgan.report.run_report import curve_sections, duration, sample_grids
-from semgan.report.sheet import COLOURS, domain_title, kept_images, metric_title, write_sheet
+from semgan.report.score_tables import metric_title
+from semgan.report.sheet import COLOURS, domain_title, kept_images, write_sheet
 from semgan.results import ScoreRow
 
 if TYPE_CHECKING:

@@ -50,13 +50,17 @@ class Figures:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text; ``strong`` names cells (row, column) that are set off, for example the best of a row."""
+    """Rows of text; ``strong`` names cells (row, column) that are set off, for example the best of a row.
+
+    anchors: place in the page, by row, that the row's first cell leads to; empty: none
+    """
 
     kind: ClassVar[str] = "table"
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     strong: frozenset[tuple[int, int]] = frozenset()
+    anchors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,33 @@ class PictureTable:
     header: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     caption: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One case of a `Gallery`: ``anchor`` is its place in the page, ``back`` the one its heading leads to."""
+
+    anchor: str
+    title: str
+    caption: str
+    pictures: tuple[Figure, ...]
+    back: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cases side by side; one below the other on a phone."""
+
+    kind: ClassVar[str] = "gallery"
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A warning that nobody should pass over."""
+
+    kind: ClassVar[str] = "notice"
+    text: str
 
 
 @dataclass(frozen=True)
@@ -102,13 +133,16 @@ class Details:
     text: str
 
 
-Block = Text | Figure | Figures | Table | PictureTable | Legend | Findings | Details
+Block = Text | Figure | Figures | Table | PictureTable | Gallery | Notice | Legend | Findings | Details
 
 
 @dataclass(frozen=True)
 class Section:
+    """``anchor``: its place in the page; with one it is listed in the page's contents."""
+
     title: str
     blocks: tuple[Block, ...]
+    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,10 +182,18 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def table_of_mappings(rows: Sequence[dict], caption: str = "", *, columns: Sequence[str] | None = None) -> Table:
+def table_of_mappings(
+    rows: Sequence[dict],
+    caption: str = "",
+    *,
+    columns: Sequence[str] | None = None,
+    anchors: tuple[str, ...] = (),
+    strong: frozenset[tuple[int, int]] = frozenset(),
+) -> Table:
     """A `Table` of dictionaries with the same keys; numbers in four figures."""
     header = tuple(columns or (rows[0].keys() if rows else ()))
-    return Table(header, tuple(tuple(_text(row.get(name)) for name in header) for row in rows), caption)
+    lines = tuple(tuple(_text(row.get(name)) for name in header) for row in rows)
+    return Table(header, lines, caption, strong, anchors)
 
 
 def _text(value: object) -> str:

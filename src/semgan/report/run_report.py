@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from semgan import artifacts, config
 from semgan.report import html
 from semgan.report.curves import Panel, panel_picture, panels, write_curves
+from semgan.report.evaluations import read_evaluation, score_lines
 from semgan.report.health import Finding, findings
 from semgan.report.history import STAGES, History, read_history
 from semgan.report.plotting import short_count
@@ -18,39 +19,65 @@ GRIDS_PER_STAGE = 3  # first, middle, latest
 SHOWN_CASES = 5
 
 
-def write_run_report(run: Path, *, scores: Sequence[Path] = ()) -> Path:
-    """Write RUN/report.html and RUN/curves.png; works on an unfinished run as well.
+@dataclass(frozen=True)
+class RunRecord:
+    """What the files of a run folder say; environment, model: empty where the file is not there (yet)."""
 
-    scores: folders with scores.json and cases.csv, or such files; those inside the run folder are found without.
-    Raises FileNotFoundError where ``run`` is not a run folder.
-    """
+    folder: artifacts.RunFolder
+    settings: config.Settings
+    environment: dict[str, Any]
+    model: dict[str, Any]
+    history: History
+
+    @property
+    def title(self) -> str:
+        return f"{self.settings.recipe}: {self.settings.method}"
+
+
+def read_run(run: Path) -> RunRecord:
+    """Works on an unfinished run as well. Raises FileNotFoundError where ``run`` is not a run folder."""
     folder = artifacts.RunFolder(Path(run))
     if not folder.config.is_file():
         raise FileNotFoundError(
             f"{folder.path} is not a run folder (no config.yaml); name what `semgan train ... -o` wrote."
         )
-    settings = config.load(folder.config)
-    history = read_history(folder.metrics)
     environment = artifacts.read_json(folder.environment) if folder.environment.is_file() else {}
     model = artifacts.read_json(folder.model / "config.json") if (folder.model / "config.json").is_file() else {}
-    sections = [
-        html.Section("Health", (html.Findings(tuple(findings(history))),)),
-        *curve_sections(history),
-        *_sample_sections(folder.samples),
-        *_score_sections(_score_files(folder.path, scores)),
-        *_inversion_sections(history, model),
-        _settings_section(settings, environment),
-    ]
+    return RunRecord(folder, config.load(folder.config), environment, model, read_history(folder.metrics))
+
+
+def write_run_report(run: Path, *, scores: Sequence[Path] = ()) -> Path:
+    """Write RUN/report.html and RUN/curves.png.
+
+    scores: folders with scores.json and cases.csv, or such files; those inside the run folder are found without.
+    Raises FileNotFoundError where ``run`` is not a run folder.
+    """
+    record = read_run(run)
+    folder = record.folder
     page = html.Page(
-        title=f"{settings.recipe}: {settings.method}",
-        lead=_lead(settings, environment, history),
-        facts=tuple(_facts(settings, environment, history, model)),
-        sections=tuple(sections),
-        foot=f"Made by semgan {environment.get('versions', {}).get('semgan', '')} from {folder.path.name}.",
+        title=record.title,
+        lead=run_lead(record),
+        facts=tuple(run_facts(record)),
+        sections=tuple(run_sections(record, _score_sections(_score_files(folder.path, scores)))),
+        foot=f"Made by semgan {record.environment.get('versions', {}).get('semgan', '')} from {folder.path.name}.",
     )
-    if panels(history):
+    if panels(record.history):
         write_curves(folder.path)
     return html.write_page(folder.report, page)
+
+
+def run_sections(
+    record: RunRecord, scores: Sequence[html.Section] = (), *, pictures: bool = True
+) -> list[html.Section]:
+    """Everything about one run. pictures: sample grids too, which may show what the run was trained on."""
+    return [
+        html.Section("Health", (html.Findings(tuple(findings(record.history))),)),
+        *curve_sections(record.history),
+        *(_sample_sections(record.folder.samples) if pictures else ()),
+        *scores,
+        *_inversion_sections(record.history, record.model),
+        _settings_section(record.settings, record.environment),
+    ]
 
 
 def run_findings(run: Path) -> list[Finding]:
@@ -58,7 +85,9 @@ def run_findings(run: Path) -> list[Finding]:
     return findings(read_history(artifacts.RunFolder(Path(run)).metrics))
 
 
-def _lead(settings: config.Settings, environment: dict[str, Any], history: History) -> str:
+def run_lead(record: RunRecord) -> str:
+    """One sentence: on what, and how far."""
+    settings, environment, history = record.settings, record.environment, record.history
     labels = "all labelled images" if settings.labels is None else f"{settings.labels} labelled images"
     where = Path(str(environment["dataset"])).name if environment.get("dataset") else "a dataset"
     stages = [
@@ -71,9 +100,9 @@ def _lead(settings: config.Settings, environment: dict[str, Any], history: Histo
     )
 
 
-def _facts(
-    settings: config.Settings, environment: dict[str, Any], history: History, model: dict[str, Any]
-) -> Iterable[tuple[str, str]]:
+def run_facts(record: RunRecord) -> Iterable[tuple[str, str]]:
+    """The run in short: (name, value)."""
+    settings, environment, history = record.settings, record.environment, record.history
     yield "Size", f"{settings.preprocessing.size_px} px, {settings.preprocessing.channels} channel(s)"
     yield "Classes", ", ".join(settings.classes)
     yield "Split seed, seed", f"{settings.split_seed}, {settings.seed}"
@@ -82,7 +111,7 @@ def _facts(
     for stage in history.stages:
         for metric, curve in history.validation(stage).items():
             yield f"Validation {metric} ({STAGES.get(stage, stage)})", f"{curve.last:.3f}"
-    if distance := model.get("training", {}).get("perceptual_distance"):
+    if distance := record.model.get("training", {}).get("perceptual_distance"):
         yield "Perceptual distance", distance
     if environment.get("commit"):
         yield "Commit", str(environment["commit"])
@@ -153,46 +182,24 @@ def _score_files(run: Path, given: Sequence[Path]) -> list[Path]:
     for path in named:
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; `semgan evaluate` writes it beside the predictions.")
-    inside = [path for depth in ("", "*/", "*/*/") for path in sorted(run.glob(f"{depth}scores.json"))]
-    return list(dict.fromkeys([*inside, *named]))
+    return list(dict.fromkeys([*score_files_in(run), *named]))
+
+
+def score_files_in(run: Path) -> list[Path]:
+    """The scores.json of a run's folder and of the folders up to two levels below."""
+    return [path for depth in ("", "*/", "*/*/") for path in sorted(run.glob(f"{depth}scores.json"))]
 
 
 def _score_sections(files: list[Path]) -> list[html.Section]:
     if not files:
         return []
-    results = [(file, artifacts.read_json(file)) for file in files]
-    classes = list(dict.fromkeys(name for _, result in results for name in result.get("classes", {})))
-    rows = [
-        {
-            "predictions": file.parent.name,
-            "metric": result.get("metric"),
-            "n": result.get("n"),
-            "mean": result.get("mean"),
-        }
-        | {name: result.get("classes", {}).get(name) for name in classes}
-        for file, result in results
-    ]
-    blocks: list[html.Block] = [html.table_of_mappings(rows)]
-    for file, _ in results:
-        worst = _worst_cases(file.with_name("cases.csv"))
-        if worst:
-            blocks.append(html.table_of_mappings(worst, f"Lowest scores in {file.parent.name}"))
+    evaluations = [read_evaluation(file.parent) for file in files]
+    blocks: list[html.Block] = [html.table_of_mappings(score_lines({each.folder.name: each for each in evaluations}))]
+    for each in evaluations:
+        if each.cases is not None:
+            worst = [{"image": name, "mean score": value} for name, value in each.cases.ranked()[:-SHOWN_CASES - 1:-1]]
+            blocks.append(html.table_of_mappings(worst, f"Lowest scores in {each.folder.name}"))
     return [html.Section("Scores", tuple(blocks))]
-
-
-def _worst_cases(cases: Path) -> list[dict[str, Any]]:
-    """The cases to look at first: lowest mean score over the classes that occur, without background."""
-    if not cases.is_file():
-        return []
-    with open(cases, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    background = rows[0].get("class") if rows else None
-    by_stem: dict[str, list[float]] = {}
-    for row in rows:
-        if row.get("class") != background and row.get("score") not in (None, "") and float(row.get("truth") or 0) > 0:
-            by_stem.setdefault(str(row.get("stem")), []).append(float(row["score"]))
-    means = sorted((sum(values) / len(values), stem) for stem, values in by_stem.items())
-    return [{"image": stem, "mean score": value} for value, stem in means[:SHOWN_CASES]]
 
 
 def _inversion_sections(history: History, model: dict[str, Any]) -> list[html.Section]:

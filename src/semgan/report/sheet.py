@@ -13,6 +13,7 @@ from semgan.report import plotting
 from semgan.report.colours import METHODS, colourise, hex_colour
 from semgan.report.curves import write_bytes_atomic
 from semgan.report.demo_files import Answers, Record, find_score, read_answers, read_inputs, score_rows
+from semgan.report.score_tables import metric_title
 from semgan.results import ScoreRow
 
 if TYPE_CHECKING:
@@ -200,11 +201,6 @@ def _paint_bars(
         handlelength=0.9,
         columnspacing=0.9,
     )
-
-
-def metric_title(metric: str) -> str:
-    titles = {"dice": "Dice", "jaccard": "Jaccard index", "miou": "mIoU", "miou-per-case": "mIoU per image"}
-    return titles.get(metric, metric)
 
 
 def _paint_classes(figure: Figure, record: Record, y: float, left: float) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from semgan.objectives.segmentation import probabilities
 from semgan.runtime.device import autocast
 from semgan.runtime.distributed import by_first
 from semgan.stages.semantic_gan import SemanticGan
+from semgan.types import JointImage
 
 STREAM = "student/pool"
 
@@ -36,6 +38,25 @@ STREAM = "student/pool"
 def label_entropy(found: Tensor) -> Tensor:
     """Mean over pixels of the entropy in nats, ``[batch]``, of probabilities ``[batch, classes, height, width]``."""
     return -torch.special.xlogy(found, found).sum(1).mean((1, 2))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Generated images with the label maps that their generator gives them.
+
+    images: uint8 ``[n, channels, height, width]``; label_maps: uint8 ``[n, height, width]``, the most probable class;
+    entropy: `label_entropy` of the probabilities behind them
+    """
+
+    images: Tensor
+    label_maps: Tensor
+    entropy: Tensor
+
+
+def as_pairs(joint: JointImage) -> Pairs:
+    """What the generator drew, as it is written to the disk, and how certain its labels are."""
+    found = probabilities(joint.logits)
+    return Pairs(to_levels(joint.image), found.argmax(1).byte(), label_entropy(found))
 
 
 class PoolStage:
@@ -65,9 +86,8 @@ class PoolStage:
         own, numbers = self.settings.student, ranks.own(range(images_seen, images_seen + self.batch))
         with autocast(self.model.device, self.settings.gan.precision):
             joint = self.model.generate(numbers, truncation=own.truncation, seed=self.settings.seed, stream=STREAM)
-        found = probabilities(joint.logits)
-        entropy = ranks.gathered(label_entropy(found))
-        images, label_maps = ranks.gathered(to_levels(joint.image)), ranks.gathered(found.argmax(1).byte())
+        drawn = as_pairs(joint)
+        entropy, images, label_maps = map(ranks.gathered, (drawn.entropy, drawn.images, drawn.label_maps))
         kept = entropy.argsort(stable=True)[: self.kept_of_batch].sort().values
         place = images_seen // self.batch * self.kept_of_batch
         rows = slice(place, place + self.kept_of_batch)

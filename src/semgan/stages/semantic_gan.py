@@ -194,10 +194,18 @@ class SemanticGan:
         self, seeds: Sequence[int], *, truncation: float = 1.0, seed: int = 0, stream: str = "sample"
     ) -> JointImage:
         """Random pairs, row i a function of (seed, stream, ``seeds[i]``) alone; truncation < 1 pulls w to its mean."""
+        w = self.random_w(seeds, truncation=truncation, seed=seed, stream=stream)
+        return self.generator.synthesis(self.generator.broadcast(w), self.random_noise(seeds, seed=seed, stream=stream))
+
+    @torch.no_grad()
+    def random_w(self, seeds: Sequence[int], *, truncation: float, seed: int, stream: str) -> Tensor:
+        """The w ``[n, w_dim]`` of `generate`."""
         z = seeding.normal(seed, f"{stream}/z", seeds, (self.generator.w_dim,)).to(self.device)
-        noise = seeding.normal(seed, f"{stream}/noise", seeds, (self.generator.noise_size,)).to(self.device)
-        w = self.whitening.mean + truncation * (self.generator.mapping(z) - self.whitening.mean)
-        return self.generator.synthesis(self.generator.broadcast(w), noise)
+        return self.whitening.mean + truncation * (self.generator.mapping(z) - self.whitening.mean)
+
+    def random_noise(self, seeds: Sequence[int], *, seed: int, stream: str) -> Tensor:
+        """The noise ``[n, noise_size]`` of `generate`."""
+        return seeding.normal(seed, f"{stream}/noise", seeds, (self.generator.noise_size,)).to(self.device)
 
     def sample(self, seeds: Sequence[int], *, truncation: float = 1.0) -> Samples:
         """Random images with their label maps as uint8 arrays."""

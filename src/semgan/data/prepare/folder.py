@@ -21,7 +21,7 @@ from typing import Any
 from semgan.artifacts import write_json, write_text_atomic
 from semgan.config import Preprocessing
 from semgan.data.cache import open_cache
-from semgan.data.folder import FORMAT, IMAGE_FOLDERS, LABEL_FOLDERS, Dataset, read_object
+from semgan.data.folder import IMAGE_FOLDERS, LABEL_FOLDERS, Dataset, description_json, read_object
 from semgan.data.parallel import Progress, each
 from semgan.data.prepare.classes import ClassRule, Names, Values, decide_classes
 from semgan.data.prepare.held_out import link_test_sets
@@ -30,7 +30,6 @@ from semgan.data.prepare.own_volumes import are_volumes, take_volumes
 from semgan.data.prepare.pictures import Conversion, Found, convert, failed_conversion, failed_survey, survey
 from semgan.data.prepare.slices import check_volume, each_source, keep_volume
 from semgan.data.splits import COUNTED_IN, write_protocol
-from semgan.types import IGNORE
 
 SHOWN_PROBLEMS = 100
 
@@ -289,19 +288,9 @@ def _csv_line(values: Sequence[str]) -> str:
 
 
 def _write_description(growing: Path, name: str, inventory: Inventory, plan: _Plan, own: dict[str, Any]) -> None:
-    other_names = tuple(f"channel {index}" for index in range(plan.channels))
-    channel_names = {1: ("grey",), 3: ("R", "G", "B")}.get(plan.channels, other_names)
-    labels = {name: index for index, name in enumerate(plan.rule.labels.names)}
-    if plan.rule.ignores:
-        labels["ignore"] = IGNORE
-    content = {
-        "name": name,
-        "channel_names": {str(index): name for index, name in enumerate(channel_names)},
-        "labels": labels,
-        "numTraining": sum(source.folder == "imagesTr" for source in inventory.sources),
-        "file_ending": inventory.file_ending,
-        "semgan": {"format": FORMAT, "metric": "dice" if plan.rule.labels.classes == 2 else "miou", **own},
-    }
+    training = sum(source.folder == "imagesTr" for source in inventory.sources)
+    labels, ignores = plan.rule.labels, bool(plan.rule.ignores)
+    content = description_json(name, labels, plan.channels, training, inventory.file_ending, ignores=ignores, own=own)
     write_json(growing / "dataset.json", content)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from semgan.data.folder import LABEL_FOLDERS
+from semgan.data.picture_files import picture_files
 from semgan.data.png16 import write_deep_colour_png
 from semgan.data.prepare.inventory import Source
 from semgan.data.readers import IMAGE_SUFFIXES, read_image, values_in
@@ -178,11 +179,9 @@ def _write_image(image: np.ndarray, source: Source, folder: Path, ending: str, *
         shutil.copyfile(source.image, first)
     elif is_rgb and image.dtype == np.uint16 and ending == ".png":
         write_deep_colour_png(first, image)
-    elif image.ndim == 2 or is_rgb:
-        _save(image, first)
     else:
-        for channel in range(image.shape[2]):
-            _save(image[..., channel], folder / f"{source.stem}_{channel:04d}{ending}")
+        for name, pixels in picture_files(image, source.stem, ending).items():
+            _save(pixels, folder / name)
 
 
 def _save(pixels: np.ndarray, file: Path) -> None:
