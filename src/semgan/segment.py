@@ -73,7 +73,7 @@ def segment(
     """
     images, out = Path(images), Path(out)
     prepare_cpu()
-    segmenter, identity = _loaded(model, device)
+    segmenter, identity = loaded(model, device)
     options = {"steps": steps, "probabilities": save_probabilities, "overlay": overlay, "modality": modality}
     if holds_volumes(images):
         from semgan.segment_volumes import segment_volumes
@@ -81,7 +81,7 @@ def segment(
         options["dicom_seg"] = dicom_seg
         work = {"overwrite": overwrite, "batch": batch, "threads": threads, "progress": progress}
         return segment_volumes(segmenter, identity, images, out, options, **work)
-    inputs = _pictures(images, _channels(segmenter))
+    inputs = pictures(images, _channels(segmenter))
     if dicom_seg:
         options |= _seg_option(inputs)
     request = {
@@ -116,7 +116,7 @@ def segment(
     return rows
 
 
-def _loaded(model: Path | str | Segmenter, device: str) -> tuple[Segmenter, str | None]:
+def loaded(model: Path | str | Segmenter, device: str) -> tuple[Segmenter, str | None]:
     """The model and what identifies it (None for one that only lives in memory)."""
     if not isinstance(model, (Path, str)):
         return model, None
@@ -140,7 +140,8 @@ def _channels(segmenter: Segmenter) -> int:
     raise ValueError("The model's preprocessing takes no image of 1 to 64 channels.")
 
 
-def _pictures(images: Path, channels: int) -> list[Input]:
+def pictures(images: Path, channels: int) -> list[Input]:
+    """The images of a file or folder; what is no image is told and left out."""
     inputs, ignored = find_inputs(images, channels)
     if ignored:
         logger.warning("%d files in %s are no images and are left out: %s", len(ignored), images, _some(ignored))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semgan.cli import benchmark, data, train, use
+from semgan.cli import benchmark, data, figures, train, use
 from semgan.cli.output import examples
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(data.app, name="data")
 train.register(app)
 benchmark.register(app)
 use.register(app)
+figures.register(app)
 
 
 def _print_version(wanted: bool) -> None:
