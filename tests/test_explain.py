@@ -184,3 +184,19 @@ def test_images_do_not_influence_one_another(told, model, images, tmp_path):
     alone = explain(model, one, tmp_path / "out", steps=(0, 3), formats=("webp",), device="cpu")
     together = [row["loss"] for row in told.rows if row["stem"] == "b.v2"]
     assert [row["loss"] for row in alone.rows] == pytest.approx(together, rel=1e-3)
+
+
+def test_a_model_that_answers_at_once_is_refused(images, tmp_path):
+    from semgan.ablate import ablate
+    from semgan.baselines.segmenter import NetworkSegmenter
+    from semgan.interpolate import interpolate
+
+    feed_forward = NetworkSegmenter.__new__(NetworkSegmenter)
+    for verb in (
+        lambda out: explain(feed_forward, images / "images", out),
+        lambda out: ablate(feed_forward, images, out, vary=["inversion.lambda_pixel=1"]),
+        lambda out: interpolate(feed_forward, out, seeds=(1, 2)),
+    ):
+        with pytest.raises(ValueError, match="feed-forward.*semgan-paper"):
+            verb(tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semgan.report import pictures, plotting
 from semgan.report.ablation_numbers import Suggestion, Variant
@@ -31,11 +31,13 @@ def write_ablation(
     columns = min(count, 3)
     rows = -(-count // columns)
 
+    looks = _looks(variants)
+
     def paint(figure: Figure) -> None:
         places = figure.subplots(rows, columns, squeeze=False).ravel()
         for place, (title, members) in zip(places, groups, strict=False):
-            _lines(place, title, members, metric, saved_steps)
-        _scatter(places[len(groups)], groups, metric, found)
+            _lines(place, title, members, looks, metric, saved_steps)
+        _scatter(places[len(groups)], groups, looks, metric, found)
         for place in places[count:]:
             place.set_axis_off()
 
@@ -57,12 +59,28 @@ def panels(variants: Sequence[Variant]) -> list[tuple[str, list[Variant]]]:
     return found or [("as saved", saved)]
 
 
-def _lines(axes: Axes, title: str, members: Sequence[Variant], metric: str, saved_steps: int) -> None:
+def _looks(variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of every variant, the same in all panels; the model as saved is black."""
+    colours, looks = plotting.CYCLE, {}
+    for number, variant in enumerate(variants):
+        colour = colours[(number - 1) % len(colours)] if variant.changes else plotting.INK
+        looks[variant.name] = {"color": colour, "marker": MARKERS[(number + number // len(colours)) % len(MARKERS)]}
+    return looks
+
+
+def _lines(
+    axes: Axes,
+    title: str,
+    members: Sequence[Variant],
+    looks: Mapping[str, dict[str, Any]],
+    metric: str,
+    saved_steps: int,
+) -> None:
     for number, variant in enumerate(members):
         steps = sorted(variant.counts)
         scores = [variant.score(step, metric) for step in steps]
-        look = {"color": _colour(variant, number), "linestyle": plotting.DASHES[number % len(plotting.DASHES)]}
-        axes.plot(steps, scores, label=variant.name, marker=MARKERS[number % len(MARKERS)], markersize=4, **look)
+        dashes = plotting.DASHES[number % len(plotting.DASHES)]
+        axes.plot(steps, scores, label=variant.name, linestyle=dashes, markersize=4, **looks[variant.name])
         if not variant.changes:
             ring = {"marker": "o", "markersize": 10, "fillstyle": "none", "color": plotting.INK}
             axes.plot(saved_steps, variant.score(saved_steps, metric), **ring)
@@ -74,29 +92,18 @@ def _lines(axes: Axes, title: str, members: Sequence[Variant], metric: str, save
 
 
 def _scatter(
-    axes: Axes, groups: Sequence[tuple[str, list[Variant]]], metric: str, found: Suggestion
+    axes: Axes,
+    groups: Sequence[tuple[str, list[Variant]]],
+    looks: Mapping[str, dict[str, Any]],
+    metric: str,
+    found: Suggestion,
 ) -> None:
     """Every (setting, step) once; later steps are larger. Marker and colour as in the panel of its setting."""
-    seen: set[str] = set()
-    for _, members in groups:
-        for number, variant in enumerate(members):
-            if variant.name in seen:
-                continue
-            seen.add(variant.name)
-            for place, step in enumerate(sorted(variant.counts)):
-                axes.plot(
-                    variant.distances[step].mean(),
-                    variant.score(step, metric),
-                    MARKERS[number % len(MARKERS)],
-                    color=_colour(variant, number),
-                    markersize=3 + place,
-                    alpha=0.8,
-                )
+    for variant in {variant.name: variant for _, members in groups for variant in members}.values():
+        for place, step in enumerate(sorted(variant.counts)):
+            style = {"markersize": 3 + place, "alpha": 0.8, **looks[variant.name]}
+            axes.plot(variant.distances[step].mean(), variant.score(step, metric), **style)
     told = "" if found.spearman is None else f", Spearman {found.spearman:+.2f}"
     axes.set_title(f"Distance against score{told}")
     axes.set_xlabel("reconstruction distance (later steps larger)")
     axes.set_ylabel(metric_title(metric))
-
-
-def _colour(variant: Variant, number: int) -> str:
-    return plotting.CYCLE[(number - 1) % len(plotting.CYCLE)] if variant.changes else plotting.INK
