@@ -83,7 +83,7 @@ def segment(
         options["dicom_seg"] = dicom_seg
         work = {"overwrite": overwrite, "batch": batch, "threads": threads, "progress": progress}
         return segment_volumes(segmenter, identity, images, out, options, **work)
-    inputs = _pictures(images, channels_of(segmenter))
+    inputs = pictures(images, channels_of(segmenter))
     if dicom_seg:
         options |= _seg_option(inputs)
     request = {
@@ -125,16 +125,11 @@ def load_identified(model: Path | str | Segmenter, device: str) -> tuple[Segment
     import semgan
 
     folder = artifacts.find_model(Path(model))
-    return semgan.load(folder, device=device), model_identity(folder)
-
-
-def model_identity(folder: Path) -> str:
-    """A short name for the files of a model folder that changes with any of them."""
     known = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
         about = path.stat()
         known.update(f"{path.name} {about.st_size} {about.st_mtime_ns}".encode())
-    return known.hexdigest()[:16]
+    return semgan.load(folder, device=device), known.hexdigest()[:16]
 
 
 def channels_of(segmenter: Segmenter) -> int:
@@ -147,7 +142,8 @@ def channels_of(segmenter: Segmenter) -> int:
     raise ValueError("The model's preprocessing takes no image of 1 to 64 channels.")
 
 
-def _pictures(images: Path, channels: int) -> list[Input]:
+def pictures(images: Path, channels: int) -> list[Input]:
+    """The images of a file or folder; what is no image is told and left out."""
     inputs, ignored = find_inputs(images, channels)
     if ignored:
         logger.warning("%d files in %s are no images and are left out: %s", len(ignored), images, _some(ignored))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semgan.cli import benchmark, data, posterior, report, segment, synth, train, use
+from semgan.cli import benchmark, data, figures, posterior, report, segment, synth, train, use
 from semgan.cli.output import examples
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ train.register(app)
 benchmark.register(app)
 segment.register(app)
 use.register(app)
+figures.register(app)
 synth.register(app)
 posterior.register(app)
 report.register(app)

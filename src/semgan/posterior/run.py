@@ -24,11 +24,11 @@ from PIL import Image
 
 from semgan import artifacts, segmentation_rows
 from semgan.data.whole_images import Input, find_inputs, to_own_size
+from semgan.generative import load_generative
 from semgan.posterior.calibration import Calibration, calibrate
 from semgan.posterior.latent import METHODS, Budget, LatentPosterior, MaskDraws, Method
 from semgan.result_folder import ResultFolder
-from semgan.runtime.device import prepare_cpu
-from semgan.segment import check_inputs, model_identity
+from semgan.segment import check_inputs
 from semgan.segmentation_rows import Row
 from semgan.stages.semantic_gan import SemanticGan
 
@@ -65,14 +65,13 @@ def draw_posterior(
     if method not in METHODS:
         raise ValueError(f"Unknown method '{method}' to draw from a posterior; there are {', '.join(METHODS)}.")
     images, out = Path(images), Path(out)
-    prepare_cpu()
-    generative = generative_model(model, device)
+    generative, identity = load_generative(model, device)
     posterior = _posterior(generative, artifacts.find_model(Path(model)), temperature)
     inputs, _ = find_inputs(images, generative.settings.preprocessing.channels)
     check_inputs(generative, inputs, modality=modality, progress=progress)
     request = {
         "format": 1,
-        "model": model_identity(artifacts.find_model(Path(model))),
+        "model": identity,
         "images": segmentation_rows.fingerprint((item.stem, item.path) for item in inputs),
         "method": method,
         "draws": vars(budget),
@@ -99,20 +98,6 @@ def draw_posterior(
     rows = segmentation_rows.write_table(folder.partial, done, TABLE)
     folder.finish()
     return rows
-
-
-def generative_model(model: Path | str, device: str = "auto") -> SemanticGan:
-    """A model with a latent code and an encoder. Raises ValueError for others, saying what they have instead."""
-    folder = artifacts.find_model(Path(model))
-    if not (folder / "generator.safetensors").is_file():
-        raise ValueError(
-            f"{model} has no latent code, so no posterior over it: its method answers in one pass. Its probabilities "
-            "come from `semgan segment --save-probabilities`; a posterior takes a model of method semgan."
-        )
-    generative = SemanticGan.load(folder, device=device)
-    if generative.encoder is None:
-        raise ValueError(f"{model} has no encoder yet; train its second stage (`semgan train ... --stage encoder`).")
-    return generative
 
 
 def _posterior(model: SemanticGan, folder: Path, temperature: float | None) -> LatentPosterior:
@@ -237,8 +222,7 @@ def calibrate_model(
     from semgan.data.loading import load_labels
     from semgan.data.readers import read_image_files
 
-    prepare_cpu()
-    generative, opened = generative_model(model, device), Dataset.open(Path(dataset))
+    (generative, _), opened = load_generative(model, device), Dataset.open(Path(dataset))
     chosen = opened.validation()[:cases]
     if len(chosen) < 2:
         raise ValueError(

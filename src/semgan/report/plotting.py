@@ -16,6 +16,8 @@ INK = "#22262e"
 FAINT = "#6b7280"
 GRID = "#e3e6ea"
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555B66", "#B8A800")
+# Beside the colours, so that lines differ for eyes of every kind and in grey print.
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -63,6 +65,24 @@ def draw(
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     return small_png(pixels) if palette else png_bytes(pixels)
+
+
+def draw_pdf(size_inch: tuple[float, float], paint: Callable[[Figure], None], *, dpi: int = 144) -> bytes:
+    """PDF bytes of a figure that ``paint`` fills; the same figure gives the same bytes.
+
+    dpi: of pictures in the figure that are resampled; lines and letters have none
+    """
+    import matplotlib
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.figure import Figure
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE | {"pdf.fonttype": 42}):
+        figure = Figure(figsize=size_inch, dpi=dpi, layout="constrained")
+        canvas = FigureCanvasPdf(figure)
+        paint(figure)
+        canvas.print_pdf(buffer, metadata={"CreationDate": None})
+    return buffer.getvalue()
 
 
 def small_png(pixels: np.ndarray) -> bytes:

@@ -76,8 +76,8 @@ class SemanticGan:
         self.device = torch.device(device)
         self.rules = dict(rules or rules_by_modality(settings))
         self.rule = rule
-        fixed = settings.inversion.steps if chosen_steps is None else chosen_steps
-        self.steps: Steps = fixed if rule is None else AUTO
+        self.fixed_steps = settings.inversion.steps if chosen_steps is None else chosen_steps
+        self.steps: Steps = self.fixed_steps if rule is None else AUTO
         self.generator, self.whitening = self._placed(generator), self._placed(whitening)
         self.encoder = None if encoder is None else self._placed(encoder)
         self._load_perceptual = (lambda: perceptual) if isinstance(perceptual, nn.Module) else perceptual

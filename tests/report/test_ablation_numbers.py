@@ -1,0 +1,89 @@
+"""What an ablation suggests, on made-up counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from semgan.metrics.overlap import Counts
+from semgan.report.ablation import LINES, panels
+from semgan.report.ablation_numbers import Variant, suggestion
+
+
+def variant(name: str, dice_by_step: dict[int, list[float]], *, distance: float = 0.5, problem: str = "") -> Variant:
+    """A variant whose cases have these Dice scores of the foreground (100 pixels in truth and prediction)."""
+    counts, distances = {}, {}
+    for step, scores in dice_by_step.items():
+        hits = np.round(100 * np.asarray(scores)).astype(np.int64)
+        both = np.stack([np.full(len(hits), 900), hits], 1)
+        whole = np.stack([np.full(len(hits), 900), np.full(len(hits), 100)], 1)
+        counts[step] = Counts(both, whole, whole)
+        distances[step] = distance * np.linspace(2, 1, len(hits)) / (1 + step)
+    changes = {} if name == "as saved" else {f"inversion.{name.partition('=')[0]}": 1.0}
+    return Variant(name, changes, counts, distances, problem=problem)
+
+
+EVEN = [0.5, 0.6, 0.7, 0.8, 0.9]
+
+
+def test_a_steady_gain_is_beyond_chance_and_said_so():
+    better = [score + 0.05 for score in EVEN]
+    found = suggestion([variant("as saved", {0: EVEN, 10: EVEN}), variant("a=1", {0: EVEN, 10: better})], "dice", 10)
+    assert (found.variant, found.steps, found.beyond_chance) == ("a=1", 10, True)
+    assert found.difference == pytest.approx(0.05) and found.interval == pytest.approx((0.05, 0.05))
+    assert "worth trying" in found.words and "after looking at these cases" in found.words
+
+
+def test_a_gain_of_one_case_is_chance_and_said_so():
+    lucky = [*EVEN[:-1], 1.0]
+    found = suggestion([variant("as saved", {10: EVEN}), variant("a=1", {10: lucky})], "dice", 10)
+    assert found.variant == "a=1" and not found.beyond_chance and found.interval[0] == pytest.approx(0)
+    assert "no reason to change" in found.words
+
+
+def test_the_model_as_saved_wins_ties():
+    found = suggestion([variant("as saved", {0: EVEN, 10: EVEN}), variant("a=1", {0: EVEN, 10: EVEN})], "dice", 10)
+    assert (found.variant, found.steps) == ("as saved", 10) and found.difference is None
+    assert "keep it" in found.words
+
+
+def test_other_steps_of_the_same_settings_are_compared_too():
+    found = suggestion([variant("as saved", {0: [s + 0.1 for s in EVEN], 10: EVEN})], "dice", 10)
+    assert (found.variant, found.steps) == ("as saved", 0) and found.beyond_chance
+
+
+def test_variants_without_scores_do_not_count():
+    broken = variant("a=1", {10: [1.0] * 5}, problem="diverged")
+    assert suggestion([variant("as saved", {10: EVEN}), broken], "dice", 10).variant == "as saved"
+    only_broken = suggestion([variant("as saved", {10: EVEN}, problem="diverged")], "dice", 10)
+    assert only_broken.variant is None and "No setting gave a score" in only_broken.words
+    alone = suggestion([variant("as saved", {10: EVEN}, problem="x"), variant("a=1", {10: EVEN})], "dice", 10)
+    assert alone.variant == "a=1" and "no score to compare" in alone.words
+
+
+def test_one_case_tells_nothing():
+    found = suggestion([variant("as saved", {10: [0.5]}), variant("a=1", {10: [0.9]})], "dice", 10)
+    assert found.variant == "a=1" and found.interval is None and "One case cannot tell" in found.words
+
+
+def test_distance_and_score_are_correlated_over_settings_and_over_cases():
+    rising = {0: [s - 0.2 for s in EVEN], 5: [s - 0.1 for s in EVEN], 10: EVEN}
+    found = suggestion([variant("as saved", rising)], "dice", 10)
+    assert found.spearman == pytest.approx(-1) and found.pearson < -0.8
+    assert found.spearman_cases == pytest.approx(-1)  # the cases of higher score have smaller distances
+    assert suggestion([variant("as saved", {10: EVEN})], "dice", 10).spearman is None
+
+
+def test_images_of_one_patient_are_one_case():
+    pooled = variant("as saved", {10: [0.2, 0.4, 0.9]}).pooled_by(["p", "p", "q"])
+    assert pooled.counts[10].cases == 2 and pooled.score(10, "dice") == pytest.approx((0.3 + 0.9) / 2)
+    assert len(pooled.distances[10]) == 2
+
+
+def test_panels_hold_few_lines_and_each_begins_with_the_model_as_saved():
+    saved = variant("as saved", {0: EVEN})
+    many = [variant(f"a={number}", {0: EVEN}) for number in range(LINES + 2)] + [variant("b=1", {0: EVEN})]
+    found = panels([saved, *many])
+    assert [len(members) for _, members in found] == [LINES + 1, 3, 2]
+    assert all(members[0] is saved for _, members in found)
+    assert panels([saved]) == [("as saved", [saved])]
