@@ -11,7 +11,7 @@ OUT=results/recipes-256
 
 for recipe in "$@"; do
     case $recipe in chest-xray | liver-ct) family=chests ;; *) family=faces ;; esac
-    raw=$WORK/$family
+    raw=$WORK/drawn/$family
     [ -d "$raw/dataset" ] || {
         python -c "from semgan.data.phantoms import write_phantom_dataset as write
 write('$raw/plain', '$family', size_px=128, labelled=8, unlabelled=16, validation=2, test=0, seed=1)"

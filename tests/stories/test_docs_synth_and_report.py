@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import pytest
+from pages import ROOT, run, run_programs, typed
 
-from semgan.cli import main
 from semgan.synth import rules
-
-ROOT = Path(__file__).parents[2]
-
-
-def blocks(page: str, language: str) -> list[str]:
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def typed(page: str) -> list[str]:
-    """Run every command of a page, in the current folder; returns the lines."""
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
-    for line in lines:
-        words = shlex.split(line, comments=True)
-        assert words[0] == "semgan"
-        with pytest.raises(SystemExit) as left:
-            main(words[1:])
-        assert left.value.code == 0, line
-    return lines
 
 
 @pytest.fixture
@@ -48,8 +27,7 @@ def test_the_commands_of_the_synth_page_work(here):
     assert json.loads((here / "synthetic" / "summary.json").read_text())["pairs"] == 30
     styles = json.loads((here / "styles" / "summary.json").read_text())
     assert styles["styles_drawn"] == 15 and styles["images"] > 5
-    for block in blocks("synth.md", "python"):
-        exec(block, {})
+    run_programs("synth.md")
     assert len(list((here / "more" / "labelsTr").iterdir())) == 20
 
 
@@ -69,7 +47,5 @@ def test_models_without_a_generator_and_empty_folders_end_with_one_message(here,
         (["synth", "-m", "src/semgan/weights/phantoms-faces", "-n", "4", "-o", "out", "--min-share", "eye"], "CLASS="),
         (["report", "model", "-o", "out"], "nothing to report on"),
     ):
-        with pytest.raises(SystemExit) as left:
-            main(words)
-        assert left.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
+        assert run(*words) == 2 and message in " ".join(capsys.readouterr().err.split())
     assert not (here / "out").exists() and not (here / "out.partial").exists()

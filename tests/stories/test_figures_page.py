@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
-from pathlib import Path
 
 import pytest
+from pages import run, run_programs, typed
 from PIL import Image
-
-from semgan.cli import main
-
-PAGE = (Path(__file__).parents[2] / "docs" / "figures.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-
-
-def run(*words: str) -> int:
-    with pytest.raises(SystemExit) as leave:
-        main(list(words))
-    return int(leave.value.code or 0)
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +15,8 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("figures")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        (program,) = blocks("python")
-        exec(compile(program, "docs/figures.md", "exec"), {})
-        lines = [line for block in blocks("sh") for line in block.splitlines()]
-        for words in map(shlex.split, lines):
-            assert words[0] == "semgan" and run(*words[1:]) == 0, " ".join(words)
+        run_programs("figures.md")
+        typed("figures.md")
     return place
 
 

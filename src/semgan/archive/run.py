@@ -132,7 +132,7 @@ def segment_archive(
     model:       as for `semgan.segment.segment`; one that only lives in memory is taken for the same at every start
     unit_images: images per unit of work; shards are units as they are
     options:     steps, modality, batch, device, threads, as for `semgan.segment.segment`; masks_only: at steps 0
-                 leave the losses out, which take half of the time
+                 leave the losses out, which are about half of the work
     progress:    told (done, total, "images" or "shards") of all workers
 
     Returns when all units are done, whoever did them; images that cannot be segmented are in OUT/problems.csv.

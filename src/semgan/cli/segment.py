@@ -52,7 +52,7 @@ Archive = Annotated[
 UnitImages = Annotated[int, typer.Option(min=1, help="Archive: images per unit; a tar shard is one unit.")]
 Members = Annotated[str | None, typer.Option(help="Archive: only files, members of shards, of such names: '*.jpg'.")]
 MasksOnly = Annotated[
-    bool, typer.Option("--masks-only", help="Archive, steps 0: leave out the losses, half of the time.")
+    bool, typer.Option("--masks-only", help="Archive, steps 0: leave out the losses, about half of the work.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many units and images, and the expected time.")]
 

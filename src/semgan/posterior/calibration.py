@@ -26,6 +26,7 @@ from semgan.stages.semantic_gan import SemanticGan
 FILE = "posterior.json"
 SLACKS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 TEMPERATURES = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
+BUDGET = Budget(count=16, chains=2, warmup=60, thin=2)
 Progress = Callable[[int, int, str], None]
 
 
@@ -62,13 +63,17 @@ def calibrate(
     label_maps: np.ndarray,
     *,
     method: Method = "hmc",
-    budget: Budget = Budget(count=16, chains=2, warmup=60, thin=2),  # noqa: B008
-    temperatures: Sequence[float] = TEMPERATURES,
+    budget: Budget | None = None,
+    temperatures: Sequence[float] | None = None,
     batch: int = 16,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Fit both on images ``[n, channels, size_px, size_px]`` in [-1, 1] and label maps ``[n, size_px, size_px]``."""
+    """Fit both on images ``[n, channels, size_px, size_px]`` in [-1, 1] and label maps ``[n, size_px, size_px]``.
+
+    budget: of the chains for every temperature, None: `BUDGET`; temperatures: None: `TEMPERATURES`
+    """
+    budget, temperatures = budget or BUDGET, temperatures or TEMPERATURES
     answers = [model.segment_batch(part) for part in images.split(batch)]
     codes = torch.cat([model.whitening.to_v(_code(answer)) for answer in answers])
     scores = {"optimised": calibration_scores(_joined(answer.probabilities for answer in answers), label_maps)}

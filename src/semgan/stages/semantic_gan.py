@@ -157,7 +157,7 @@ class SemanticGan:
         )
 
     def masks_only(self, image: Tensor) -> Segmentation:
-        """`segment_batch` at steps 0 without its losses, in half the time. Raises ValueError without an encoder."""
+        """`segment_batch` at steps 0 without losses, about half of the work. Raises ValueError without an encoder."""
         self._check(image)
         if self.encoder is None:
             raise ValueError("This model has no encoder yet, and masks only need one: finish the training.")
