@@ -21,7 +21,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from semgan import artifacts, ranks
+from semgan import artifacts
 from semgan.demo_answers import read_pairs, score, segment_pictures
 from semgan.report import demo_files
 from semgan.report.demo_files import VALIDATION, Method, Record
@@ -88,6 +88,8 @@ def demo(
     progress(done, total, what) is called for every part and, as ``WHOLE``, for all of it.
     Raises ValueError for an unknown family or a demo of other settings in ``out``, FileExistsError for other content.
     """
+    from semgan import ranks  # brings torch
+
     ranks.refuse_several("The demo")
     story = _Story(_opened(Path(out), family, minutes, seed, plan), Path(out), plan, device, progress)
     story.prepare()

@@ -36,6 +36,10 @@ VERBS = (
     ("explain",),
     ("ablate",),
     ("interpolate",),
+    ("synth",),
+    ("posterior",),
+    ("calibrate",),
+    ("report",),
     ("info",),
     ("demo",),
 )

@@ -11,7 +11,7 @@ import semgan
 
 MODEL = Path(semgan.__file__).parent / "weights" / "phantoms-faces"
 TERMINAL = {"typer", "click", "rich", "markdown_it", "mdurl", "pygments", "shellingham", "typing_extensions"}
-TERMINAL |= {"annotated_doc", "annotated_types"}
+TERMINAL |= {"annotated_doc", "annotated_types", "attr", "attrs"}  # rich brings attrs where it is installed
 COERCION = {"pydantic", "pydantic_core", "typing_inspection"}  # what some versions of typer bring to read options
 
 

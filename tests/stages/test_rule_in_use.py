@@ -12,9 +12,9 @@ from test_semantic_gan import SETTINGS, save
 from tiny_networks import generated_images, tiny_networks
 
 from semgan import artifacts, results
-from semgan.benchmark.tables import _names
 from semgan.data.whole_images import to_pixels
 from semgan.metrics import overlap
+from semgan.report.score_tables import names_of_step
 from semgan.scoring import HeldOut, TrainedModel
 from semgan.segment import segment
 from semgan.stages.semantic_gan import SemanticGan
@@ -102,8 +102,9 @@ def test_rows_of_a_rule_come_back_from_the_table_and_carry_the_methods_name(run,
     rows = TrainedModel(run, device="cpu").validation_rows("toys")
     results.append_rows(tmp_path / "scores.csv", rows)
     assert results.read_rows(tmp_path / "scores.csv") == rows
-    assert _names("semgan", "auto", "auto", True) == ["semgan"] and _names("semgan", 3, "auto", True) == []
-    assert _names("semgan", 0, "auto", True) == ["semgan (NO)"]
+    assert names_of_step("semgan", "auto", "auto", True) == ["semgan"]
+    assert names_of_step("semgan", 3, "auto", True) == []
+    assert names_of_step("semgan", 0, "auto", True) == ["semgan (NO)"]
 
 
 def test_steps_are_read_and_sorted_with_auto_last():

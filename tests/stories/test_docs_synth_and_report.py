@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from pages import ROOT, run, run_programs, typed
+from typed_pages import ROOT, run, run_programs, typed
 
 from semgan.synth import rules
 

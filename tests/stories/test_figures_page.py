@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from pages import run, run_programs, typed
 from PIL import Image
+from typed_pages import run, run_programs, typed
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import csv
 import json
 
 import numpy as np
-from pages import run_programs, typed
 from PIL import Image
+from typed_pages import run_programs, typed
 
 from semgan.posterior import calibration
 from semgan.posterior.latent import Budget
