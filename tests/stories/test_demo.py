@@ -20,7 +20,7 @@ from semgan.report.demo_report import verdict
 from semgan.results import read_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from typed_pages import Page, read_page  # noqa: E402
+from pages import Page, read_page  # noqa: E402
 
 TINY = DemoPlan(
     recipe="debug",

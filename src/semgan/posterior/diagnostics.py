@@ -36,5 +36,8 @@ def diagnose(values: np.ndarray) -> Diagnosis:
         return Diagnosis(1.0, float(values.size))
     if not np.ptp(values, axis=1).any():  # no chain ever moved, and they stand apart
         return Diagnosis(float("inf"), float(len(values)))
-    r_hat, ess = (np.asarray(found(values, chain_axis=0, draw_axis=1)) for found in (array_stats.rhat, array_stats.ess))
+    with np.errstate(divide="ignore", invalid="ignore"):  # chains that never left one value, beside others that did
+        r_hat, ess = (
+            np.asarray(found(values, chain_axis=0, draw_axis=1)) for found in (array_stats.rhat, array_stats.ess)
+        )
     return Diagnosis(r_hat.item(), ess.item())

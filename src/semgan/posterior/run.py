@@ -38,6 +38,7 @@ MARKER = "posterior.json"
 TABLE = "posterior.csv"
 DEFAULT_TEMPERATURE = 3e-4  # where a model was not calibrated
 CREDIBLE = 0.95
+NEVER_MOVED = 999.0  # r_hat of chains that stand apart and still; a number that every reader takes
 
 
 def draw_posterior(
@@ -195,9 +196,10 @@ def _diagnostics(draws: MaskDraws) -> Row:
     acceptance = -1.0 if draws.acceptance is None else round(draws.acceptance, 4)
     if not draws.diagnoses:
         return {"acceptance": acceptance, "r_hat": -1.0, "ess": -1.0}
+    worst = max(each.r_hat for each in draws.diagnoses.values())
     return {
         "acceptance": acceptance,
-        "r_hat": round(max(each.r_hat for each in draws.diagnoses.values()), 4),
+        "r_hat": round(float(np.nan_to_num(worst, nan=NEVER_MOVED, posinf=NEVER_MOVED)), 4),
         "ess": round(min(each.ess for each in draws.diagnoses.values()), 1),
     }
 
