@@ -189,6 +189,12 @@ class InversionSettings(Frozen):
     lambda_prior: float = Field(
         default=0.0, description="weight of the mean squared whitened code, a Gaussian prior (Departure)"
     )
+    lambda_pose: float | None = Field(
+        default=None, ge=0, description="weight of the pose's mean square, in deviations; None: no pose (Departure)"
+    )
+    lambda_tone: float | None = Field(
+        default=None, ge=0, description="weight of the tone's mean square, in deviations; None: no tone (Departure)"
+    )
     reduction: Literal["sum", "mean"] = Field(
         default="sum", description="of the two squared norms; the text says norms, so sum [S]"
     )

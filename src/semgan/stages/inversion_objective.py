@@ -9,7 +9,7 @@ way in and lists the departures.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,10 @@ from semgan.models.perceptual import LPIPS, DiscriminatorDistance
 from semgan.models.whitening import Whitening
 from semgan.objectives.reconstruction import pixel_distance
 from semgan.runtime.device import autocast
+from semgan.stages.view import POSE, TONE, seen
 from semgan.types import JointImage
+
+LEAVES = ("code", "noise", "pose", "tone")  # what the search may move
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,29 @@ class Objective:
         v = v.float()
         return (v if self.whitened else self.whitening.to_w(v)).clone()
 
-    def noise(self, count: int) -> Tensor:
-        """First noise maps, where they are optimised: the generator's own, for every image."""
-        return self.generator.fixed_noise.float().expand(count, -1).clone()
+    def leaves(self, image: Tensor) -> dict[str, Tensor]:
+        """What is optimised, by name of `LEAVES`, as the search begins: every tensor's first index counts images.
 
-    def generate(self, code: Tensor, noise: Tensor | None) -> JointImage:
-        w_plus = self.w_plus(code)
+        noise: the generator's own; pose and tone: as they were generated
+        """
+        count, found = len(image), {"code": self.start(image)}
+        if self.settings.optimise_noise:
+            found["noise"] = self.generator.fixed_noise.float().expand(count, -1).clone()
+        if self.settings.lambda_pose is not None:
+            found["pose"] = image.new_zeros(count, POSE, dtype=torch.float32)
+        if self.settings.lambda_tone is not None:
+            found["tone"] = image.new_zeros(count, image.shape[1], TONE, dtype=torch.float32)
+        return found
+
+    def generate(self, tensors: Mapping[str, Tensor]) -> JointImage:
+        """The pair of the leaves' code and noise."""
+        w_plus = self.w_plus(tensors["code"])
         with autocast(self.device, self.settings.precision):
-            return self.generator.synthesis(w_plus, noise)
+            return self.generator.synthesis(w_plus, tensors.get("noise"))
+
+    def seen(self, joint: JointImage, tensors: Mapping[str, Tensor]) -> JointImage:
+        """What was generated under the leaves' pose and tone: what explains the input, and the mask of the input."""
+        return seen(joint, tensors.get("pose"), tensors.get("tone"))
 
     def w_plus(self, code: Tensor) -> Tensor:
         return self.whitening.to_w(code) if self.whitened else code
@@ -77,18 +95,19 @@ class Objective:
         return code if self.whitened else self.whitening.to_v(code)
 
     def terms(
-        self, code: Tensor, noise: Tensor | None, joint: JointImage, image: Tensor, target: list[Tensor]
+        self, tensors: Mapping[str, Tensor], joint: JointImage, shown: JointImage, target: list[Tensor]
     ) -> dict[str, Tensor]:
         """Unweighted terms and their weighted sum ``loss``, float32 ``[batch]``; networks of weight 0 are not run.
 
-        image, target: the inputs and their `target_features`
+        tensors: the leaves, and the input as ``image``; joint, shown: what they generate, and `seen` of it; target: the
+        input's `target_features`
         """
-        settings = self.settings
+        settings, code = self.settings, tensors["code"]
         with autocast(self.device, settings.precision):
-            features = self.perceptual.features(joint.image)
+            features = self.perceptual.features(shown.image)
         terms = {
             "perceptual": self.perceptual.distance(features, target),
-            "pixel": pixel_distance(joint.image, image, settings.reduction),
+            "pixel": pixel_distance(shown.image, tensors["image"], settings.reduction),
         }
         loss = terms["perceptual"]
         if settings.lambda_pixel:
@@ -99,8 +118,12 @@ class Objective:
         if settings.lambda_prior:
             terms["prior"] = self.v(code).square().mean((1, 2))
             loss = loss + settings.lambda_prior * terms["prior"]
-        if noise is not None:
-            terms["noise"] = noise_autocorrelation(self.generator.noise_maps(noise))
+        for name, weight in (("pose", settings.lambda_pose), ("tone", settings.lambda_tone)):
+            if weight is not None:
+                terms[name] = tensors[name].square().flatten(1).mean(1)
+                loss = loss + weight * terms[name]
+        if "noise" in tensors:
+            terms["noise"] = noise_autocorrelation(self.generator.noise_maps(tensors["noise"]))
             loss = loss + settings.noise_regulariser * terms["noise"]
         return {"loss": loss, **terms}
 

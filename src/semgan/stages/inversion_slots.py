@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from semgan.objectives.segmentation import probabilities
-from semgan.stages.inversion_objective import Objective, learning_rate_share, normalise_noise
+from semgan.stages.inversion_objective import LEAVES, Objective, learning_rate_share, normalise_noise
 from semgan.stages.stopping import StoppingRule
 from semgan.types import JointImage
 
@@ -60,6 +60,9 @@ class _Slots:
         tensors = {name: torch.cat([tensor.detach(), other.tensors[name]]) for name, tensor in self.tensors.items()}
         return _Slots(self.rows + other.rows, self.steps + other.steps, tensors)
 
+    def leaves(self) -> list[str]:
+        return [name for name in LEAVES if name in self.tensors]
+
     def target(self) -> list[Tensor]:
         return [self.tensors[name] for name in self.tensors if name.startswith("target_")]
 
@@ -96,9 +99,10 @@ class Walk:
             with torch.set_grad_enabled(goes_on):
                 if goes_on:
                     self._leaves(slots)
-                joint = self.objective.generate(slots.tensors["code"], slots.tensors.get("noise"))
-                terms = self._terms(slots, joint)
-            places = self._looked_at(slots, joint, terms)
+                joint = self.objective.generate(slots.tensors)
+                shown = self.objective.seen(joint, slots.tensors)
+                terms = self.objective.terms(slots.tensors, joint, shown, slots.target())
+            places = self._looked_at(slots, shown, terms)
             if places:
                 self._advance(slots, terms["loss"])
             slots = self._refilled(slots, places)
@@ -113,13 +117,10 @@ class Walk:
         self.next_row += len(rows)
         objective = self.objective
         image = self.image[rows[0] : rows[-1] + 1].to(objective.device)
-        tensors = {"image": image.float(), "code": objective.start(image)}
-        if objective.settings.optimise_noise:
-            tensors["noise"] = objective.noise(len(rows))
-        for leaf in ("code", "noise"):
-            if leaf in tensors:
-                tensors[f"{leaf}_mean"] = torch.zeros_like(tensors[leaf])
-                tensors[f"{leaf}_square"] = torch.zeros_like(tensors[leaf])
+        tensors = {"image": image.float()}
+        for leaf, value in objective.leaves(image).items():
+            zeros = torch.zeros_like(value)
+            tensors |= {leaf: value, f"{leaf}_mean": zeros, f"{leaf}_square": zeros.clone()}
         features = objective.target_features(image)
         return _Slots(rows, [0] * len(rows), tensors | {f"target_{i}": level for i, level in enumerate(features)})
 
@@ -136,13 +137,8 @@ class Walk:
         return kept if new is None else kept.beside(new)
 
     def _leaves(self, slots: _Slots) -> None:
-        for name in ("code", "noise"):
-            if name in slots.tensors:
-                slots.tensors[name] = slots.tensors[name].detach().requires_grad_()
-
-    def _terms(self, slots: _Slots, joint: JointImage) -> dict[str, Tensor]:
-        tensors = slots.tensors
-        return self.objective.terms(tensors["code"], tensors.get("noise"), joint, tensors["image"], slots.target())
+        for name in slots.leaves():
+            slots.tensors[name] = slots.tensors[name].detach().requires_grad_()
 
     # ------------------------------------------------------------ what is seen at a step
 
@@ -196,7 +192,7 @@ class Walk:
 
     def _advance(self, slots: _Slots, loss: Tensor) -> None:
         """One Adam step of every slot, by its own count; slots of finished images take it too and are then given on."""
-        names = [name for name in ("code", "noise") if name in slots.tensors]
+        names = slots.leaves()
         gradients = torch.autograd.grad(loss.sum(), [slots.tensors[name] for name in names])
         settings = self.objective.settings
         rates, roots = [], []
