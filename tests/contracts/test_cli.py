@@ -39,6 +39,7 @@ VERBS = (
     ("synth",),
     ("posterior",),
     ("calibrate",),
+    ("robustness",),
     ("report",),
     ("info",),
     ("demo",),

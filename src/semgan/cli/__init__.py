@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semgan.cli import benchmark, data, figures, posterior, report, segment, synth, train, use
+from semgan.cli import benchmark, data, figures, posterior, report, robustness, segment, synth, train, use
 from semgan.cli.output import examples
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ figures.register(app)
 synth.register(app)
 posterior.register(app)
 report.register(app)
+robustness.register(app)
 
 
 def _print_version(wanted: bool) -> None:

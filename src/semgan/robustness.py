@@ -1,0 +1,219 @@
+"""``semgan robustness``: models on validation images that synthetic shifts make look as if from another source.
+
+    OUT/robustness.csv    model, method, shift, n, score, its interval, and the difference from the unshifted images
+    OUT/robustness.png    the same as bars, models side by side
+    OUT/robustness.json   what was asked, and the means over shifts
+
+The shifts are those of `semgan.data.shifts`; every model sees the same pixels. Scores are the first model's metric at
+the images' own size, patients as cases where the data set counts patients. Test images play no part: this is where
+settings are chosen and models compared before anybody looks at images of another source.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semgan import artifacts, masks
+from semgan.data.folder import Dataset
+from semgan.data.readers import read_image_files
+from semgan.data.shifts import SHIFTS, checked_shifts, shifted
+from semgan.data.splits import COUNTED_IN
+from semgan.metrics import overlap
+from semgan.metrics.intervals import overlap_interval
+from semgan.report.robustness import draw_robustness
+from semgan.result_folder import ResultFolder
+from semgan.segment import load_identified
+from semgan.types import Case, Segmenter, Steps
+
+logger = logging.getLogger(__name__)
+
+MARKER, TABLE, FIGURE = "robustness.json", "robustness.csv", "robustness.png"
+SUMMARY = "means.json"
+NONE = "none"  # the images as they are
+Progress = Callable[[int, int, str], Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model under one shift. interval: 95 % bootstrap over cases, None for fewer than two."""
+
+    model: str
+    method: str
+    shift: str
+    n: int
+    score: float
+    interval: tuple[float, float] | None
+    difference: float
+
+
+def robustness(
+    models: Sequence[Path | str],
+    dataset: Path | str,
+    out: Path | str,
+    *,
+    shifts: Sequence[str] = tuple(SHIFTS),
+    cases: int | None = None,
+    steps: Steps | None = None,
+    seed: int = 0,
+    batch: int = 64,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Score models on the validation list of a data set as it is and under every shift; returns the table's rows.
+
+    models: run or model folders; shifts: names of `semgan.data.shifts.SHIFTS`, or "mixed"
+    cases:  the first so many validation images; None: all
+    steps:  as `semgan segment` takes them
+
+    Raises ValueError for unknown shifts, models of other classes than the data set, and no validation list;
+    FileNotFoundError where there is no model; FileExistsError where ``out`` has other content.
+    """
+    from semgan.runtime.device import prepare_cpu
+
+    shifts, out = checked_shifts(shifts), Path(out)
+    prepare_cpu()
+    loaded = [load_identified(Path(model), device) for model in models]
+    data = Dataset.open(dataset)
+    chosen = _validation(data, {str(path): one for path, (one, _) in zip(models, loaded, strict=True)})[:cases]
+    request = {
+        "format": 1,
+        "models": [identity for _, identity in loaded],
+        "data": data.fingerprint,
+        "cases": [case.stem for case in chosen],
+        "shifts": list(shifts),
+        "steps": steps,
+        "seed": seed,
+    }
+    folder = ResultFolder(out, MARKER, request)
+    if folder.is_finished():
+        logger.warning("%s already holds these results; nothing to do.", out)
+        return read_rows(out / TABLE)
+    bench = _Bench(data, chosen, seed, batch, steps)
+    folder.begin(overwrite=overwrite)
+    rows: list[Row] = []
+    try:
+        names, total = _names(models), len(loaded) * (1 + len(shifts))
+        for (segmenter, _), path, name in zip(loaded, models, names, strict=True):
+            description = artifacts.read_json(artifacts.find_model(Path(path)) / "config.json")
+            for shift in (NONE, *shifts):
+                rows.append(bench.row(segmenter, name, description, shift, rows))
+                if progress is not None:
+                    progress(len(rows), total, "segment shifted images")
+    except BaseException:
+        folder.discard()
+        raise
+    _write(folder.partial, rows)
+    folder.finish()
+    return rows
+
+
+def _validation(data: Dataset, models: Mapping[str, Segmenter]) -> list[Case]:
+    for path, segmenter in models.items():
+        if segmenter.labels.names != data.labels.names:
+            raise ValueError(
+                f"{path} knows the classes {', '.join(segmenter.labels.names)}, {data.path} has "
+                f"{', '.join(data.labels.names)}; give models that were trained on this data set."
+            )
+    cases = data.validation()
+    if not cases:
+        raise ValueError(
+            f"{data.path} has no validation list. Make one with `semgan data split ... --validation 0.1`, or "
+            "`data prepare folder --manifest`."
+        )
+    return cases
+
+
+class _Bench:
+    """The validation images, at their own size, under one shift after the other."""
+
+    def __init__(self, data: Dataset, cases: Sequence[Case], seed: int, batch: int, steps: Steps | None) -> None:
+        self.cases, self.seed, self.batch, self.steps = cases, seed, batch, steps
+        reader = masks.MaskReader("label", None, () if data.ignore is None else (data.ignore,))
+        self.truths = [reader.read(case.label, data.labels.names) for case in cases if case.label is not None]
+        if doubt := reader.doubt():
+            raise ValueError(doubt)
+        by_patient = COUNTED_IN in data.splits
+        self.groups = tuple(case.group or case.stem for case in cases) if by_patient else None
+
+    def pairs(self, shift: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Decoded images and true masks; the number of an image is its place in the validation list."""
+        for number, (case, truth) in enumerate(zip(self.cases, self.truths, strict=True)):
+            image = read_image_files(case.image)
+            yield (image, truth) if shift == NONE else shifted(image, truth, shift, seed=self.seed, number=number)
+
+    def row(
+        self, segmenter: Segmenter, name: str, description: Mapping[str, Any], shift: str, rows: Sequence[Row]
+    ) -> Row:
+        from semgan.data.whole_images import segment_images
+
+        images, truths = zip(*self.pairs(shift), strict=True)
+        answers = segment_images(segmenter, images, steps=self.steps, batch=self.batch)
+        classes = segmenter.labels.classes
+        parts = [overlap.count(one.label_map, truth, classes) for one, truth in zip(answers, truths, strict=True)]
+        counts = overlap.concatenate(parts)
+        counts = counts if self.groups is None else counts.pooled_by(self.groups)[1]
+        metric = description["settings"]["metric"]
+        score = overlap.overall(counts, metric)
+        plain = next((row.score for row in rows if (row.model, row.shift) == (name, NONE)), score)
+        interval = overlap_interval(counts, metric, seed=self.seed)
+        return Row(name, description["method"], shift, counts.cases, score, interval, score - plain)
+
+
+def _names(models: Sequence[Path | str]) -> list[str]:
+    """Short names of the models: their folders', numbered where two are the same."""
+    names: list[str] = []
+    for path in models:
+        folder = Path(path).resolve()
+        name = folder.parent.name if folder.name == "model" else folder.name
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return names
+
+
+def means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Model -> its score without shift, mean and worst over shifts."""
+    found: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(row.model for row in rows):
+        scores = {row.shift: row.score for row in rows if row.model == name}
+        plain = scores.pop(NONE)
+        worst = min(scores.values(), default=plain)
+        found[name] = {NONE: plain, "shifted": float(np.mean(list(scores.values()) or [plain])), "worst": worst}
+    return found
+
+
+def _write(folder: Path, rows: Sequence[Row]) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["model", "method", "shift", "n", "score", "low", "high", "difference"])
+    for row in rows:
+        low, high = row.interval or (None, None)
+        bounds = ["" if value is None else f"{value:.5f}" for value in (low, high)]
+        table.writerow([row.model, row.method, row.shift, row.n, f"{row.score:.5f}", *bounds, f"{row.difference:.5f}"])
+    artifacts.write_text_atomic(folder / TABLE, text.getvalue())
+    artifacts.write_json(folder / SUMMARY, means(rows))
+    (folder / FIGURE).write_bytes(draw_robustness([asdict(row) for row in rows]))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a robustness.csv."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            Row(
+                row["model"],
+                row["method"],
+                row["shift"],
+                int(row["n"]),
+                float(row["score"]),
+                (float(row["low"]), float(row["high"])) if row["low"] else None,
+                float(row["difference"]),
+            )
+            for row in csv.DictReader(file)
+        ]

@@ -1,0 +1,98 @@
+"""`semgan robustness`: every model sees the same shifted validation images, and a weakness shows."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_gan import saved_gan, tiny_gan
+
+from semgan import robustness as module
+from semgan.data.folder import Dataset
+from semgan.metrics import overlap
+from semgan.robustness import Row, means, read_rows, robustness
+from semgan.types import Segmentation
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return saved_gan(tiny_gan(), tmp_path_factory.mktemp("robustness") / "model")
+
+
+class Threshold:
+    """Dark is lung: right on phantoms as they are, wrong where the light changes."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def preprocess(self, image):
+        grey = image if image.ndim == 2 else image.mean(2)
+        return torch.from_numpy(np.asarray(Image.fromarray(grey.astype(np.uint8)).resize((32, 32)), np.float32))[None]
+
+    def segment_batch(self, image, *, steps=None, snapshot_steps=()):
+        lung = (image < image.mean((2, 3), keepdim=True)).float()
+        return Segmentation(torch.cat([1 - lung, lung], 1), torch.ones(len(image)))
+
+
+def test_scores_are_those_of_the_shifted_pixels(model, tiny_dataset, tmp_path, monkeypatch):
+    data = Dataset.open(tiny_dataset)
+    monkeypatch.setattr(module, "load_identified", lambda path, device: (Threshold(data.labels), "known"))
+    rows = robustness([model], tiny_dataset, tmp_path / "out", shifts=("shading", "turn"), device="cpu")
+    assert [row.shift for row in rows] == ["none", "shading", "turn"] and rows[0].difference == 0
+    assert rows[1].score < rows[0].score  # uneven light
+    bench = module._Bench(data, data.validation(), 0, 8, None)
+    counts = []
+    for image, truth in bench.pairs("turn"):
+        answer = module_answer(Threshold(data.labels), image)
+        counts.append(overlap.count(answer, truth, 2))
+    assert rows[2].score == pytest.approx(overlap.overall(overlap.concatenate(counts), "dice"))
+    assert rows[2].difference == pytest.approx(rows[2].score - rows[0].score)
+
+
+def module_answer(segmenter, image):
+    from semgan.data.whole_images import segment_images
+
+    return next(segment_images(segmenter, [image])).label_map
+
+
+def test_the_files_tell_what_was_returned(model, tiny_dataset, tmp_path):
+    out = tmp_path / "out"
+    rows = robustness([model, model], tiny_dataset, out, shifts=("mixed",), cases=2, steps=0, device="cpu")
+    assert [row.shift for row in rows] == ["none", "mixed"] * 2
+    assert rows[2].model == f"{rows[0].model} (2)"
+    assert [row.score for row in rows[:2]] == [row.score for row in rows[2:]]  # the same model, the same pixels
+    read = read_rows(out / "robustness.csv")
+    for row, stored in zip(rows, read, strict=True):
+        assert (row.model, row.shift, row.n) == (stored.model, stored.shift, stored.n)
+        assert stored.score == pytest.approx(row.score, abs=1e-5)
+    assert json.loads((out / "means.json").read_text()).keys() == {row.model for row in rows}
+    assert (out / "robustness.png").read_bytes().startswith(b"\x89PNG")
+    before = (out / "robustness.csv").stat().st_mtime_ns
+    again = robustness([model, model], tiny_dataset, out, shifts=("mixed",), cases=2, steps=0, device="cpu")
+    assert [row.score for row in again] == [row.score for row in read] and len(again) == 4
+    assert (out / "robustness.csv").stat().st_mtime_ns == before
+
+
+def test_means_leave_the_unshifted_images_out():
+    rows = [Row("a", "m", shift, 3, score, None, 0.0) for shift, score in (("none", 0.9), ("x", 0.4), ("y", 0.8))]
+    assert means(rows) == {"a": {"none": 0.9, "shifted": pytest.approx(0.6), "worst": 0.4}}
+    assert means(rows[:1]) == {"a": {"none": 0.9, "shifted": 0.9, "worst": 0.9}}
+
+
+def test_wrong_requests_are_told_before_any_work(model, tiny_dataset, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="Unknown shift 'rain'"):
+        robustness([model], tiny_dataset, tmp_path / "a", shifts=("rain",))
+    with pytest.raises(FileNotFoundError):
+        robustness([tmp_path / "none"], tiny_dataset, tmp_path / "a")
+    monkeypatch.setattr(Dataset, "validation", lambda self: [])
+    with pytest.raises(ValueError, match="no validation list"):
+        robustness([model], tiny_dataset, tmp_path / "a")
+    other = SimpleNamespace(labels=SimpleNamespace(names=("background", "heart")))
+    monkeypatch.setattr(module, "load_identified", lambda path, device: (other, "known"))
+    with pytest.raises(ValueError, match="background, heart.*background, lung"):
+        robustness([model], tiny_dataset, tmp_path / "a")
+    assert not list(tmp_path.iterdir())
