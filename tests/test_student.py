@@ -132,6 +132,29 @@ def test_students_learn_under_the_augmentation_of_unet_strong(both):
     assert read_json(both / "model" / "config.json")["settings"]["baseline"]["intensity_augment"] is True
 
 
+def test_unlabelled_images_take_part_where_asked_and_resume_to_the_bit(start, teacher, both, tmp_path):
+    asked = ["student.unlabelled=true", "baseline.confidence_threshold=0.5"]
+    start(tmp_path / "a", "student", init_from=teacher, changes=asked)
+    assert not same(weights(tmp_path / "a"), weights(both))
+    names = {name for row in read_metrics(tmp_path / "a" / "metrics.jsonl") if row["stage"] == "student" for name in row}
+    assert {"strong_views", "perturbed_features"} <= names
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "b", "student", init_from=teacher, changes=asked, progress=stop_at(12, "student"))
+    start(tmp_path / "b", "student", init_from=teacher, changes=asked)
+    assert same(weights(tmp_path / "b"), weights(tmp_path / "a"))
+    image = torch.rand(2, 1, 16, 16) * 2 - 1
+    answers = [semgan.load(tmp_path / run, device="cpu").segment_batch(image).probabilities for run in "ab"]
+    torch.testing.assert_close(*answers, rtol=0, atol=0)
+
+
+def test_the_answer_beside_the_inversion_is_the_averaged_student(start, teacher, tmp_path):
+    """The share is chosen with the network that is saved, not with the one that the average follows."""
+    asked = ["student.unlabelled=true", "student.answer_share=1.0"]
+    start(tmp_path / "both", init_from=teacher, changes=asked)
+    start(tmp_path / "alone", "student", init_from=teacher, changes=asked)
+    assert same(weights(tmp_path / "both"), weights(tmp_path / "alone"))
+
+
 # ---------------------------------------------------------------- bad requests
 
 

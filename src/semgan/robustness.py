@@ -136,7 +136,8 @@ class _Bench:
     """The validation images, at their own size, under one shift after the other."""
 
     def __init__(self, data: Dataset, cases: Sequence[Case], seed: int, batch: int, steps: Steps | None) -> None:
-        self.cases, self.seed, self.batch, self.steps = cases, seed, batch, steps
+        self.cases, self.seed, self.batch = cases, seed, batch
+        self.steps: Steps | None = steps
         reader = masks.MaskReader("label", None, () if data.ignore is None else (data.ignore,))
         self.truths = [reader.read(case.label, data.labels.names) for case in cases if case.label is not None]
         if doubt := reader.doubt():

@@ -262,10 +262,16 @@ class StudentSettings(Frozen):
     pool_images: int = Field(default=12_800, ge=1, description="pairs drawn from the generator, once")
     pool_batch: int = Field(default=128, ge=2, description="pairs drawn and judged together")
     truncation: float = Field(default=1.0, gt=0, le=1, description="below 1 pulls w towards its mean: tamer pairs")
+    style_mixing: float = Field(
+        default=0.0, ge=0, le=1, description="how often a pair's finer layers have another latent; in gan training 0.9"
+    )
     keep_share: float = Field(
         default=0.8, gt=0, le=1, description="share of every pool batch that is kept: the most certain label maps"
     )
     real_share: float = Field(default=0.25, ge=0, le=1, description="share of real labelled images in training")
+    unlabelled: bool = Field(
+        default=False, description="learns from unlabelled images too, as method unimatch does, where there are any"
+    )
     answer_share: float | None = Field(
         default=None,
         ge=0,

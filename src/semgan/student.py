@@ -27,6 +27,7 @@ from semgan import artifacts, config, ranks
 from semgan.baselines.pipeline import run_baseline
 from semgan.baselines.segmenter import WEIGHTS, NetworkSegmenter
 from semgan.baselines.stage import BaselineStage
+from semgan.baselines.unimatch import UniMatchStage
 from semgan.data.loading import MixedStream
 from semgan.data.transforms import to_unit
 from semgan.job import TrainingJob
@@ -53,6 +54,12 @@ OWN = ("method", "seed", "data", "baseline", "student", "run")  # settings of th
 
 class StudentStage(BaselineStage):
     """Supervised training under another name, so that curves and checkpoints tell them apart."""
+
+    name = "student"
+
+
+class ConsistentStudentStage(UniMatchStage):
+    """The same with UniMatch's terms of the unlabelled images beside the pairs, real and generated."""
 
     name = "student"
 
@@ -138,7 +145,8 @@ def _train(job: TrainingJob, *, with_inversion: bool) -> StageResult:
     real = job.labelled_stream("labelled")
     generated = job.labelled_stream("student/generated", pairs=read_pool(_pool_folder(job)))
     mixed = MixedStream(generated, real, job.settings.student.real_share)
-    stage, result = run_baseline(job, StudentStage, mixed)
+    learns_from_unlabelled = job.settings.student.unlabelled and len(job.unlabelled) > 0
+    stage, result = run_baseline(job, ConsistentStudentStage if learns_from_unlabelled else StudentStage, mixed)
     _save(job, teacher, stage, result, model if with_inversion else None)
     return result
 
@@ -185,7 +193,7 @@ def _save(
     scores = {} if stage.best_score is None else {f"validation {metric}, student": stage.best_score}
     share = None
     if model is not None:
-        stage.network.load_state_dict(network)
+        stage.answering.load_state_dict(network)
         is_last = job.is_over(result)
         share, tried = choose_share(model, stage.segmenter, job) if is_last else (None, {})
         scores |= {f"validation {metric}, {round(100 * value)} % student": score for value, score in tried.items()}

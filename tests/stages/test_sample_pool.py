@@ -189,3 +189,20 @@ if __name__ == "__main__":
 
     with tempfile.TemporaryDirectory() as folder:
         write_json(GOLDEN, [round(loss, 6) for loss in losses(student(Path(folder)), range(10))])
+
+
+def test_mixed_styles_keep_each_pair_a_function_of_its_number():
+    own = {"seed": 3, "stream": "x"}
+    plain, mixed = (model().generate(range(6), style_mixing=share, **own).image for share in (0.0, 1.0))
+    assert all(not torch.equal(plain[row], mixed[row]) for row in range(6))
+    torch.testing.assert_close(model().generate([4], style_mixing=1.0, **own).image, mixed[4:5], rtol=0, atol=1e-5)
+    half = model().generate(range(6), style_mixing=0.5, **own).image
+    is_plain = [bool(torch.allclose(half[row], plain[row], atol=1e-5)) for row in range(6)]
+    assert 0 < sum(is_plain) < 6
+
+
+def test_the_pool_is_drawn_with_the_mixing_that_is_set(tmp_path):
+    mixed = filled(tmp_path / "a", override(SETTINGS, {"student": {"style_mixing": 1.0, "keep_share": 1.0}}))
+    joint = model().generate(range(8), style_mixing=1.0, seed=SETTINGS.seed, stream=sample_pool.STREAM)
+    expected = ((joint.image + 1) * 127.5).round().clamp(0, 255).byte().numpy()
+    assert np.abs(mixed.images[:8].astype(int) - expected).max() <= 1

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from semgan.cli.output import AsJson, examples, existing, progress_bars, show, verb
+from semgan.cli.segment import Steps
 from semgan.cli.use import Device, Out, Overwrite
 
 
@@ -31,7 +32,7 @@ def robustness(
         str | None, typer.Option(metavar="LIST", help="Comma list of shifts, or mixed; default: each one by itself.")
     ] = None,
     cases: Annotated[int | None, typer.Option(min=1, help="The first so many validation images; default: all.")] = None,
-    steps: Annotated[str | None, typer.Option(help="Optimisation steps, or auto; default: the model's own.")] = None,
+    steps: Steps = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the shifts.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images given to a model at a time; does not change results.")] = 64,
     overwrite: Overwrite = False,
@@ -49,7 +50,6 @@ def robustness(
     from semgan.data.shifts import SHIFTS
     from semgan.robustness import means
     from semgan.robustness import robustness as run
-    from semgan.types import parse_steps
 
     with progress_bars() as progress:
         rows = run(
@@ -58,7 +58,7 @@ def robustness(
             out,
             shifts=tuple(SHIFTS) if shifts is None else tuple(name.strip() for name in shifts.split(",")),
             cases=cases,
-            steps=None if steps is None else parse_steps(steps),
+            steps=steps,
             seed=seed,
             batch=batch,
             overwrite=overwrite,

@@ -109,10 +109,14 @@ class Generator(nn.Module):
         z ``[batch, 2, w_dim]``; draws ``[batch, 2]`` uniform: whether to mix, and from which layer on.
         """
         w = self.mapping(z.flatten(0, 1)).unflatten(0, (len(z), 2))
+        return self.crossed(w[:, 0], w[:, 1], draws, probability)
+
+    def crossed(self, first: Tensor, second: Tensor, draws: Tensor, probability: float) -> Tensor:
+        """As `mixed`, of two w ``[batch, w_dim]``."""
         crossover = 1 + torch.floor(draws[:, 1] * (self.layers - 1))
         crossover = torch.where(draws[:, 0] < probability, crossover, float(self.layers))
-        second = torch.arange(self.layers, device=z.device)[None] >= crossover[:, None]
-        return torch.where(second[:, :, None], w[:, 1:2], w[:, 0:1])
+        is_second = torch.arange(self.layers, device=first.device)[None] >= crossover[:, None]
+        return torch.where(is_second[:, :, None], second[:, None], first[:, None])
 
     def forward(self, z: Tensor, noise: Tensor | None = None) -> JointImage:
         return self.synthesis(self.broadcast(self.mapping(z)), noise)

@@ -85,7 +85,13 @@ class PoolStage:
         """Draw the next batch and write what is kept of it, in the order drawn; the first process writes."""
         own, numbers = self.settings.student, ranks.own(range(images_seen, images_seen + self.batch))
         with autocast(self.model.device, self.settings.gan.precision):
-            joint = self.model.generate(numbers, truncation=own.truncation, seed=self.settings.seed, stream=STREAM)
+            joint = self.model.generate(
+                numbers,
+                truncation=own.truncation,
+                style_mixing=own.style_mixing,
+                seed=self.settings.seed,
+                stream=STREAM,
+            )
         drawn = as_pairs(joint)
         entropy, images, label_maps = map(ranks.gathered, (drawn.entropy, drawn.images, drawn.label_maps))
         kept = entropy.argsort(stable=True)[: self.kept_of_batch].sort().values

@@ -191,11 +191,24 @@ class SemanticGan:
 
     @torch.no_grad()
     def generate(
-        self, seeds: Sequence[int], *, truncation: float = 1.0, seed: int = 0, stream: str = "sample"
+        self,
+        seeds: Sequence[int],
+        *,
+        truncation: float = 1.0,
+        style_mixing: float = 0.0,
+        seed: int = 0,
+        stream: str = "sample",
     ) -> JointImage:
-        """Random pairs, row i a function of (seed, stream, ``seeds[i]``) alone; truncation < 1 pulls w to its mean."""
-        w = self.random_w(seeds, truncation=truncation, seed=seed, stream=stream)
-        return self.generator.synthesis(self.generator.broadcast(w), self.random_noise(seeds, seed=seed, stream=stream))
+        """Random pairs, row i a function of (seed, stream, ``seeds[i]``) alone; truncation < 1 pulls w to its mean.
+
+        style_mixing: how often the finer layers, from a random one on, have another latent's w, as in training
+        """
+        w_plus = self.generator.broadcast(self.random_w(seeds, truncation=truncation, seed=seed, stream=stream))
+        if style_mixing > 0:
+            other = self.random_w(seeds, truncation=truncation, seed=seed, stream=f"{stream}/other")
+            draws = seeding.uniform(seed, f"{stream}/mixing", seeds, (2,)).to(self.device)
+            w_plus = self.generator.crossed(w_plus[:, 0], other, draws, style_mixing)
+        return self.generator.synthesis(w_plus, self.random_noise(seeds, seed=seed, stream=stream))
 
     @torch.no_grad()
     def random_w(self, seeds: Sequence[int], *, truncation: float, seed: int, stream: str) -> Tensor:
