@@ -136,7 +136,8 @@ def test_unlabelled_images_take_part_where_asked_and_resume_to_the_bit(start, te
     asked = ["student.unlabelled=true", "baseline.confidence_threshold=0.5"]
     start(tmp_path / "a", "student", init_from=teacher, changes=asked)
     assert not same(weights(tmp_path / "a"), weights(both))
-    names = {name for row in read_metrics(tmp_path / "a" / "metrics.jsonl") if row["stage"] == "student" for name in row}
+    rows = [row for row in read_metrics(tmp_path / "a" / "metrics.jsonl") if row["stage"] == "student"]
+    names = {name for row in rows for name in row}
     assert {"strong_views", "perturbed_features"} <= names
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path / "b", "student", init_from=teacher, changes=asked, progress=stop_at(12, "student"))
