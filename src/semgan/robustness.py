@@ -170,11 +170,12 @@ class _Bench:
 
 
 def _names(models: Sequence[Path | str]) -> list[str]:
-    """Short names of the models: their folders', numbered where two are the same."""
+    """Short names of the models: their runs' or folders', numbered where two are the same."""
     names: list[str] = []
     for path in models:
         folder = Path(path).resolve()
-        name = folder.parent.name if folder.name == "model" else folder.name
+        of_run = folder.name == "model" and (folder.parent / "config.yaml").is_file()
+        name = folder.parent.name if of_run else folder.name
         names.append(name if name not in names else f"{name} ({len(names) + 1})")
     return names
 
