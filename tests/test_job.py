@@ -12,8 +12,11 @@ from semgan import config
 from semgan.artifacts import RunFolder
 from semgan.data import loading
 from semgan.data.folder import Dataset
+from semgan.data.readers import read_image_files, read_label
+from semgan.data.shifts import MIXED, shifted
 from semgan.data.splits import write_splits
-from semgan.job import TrainingJob, load_pixels
+from semgan.data.transforms import preprocess, resize_label
+from semgan.job import TrainingJob, load_pixels, shifted_validation
 
 SETTINGS = config.override(config.Settings(), {"preprocessing": {"size_px": 16}, "classes": ["background", "lung"]})
 
@@ -91,3 +94,21 @@ def test_a_dataset_without_validation_list_says_what_that_means(tiny_dataset, mo
     with caplog.at_level(logging.WARNING, logger="semgan"):
         _, pixels = load_pixels(Dataset.open(tiny_dataset), SETTINGS)
     assert "no validation list" in caplog.text and len(pixels["validation"]) == 0
+
+
+def test_shifted_validation_images_are_the_same_for_every_seed_and_method(tiny_dataset):
+    dataset = Dataset.open(tiny_dataset)
+    first = shifted_validation(dataset, SETTINGS)
+    other = shifted_validation(dataset, config.override(SETTINGS, {"seed": 7, "method": "unet", "split_seed": 3}))
+    assert np.array_equal(first.images, other.images) and np.array_equal(first.label_maps, other.label_maps)
+    assert first.images.shape == (3, 1, 16, 16) and first.images.dtype == np.uint8 and first.groups is None
+
+
+def test_shifted_validation_images_are_those_of_the_list_under_the_rule_of_the_model(tiny_dataset, job):
+    dataset, plain = Dataset.open(tiny_dataset), job().scored
+    case = dataset.validation()[0]
+    image, label = shifted(read_image_files(case.image), read_label(case.label), MIXED, seed=0, number=0)
+    found = shifted_validation(dataset, SETTINGS)
+    assert np.array_equal(found.images[0], preprocess(image, SETTINGS.preprocessing))
+    assert np.array_equal(found.label_maps[0], resize_label(label.astype(np.uint8), 16))
+    assert not np.array_equal(found.images, plain.images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -252,8 +253,31 @@ def test_the_share_with_the_best_validation_score_is_chosen(tiny_job, inverted, 
     truth = torch.from_numpy(tiny_job.validation.label_maps).long()
     right = torch.nn.functional.one_hot(truth, 2).movedim(-1, 1).float()
     answers = {"right": right * 0.6 + 0.2, "wrong": 0.8 - right * 0.6}
-    share, scores = choose_share(Constant(answers[inverted]), Constant(answers[learnt]), tiny_job)
+    job = replace(tiny_job, read_shifted=lambda: None)
+    share, scores = choose_share(Constant(answers[inverted]), Constant(answers[learnt]), job)
     assert share == chosen and set(scores) == set(STUDENT_SHARES) and scores[share] == 1.0
+
+
+class ByCase:
+    """Knows the validation images as they are; of others it says what it is told."""
+
+    def __init__(self, job, others):
+        self.known, self.others = job.scored, others
+
+    def segment_batch(self, image):
+        is_known = torch.equal(((image + 1) * 127.5).round().byte(), torch.from_numpy(self.known.images))
+        truth = torch.from_numpy(self.known.label_maps).long() if is_known else self.others
+        return Constant(torch.nn.functional.one_hot(truth, 2).movedim(-1, 1).float())
+
+
+@pytest.mark.parametrize(("stronger", "chosen"), [("model", 0.25), ("student", 0.75)])
+def test_images_as_from_another_source_decide_where_the_others_do_not(tiny_job, stronger, chosen):
+    shown = tiny_job.read_shifted()
+    truth = torch.from_numpy(shown.label_maps).long()
+    good, bad = ByCase(tiny_job, truth), ByCase(tiny_job, 1 - truth)
+    pair = (good, bad) if stronger == "model" else (bad, good)
+    share, scores = choose_share(*pair, tiny_job)
+    assert share == chosen and scores[share] == 1.0 and scores[1.0 if stronger == "model" else 0.0] < 0.8
 
 
 def test_a_named_share_is_kept_and_nothing_is_chosen(start, teacher, tmp_path):

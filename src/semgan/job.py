@@ -18,8 +18,11 @@ from semgan.artifacts import RunFolder
 from semgan.config import Settings
 from semgan.data.cache import ImageCache, open_cache
 from semgan.data.folder import Dataset
-from semgan.data.loading import Affine, ImageStream, load_labels
+from semgan.data.loading import Affine, ImageStream, load_label, load_labels
+from semgan.data.readers import read_image_files
+from semgan.data.shifts import MIXED, shifted
 from semgan.data.splits import COUNTED_IN
+from semgan.data.transforms import preprocess, resize_label
 from semgan.metrics.validation import score_cases
 from semgan.runtime.deadline import Deadline
 from semgan.runtime.loop import Progress, StageResult
@@ -52,10 +55,20 @@ class Pixels:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Cases to score: uint8 images ``[n, channels, size_px, size_px]``, label maps, and groups as `Pixels` has them."""
+
+    images: np.ndarray
+    label_maps: np.ndarray
+    groups: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class TrainingJob:
     """What a method's ``train`` gets.
 
     clock_ends: the deadline's end of CPU time, or of time where it has none, is the end of the training, not a pause
+    read_shifted: makes the first validation cases look as if from another source (`shifted_validation`)
     """
 
     settings: Settings
@@ -72,6 +85,7 @@ class TrainingJob:
     clock_ends: bool = False
     progress: Progress | None = None
     draw: Draw | None = None
+    read_shifted: Callable[[], Scored | None] = lambda: None
 
     def is_over(self, result: StageResult) -> bool:
         """Whether nothing more is to come after a stage: it is finished, or its clock has ended it for good."""
@@ -127,20 +141,47 @@ class TrainingJob:
         """The images that are scored at a preview, uint8 ``[n, channels, size_px, size_px]``."""
         return np.asarray(self.images[self.validation.rows[: self.settings.run.validation_cases]])
 
-    def validate(self, probabilities: Callable[[Tensor], Tensor], *, batch: int = 64) -> float:
-        """The task's metric of a model on the validation list, at the network's resolution."""
+    @property
+    def scored(self) -> Scored:
+        """The validation images that are scored at a preview, with their masks."""
         assert self.validation.label_maps is not None and len(self.validation)
         images, groups = self.validation_images, self.validation.groups
+        return Scored(images, self.validation.label_maps[: len(images)], groups and groups[: len(images)])
+
+    def validate(
+        self, probabilities: Callable[[Tensor], Tensor], *, batch: int = 64, on: Scored | None = None
+    ) -> float:
+        """The task's metric of a model on the validation list (or ``on`` others), at the network's resolution."""
+        shown = self.scored if on is None else on
         return score_cases(
             probabilities,
-            images,
-            self.validation.label_maps[: len(images)],
+            shown.images,
+            shown.label_maps,
             self.settings.metric,
             classes=self.labels.classes,
             device=self.device,
             batch=batch,
-            groups=None if groups is None else groups[: len(images)],
+            groups=shown.groups,
         )
+
+
+def shifted_validation(dataset: Dataset, settings: Settings) -> Scored | None:
+    """The validation cases of a preview under mixed synthetic shifts (`semgan.data.shifts`), None without any.
+
+    A function of the data set and the preprocessing alone, so that all methods and seeds meet the same images.
+    """
+    cases, rule = dataset.validation()[: settings.run.validation_cases], settings.preprocessing
+    if not cases:
+        return None
+    images, maps = [], []
+    for number, case in enumerate(cases):
+        label = load_label(case, dataset.labels, dataset.ignore)
+        image, label = shifted(read_image_files(case.image), label, MIXED, seed=0, number=number)
+        images.append(preprocess(image, rule))
+        maps.append(resize_label(label, rule.size_px))
+    by_patient = COUNTED_IN in dataset.splits
+    groups = tuple(case.group or case.stem for case in cases) if by_patient else None
+    return Scored(np.stack(images), np.stack(maps), groups)
 
 
 def load_pixels(

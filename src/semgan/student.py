@@ -30,15 +30,14 @@ from semgan.baselines.stage import BaselineStage
 from semgan.baselines.unimatch import UniMatchStage
 from semgan.data.loading import MixedStream
 from semgan.data.transforms import to_unit
-from semgan.job import TrainingJob
-from semgan.metrics.validation import score_cases
+from semgan.job import Scored, TrainingJob
 from semgan.model_card import model_card
 from semgan.runtime.distributed import by_first
 from semgan.runtime.loop import StageResult, checkpoint_path, run_stage
 from semgan.stages.pipeline import train_semantic_gan
 from semgan.stages.sample_pool import PoolStage, forget_pool, holds_pool, read_pool
 from semgan.stages.semantic_gan import SemanticGan
-from semgan.types import Segmentation, Steps
+from semgan.types import Segmentation, Segmenter, Steps
 
 if TYPE_CHECKING:
     from semgan.types import LabelSpace
@@ -221,35 +220,34 @@ def _save(
 def choose_share(
     model: SemanticGan, student: NetworkSegmenter, job: TrainingJob
 ) -> tuple[float | None, dict[float, float]]:
-    """The student's share with the best validation score, and the score of every share tried.
+    """The student's share with the best score, and the score of every share tried.
 
-    None where the settings name the share or there is no validation list.
+    A share is judged on the validation images as they are and under synthetic shifts, half and half: among images of
+    the training source alone, the choice would not know what the two are worth on others. None where the settings name
+    the share or there is no validation list.
     """
     if job.settings.student.answer_share is not None or not len(job.validation):
         return None, {}
-    count = job.settings.run.validation_cases
-    images, truths = np.asarray(job.images[job.validation.rows[:count]]), job.validation.label_maps
-    assert truths is not None
-    own = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
-    answers = [one.segment_batch(own).probabilities for one in (model, student)]
-    ranks.wait()
-    inverted, learnt = (ranks.gathered(answer)[: len(images)] for answer in answers)
-
-    def score(share: float) -> float:
-        mixed = mix(inverted, learnt, share)
-        return score_cases(
-            lambda image: mixed,
-            images,
-            truths[:count],
-            job.settings.metric,
-            classes=job.labels.classes,
-            batch=len(images),
-        )
-
-    scores = {share: score(share) for share in STUDENT_SHARES}
+    both = [one for one in (job.scored, job.read_shifted()) if one is not None]
+    scores = dict.fromkeys(STUDENT_SHARES, 0.0)
+    for shown in both:
+        inverted, learnt = (_answers(one, shown) for one in (model, student))
+        for share in STUDENT_SHARES:
+            mixed = mix(inverted, learnt, share)
+            score = job.validate(lambda image, answer=mixed: answer, batch=len(mixed), on=shown)
+            scores[share] += score / len(both)
     chosen = max(STUDENT_SHARES, key=lambda share: round(scores[share], 4))
     logger.info("Share of the student chosen on validation: %g (%s)", chosen, scores)
     return chosen, scores
+
+
+def _answers(model: Segmenter, shown: Scored) -> Tensor:
+    """Probabilities for all images; of several processes each answers for its own and gets all."""
+    images = np.asarray(shown.images)
+    own = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
+    answer = model.segment_batch(own).probabilities
+    ranks.wait()
+    return ranks.gathered(answer)[: len(images)]
 
 
 # ---------------------------------------------------------------- answering

@@ -187,7 +187,7 @@ def _job(
     clock_ends: bool = False,
 ) -> Any:
     from semgan.data.cache import open_cache
-    from semgan.job import TrainingJob, load_pixels
+    from semgan.job import TrainingJob, load_pixels, shifted_validation
     from semgan.runtime.device import prepare_cpu
     from semgan.runtime.distributed import device_of_this_process
 
@@ -208,6 +208,7 @@ def _job(
         clock_ends=clock_ends,
         progress=progress,
         draw=draw_grid if ranks.is_first() else None,
+        read_shifted=functools.partial(shifted_validation, dataset, settings),
     )
 
 
