@@ -4,39 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from strange_chests import prepared, write_plain
 from tiny_gan import saved_gan, tiny_gan
 
-from semgan.data.phantoms import write_phantom_dataset
-from semgan.data.prepare.folder import prepare_folder
 from semgan.data.splits import write_splits
 from semgan.train import train
-
-ALIENS = ("alien_0", "alien_1", "alien_2")
 
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory) -> Path:
-    """Chests in plain folders: 6 with masks, 2 to validate on, 6 without masks; and 3 stripes that are no chests, of
-    which the first two are of one patient."""
-    out = tmp_path_factory.mktemp("suggest") / "plain"
-    write_phantom_dataset(out, "chests", size_px=32, labelled=6, unlabelled=6, validation=2, test=0, seed=3)
-    for number, name in enumerate(ALIENS):
-        stripes = np.zeros((32, 32), np.uint8)
-        stripes[:, :: 2 + number] = 255
-        Image.fromarray(stripes).save(out / "unlabelled" / f"{name}.png")
-    with open(out / "manifest.csv", "a", encoding="utf-8") as lines:
-        lines.write("alien_0,unlabelled,stranger\nalien_1,unlabelled,stranger\n")
-    return out
-
-
-def prepared(plain: Path, out: Path) -> Path:
-    parts = {"manifest": plain / "manifest.csv", "classes": plain / "classes.json", "workers": 1}
-    prepare_folder(plain / "images", plain / "labels", out, unlabelled=plain / "unlabelled", **parts)
-    return out
+    return write_plain(tmp_path_factory.mktemp("suggest") / "plain")
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import ALIENS, prepared
 from PIL import Image
+from strange_chests import ALIENS, prepared
 from tiny_gan import saved_gan, tiny_gan
 
 from semgan.artifacts import read_json, write_json
@@ -61,7 +61,7 @@ def test_copies_are_not_both_suggested(asked, plain, unet, tmp_path):
         (tmp_path / "new").mkdir(exist_ok=True)
         shutil.copy(plain / "unlabelled" / "alien_0.png", tmp_path / "new" / f"{name}.png")
     for number in range(3):
-        shutil.copy(plain / "unlabelled" / f"unlabelled_{number:05d}.png", tmp_path / "new")
+        shutil.copy(plain / "unlabelled" / f"unlabelled_{number:05d}.png", tmp_path / "new" / f"other_{number}.png")
     for by in BY[:4]:
         found = stems(asked(4, images=tmp_path / "new", by=by))
         assert len({"one", "two", "three"} & set(found)) == 1, by
@@ -118,9 +118,9 @@ def test_masks_are_never_opened(dataset, unet, tmp_path):
 def test_a_generator_adds_its_own_measures(asked, gan):
     (row,) = asked(1, model=gan, by="reconstruction")["suggestions"]
     assert row["reconstruction"] == row["gain"] > 0 and row["disagreement"] == 0
-    found = asked(14, model=gan, by="disagreement", steps=3)["suggestions"]
+    found = asked(12, model=gan, labels=3, by="disagreement", steps=3)["suggestions"]
     assert max(row["disagreement"] for row in found) > 0
-    ungrouped = [row["gain"] for row in found if not row["group"]]
+    ungrouped = [row["gain"] for row in found if not row["group"] == "stranger"]
     assert ungrouped == sorted(ungrouped, reverse=True)
 
 
