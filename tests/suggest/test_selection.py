@@ -67,8 +67,8 @@ def test_a_group_is_used_again_only_when_no_fresher_one_is_left(problem):
         repeats = {at: taken[problem["groups"][at]] + int(near[at] <= TWINS) for at in left}
         assert found.repeats == repeats[found.index] == min(repeats.values())
         assert found.nearest == near[found.index]
-        best = max(problem["value"][at] * (near[at] if problem["spread"] else 1) for at in left if repeats[at] == found.repeats)
-        assert found.gain == pytest.approx(best)
+        gains = problem["value"] * (near if problem["spread"] else 1)
+        assert found.gain == pytest.approx(max(gains[at] for at in left if repeats[at] == found.repeats))
         left.remove(found.index)
         taken[problem["groups"][found.index]] += 1
         chosen.append(problem["features"][found.index])

@@ -90,7 +90,8 @@ class _NetworkGauge:
 
     def _widest(self, image: Tensor) -> list[nn.Module]:
         """For every size of feature maps the convolution of most channels, the last of equals."""
-        with _listening(*(layer for layer in self.segmenter.network.modules() if isinstance(layer, nn.Conv2d))) as heard:
+        convolutions = [layer for layer in self.segmenter.network.modules() if isinstance(layer, nn.Conv2d)]
+        with _listening(*convolutions) as heard:
             self.segmenter.segment_batch(image)
         widest: dict[tuple[int, ...], tuple[int, nn.Module]] = {}
         for layer, output in heard:
@@ -101,8 +102,8 @@ class _NetworkGauge:
 
 
 def _summary(outputs: list[Tensor], count: int) -> Tensor:
-    """Mean and deviation over space ``[count, 2 channels]`` of a layer's maps, over all calls of an image: a network may
-    also answer the mirror images, or one image at a time."""
+    """Mean and deviation over space ``[count, 2 channels]`` of a layer's maps, over all calls of an image: a network
+    may also answer the mirror images, or one image at a time."""
     maps = torch.cat(outputs).float().flatten(2)
     summary = torch.cat([maps.mean(2), maps.std(2, correction=0)], 1)
     if len(outputs[0]) == count:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import logging
 import zipfile
 from collections.abc import Sequence
@@ -182,7 +183,7 @@ def _check_count(
 
 
 def _identity(field: Field, dataset: Dataset | None) -> dict[str, Any]:
-    """Everything about the images that the answer depends on."""
+    """Everything about images and lists that the answer depends on."""
     units = (*field.labelled, *field.candidates)
     names = "\n".join(f"{unit.name} {unit.group}" for unit in units)
     return {
@@ -190,7 +191,7 @@ def _identity(field: Field, dataset: Dataset | None) -> dict[str, Any]:
         "labelled": len(field.labelled),
         "candidates": len(field.candidates),
         "names": hashlib.sha256(names.encode()).hexdigest()[:16],
-        "dataset": None if dataset is None else dataset.fingerprint[:16],
+        "lists": None if dataset is None else hashlib.sha256(json.dumps(dataset.splits).encode()).hexdigest()[:16],
     }
 
 
