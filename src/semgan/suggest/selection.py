@@ -82,7 +82,8 @@ def pick(
     order = np.array(sorted(range(len(names)), key=lambda index: names[index]))
     features, value, own = features[order], value[order], [groups[index] for index in order]
     nearest = nearest_distances(features, centres)
-    taken, left = Counter(labelled_groups), np.ones(len(order), bool)
+    taken: Counter[str] = Counter(labelled_groups)
+    left = np.ones(len(order), bool)
     picks = []
     for _ in range(count):
         repeats = np.array([taken[group] for group in own]) + (nearest <= TWINS)
