@@ -179,6 +179,7 @@ def plot(rows: Sequence[results.ScoreRow]) -> bytes:
                 own = [row for row in means if row.test_set == name and strategy(row) in ("", by)]
                 paint_line(axes, own, by, colour)
             axes.set_title(name)
+            axes.set_xticks(sorted({row.labels for row in means}))
             axes.set_xlabel("labels")
             axes.set_ylabel(means[0].metric)
         panels[0].legend()

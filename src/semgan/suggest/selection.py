@@ -80,7 +80,7 @@ def pick(
     """
     assert len(set(names)) == len(names) == len(features) == len(value) >= count
     order = np.array(sorted(range(len(names)), key=lambda index: names[index]))
-    features, value, own = features[order], value[order], [groups[index] for index in order]
+    features, value, own = features[order], value[order], [groups[int(index)] for index in order]
     nearest = nearest_distances(features, centres)
     taken: Counter[str] = Counter(labelled_groups)
     left = np.ones(len(order), bool)
