@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semgan.cli import benchmark, data, figures, posterior, report, robustness, segment, synth, train, use
+from semgan.cli import benchmark, data, figures, posterior, report, robustness, segment, suggest, synth, train, use
 from semgan.cli.output import examples
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ use.register(app)
 figures.register(app)
 synth.register(app)
 posterior.register(app)
+suggest.register(app)
 report.register(app)
 robustness.register(app)
 

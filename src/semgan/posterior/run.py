@@ -67,7 +67,7 @@ def draw_posterior(
         raise ValueError(f"Unknown method '{method}' to draw from a posterior; there are {', '.join(METHODS)}.")
     images, out = Path(images), Path(out)
     generative, identity = load_generative(model, device)
-    posterior = _posterior(generative, artifacts.find_model(Path(model)), temperature)
+    posterior = posterior_of(generative, artifacts.find_model(Path(model)), temperature)
     inputs, _ = find_inputs(images, generative.settings.preprocessing.channels)
     check_inputs(generative, inputs, modality=modality, progress=progress)
     request = {
@@ -101,7 +101,8 @@ def draw_posterior(
     return rows
 
 
-def _posterior(model: SemanticGan, folder: Path, temperature: float | None) -> LatentPosterior:
+def posterior_of(model: SemanticGan, folder: Path, temperature: float | None = None) -> LatentPosterior:
+    """The posterior of a model at its folder's calibrated temperature, unless another is given."""
     known = Calibration.read(folder)
     if known is not None:
         return LatentPosterior(model, temperature=temperature or known.temperature, slack=known.slack)
