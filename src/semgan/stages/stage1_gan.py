@@ -25,6 +25,9 @@ from semgan.runtime.distributed import average_gradients, weights_of
 from semgan.types import Batch, JointImage, LabelSpace
 
 
+EMA_RAMP = 0.1  # largest half-life of the average, share of the images seen so far; [ADA] 0.05
+
+
 def build_generator(settings: Settings, labels: LabelSpace) -> Generator:
     rule = settings.preprocessing
     return Generator(
@@ -242,7 +245,7 @@ class GanStage:
     @torch.no_grad()
     def update_average(self, images_seen: int) -> None:
         """Exponential average with a half-life that grows with training, as short runs need [ADA]."""
-        half_life = min(self.gan.ema_half_life_images, max(images_seen, self.batch) * 0.5)
+        half_life = min(self.gan.ema_half_life_images, max(images_seen * EMA_RAMP, self.batch))
         decay = 0.5 ** (self.batch / half_life)
         for slow, fast in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             slow.lerp_(fast, 1 - decay)
