@@ -161,6 +161,9 @@ class EncoderSettings(Frozen):
     generated_weight: float = Field(
         default=0.0, description="weight of the relative squared w error on generated images (Departure)"
     )
+    lambda_prior: float = Field(
+        default=0.0, ge=0, description="weight of the real images' mean squared whitened code (Departure)"
+    )
     photometric_augment: float = Field(
         default=0.0,
         ge=0,

@@ -283,13 +283,15 @@ def test_the_average_follows_with_its_half_life():
 
 
 def test_young_averages_follow_faster():
-    """At image 8 the half-life is 4 images, whatever the settings say: else short runs would average noise."""
+    """At image 8 the half-life is a batch, 4 images, and then a tenth of the images seen, whatever the settings say."""
     stage = tiny_gan(with_changes(gan={"ema_half_life_images": 10_000}))
     before = weights(stage.average)["constant"]
     with torch.no_grad():
         stage.generator.constant.add_(1.0)
     stage.update_average(8)
     assert_close(stage.average.constant, before + 0.5, rtol=1e-4, atol=1e-4)
+    stage.update_average(400)  # half-life 40
+    assert_close(stage.average.constant, before + 1 - 0.5 * 0.5**0.1, rtol=1e-4, atol=1e-4)
 
 
 def test_samples_come_from_the_average_one_per_seed():

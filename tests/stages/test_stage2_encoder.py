@@ -101,6 +101,23 @@ def test_the_losses_sum_up_with_the_weights_of_the_settings():
     expected = 2 * (losses["loss/cross_entropy"] + losses["loss/dice"]) + 3 * losses["loss/perceptual"]
     expected += 0.1 * losses["loss/pixel"] + 0.5 * losses["loss/generated_code"]
     assert losses["loss/encoder"] == pytest.approx(expected, rel=1e-5)
+    losses = run(tiny_stage(settings_with(lambda_prior=2.0, generated_weight=0.0)), 0, 6)[-1]
+    expected = losses["loss/cross_entropy"] + losses["loss/dice"] + losses["loss/perceptual"]
+    expected += 0.1 * losses["loss/pixel"] + 2 * losses["loss/prior"]
+    assert losses["loss/prior"] > 0 and losses["loss/encoder"] == pytest.approx(expected, rel=1e-5)
+    assert "loss/prior" not in run(tiny_stage(settings_with(generated_weight=0.0)), 0, 1)[0]
+
+
+def test_a_prior_keeps_the_codes_of_real_images_where_the_generators_lie():
+    """Without it the encoder may answer with codes that the generator never saw in training."""
+    only_prior = {"perceptual_weight": 0.0, "lambda_pixel": 0.0, "supervised_weight": 0.0, "photometric_augment": 0.0}
+    stage = tiny_stage(settings_with(**only_prior, generated_weight=0.0, lambda_prior=1.0, learning_rate=0.005))
+    with torch.no_grad():
+        for heads in stage.encoder.heads:
+            if hasattr(heads, "weight"):
+                heads.weight.mul_(1500)
+    errors = [float(stage.step(0)["loss/prior"]) for _ in range(40)]
+    assert errors[-1] < 0.5 * errors[0]
 
 
 def test_the_generator_is_frozen_and_the_encoder_really_trains():

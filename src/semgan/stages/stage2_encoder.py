@@ -6,9 +6,9 @@
 
 The pixel term is a mean, as in the authors' code, where its ratio to LPIPS is the supplement's lambda_1 = 0.1.
 Half of every batch is labelled, half unlabelled; where one of the two streams is missing the other fills the batch.
-Departures, both off unless set: ``generated_weight`` adds images drawn from the generator, whose w is known, with the
-relative squared error in w; ``photometric_augment`` changes the intensities of what the encoder sees, while
-targets stay as they are.
+Departures, all off unless set: ``generated_weight`` adds images drawn from the generator, whose w is known, with the
+relative squared error in w; ``lambda_prior`` keeps the whitened codes of real images where the generator's own lie;
+``photometric_augment`` changes the intensities of what the encoder sees, while targets stay as they are.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ class EncoderStage:
             v = self.encoder(self._seen_by_encoder(image, generated, images_seen))
             joint = self.generator.synthesis(self.whitening.to_w(v[: len(image)]))
             losses = self.unsupervised_losses(image, joint)
+            if self.options.lambda_prior > 0:
+                losses["loss/prior"] = v[: len(image)].float().square().mean()
             if label_map is not None:
                 losses |= self.supervised_losses(joint.logits[: len(label_map)], label_map)
             if known_v is not None:
@@ -156,6 +158,7 @@ class EncoderStage:
             "loss/cross_entropy": options.supervised_weight,
             "loss/dice": options.supervised_weight,
             "loss/generated_code": options.generated_weight,
+            "loss/prior": options.lambda_prior,
         }
         return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
