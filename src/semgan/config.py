@@ -212,6 +212,7 @@ class BaselineSettings(Frozen):
     widths: tuple[int, ...] = Field(
         default=(32, 64, 128, 256), description="channels of the U-Net's levels, or of the narrow trunk's stages"
     )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="of the U-Net's features, in training; 0: not used")
     trunk: Literal["resnet101", "narrow"] = Field(
         default="resnet101", description="of DeepLabV2; narrow: a small residual trunk for 16 to 128 px"
     )
@@ -237,9 +238,7 @@ class BaselineSettings(Frozen):
     )
     test_time_flips: bool = Field(default=False, description="answer with the mean over an image and its mirror image")
     ema_decay: float = Field(default=0.999, ge=0, lt=1, description="of a teacher that averages its student, per step")
-    consistency_weight: float = Field(
-        default=1.0, ge=0, description="of the agreement of two predictions, after the ramp-up"
-    )
+    consistency_weight: float = Field(default=1.0, ge=0, description="of two predictions' agreement, after the ramp-up")
     ramp_up_share: float = Field(
         default=0.25,
         ge=0,
