@@ -16,7 +16,7 @@ from torch import Tensor
 from semgan.baselines.dropout import ThinnedSegmenter
 from semgan.baselines.segmenter import NetworkSegmenter
 from semgan.trust.signals import entropy_share, gan_of
-from semgan.types import LabelSpace, Segmentation, Segmenter, Steps
+from semgan.types import Segmentation, Segmenter, Steps
 
 if TYPE_CHECKING:
     import numpy as np

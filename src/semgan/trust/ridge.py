@@ -43,7 +43,8 @@ class Ridge:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Ridge:
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()})
+        lists = {name: tuple(saved[name]) for name in ("names", "middle", "scale", "low", "high", "weights")}
+        return cls(**lists, intercept=saved["intercept"])
 
 
 def fit_ridge(signals: Table, target: ArrayLike, strength: float) -> Ridge:
@@ -61,8 +62,8 @@ def fit_ridge(signals: Table, target: ArrayLike, strength: float) -> Ridge:
     centred = wanted - wanted.mean()
     weights = np.linalg.solve(z.T @ z + strength * np.eye(len(names)), z.T @ centred)
     intercept = float(wanted.mean() - z.mean(0) @ weights)
-    parts = (tuple(float(value) for value in part) for part in (middle, scale, low, high, weights))
-    return Ridge(names, *parts, intercept)
+    middle, scale, low, high, weights = (tuple(part.tolist()) for part in (middle, scale, low, high, weights))
+    return Ridge(names, middle, scale, low, high, weights, intercept)
 
 
 def cross_validated(

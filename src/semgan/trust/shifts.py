@@ -1,4 +1,4 @@
-"""Validation images made strange: what other devices, clinics and mishaps might do, so that failures occur to learn from.
+"""Validation images made strange, as other devices, clinics and mishaps might: failures to learn from.
 
 Three severities, each with intensity changes (noise, blur, brightness, contrast, gamma) and affine maps wider than any
 augmentation here; masks move with their images. They stand for no particular other domain.

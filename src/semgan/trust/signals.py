@@ -4,15 +4,16 @@ For every method: entropy of the probabilities, the overlap that the probabiliti
 foreground, whether the mirror image gets the mirrored mask. Where a code was found, too: perceptual distance of the
 reconstruction (at step 0 and at the answer) and its pixels', the gap between the code and what the encoder sees in the
 code's own image, how far the code lies from the prior (mean squared whitened coordinate, 1 for the generator's own) and
-its layers from one another (0 for an image of one w, W+ against W), whether the mask left that of step 0. A method's own
-signals (`Segmentation.signals`, for example the disagreement of an ensemble) come on top.
+its layers from one another (0 for an image of one w, W+ against W), whether the mask left that of step 0. A method's
+own signals (`Segmentation.signals`, for example the disagreement of an ensemble) come on top.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,11 +66,6 @@ def answering_steps(segmenter: Segmenter, steps: Steps | None) -> Steps:
     return gan.steps if steps is None else steps
 
 
-def measured_by(segmenter: Segmenter, modality: str | None = None) -> Callable[[Tensor, Segmentation], dict[str, Tensor]]:
-    """`measure` for one model and modality."""
-    return lambda image, answer: measure(segmenter, image, answer, modality)
-
-
 @torch.no_grad()
 def measure(
     segmenter: Segmenter, image: Tensor, answer: Segmentation, modality: str | None = None
@@ -79,7 +75,7 @@ def measure(
     The answer must hold the snapshot of step 0. Costs one more pass without optimisation, of the mirror image.
     """
     first = answer.snapshots[0].argmax(1)
-    options = {} if modality is None else {"modality": modality}
+    options: dict[str, Any] = {} if modality is None else {"modality": modality}
     mirrored = segmenter.segment_batch(image.flip(3), steps=0, **options).label_map.flip(2)
     found = {
         "entropy": entropy_share(answer.probabilities).mean((1, 2)),
@@ -117,7 +113,7 @@ def code_signals(gan: SemanticGan, image: Tensor, answer: Segmentation) -> dict[
 
 
 def entropy_share(probabilities: Tensor) -> Tensor:
-    """Entropy over its most, log(classes): ``[batch, classes, height, width]`` -> ``[batch, height, width]`` in 0 to 1."""
+    """Entropy of ``[batch, classes, height, width]`` over its most, log(classes): ``[batch, height, width]``."""
     return (-torch.xlogy(probabilities, probabilities).sum(1) / math.log(probabilities.shape[1])).clamp(0, 1)
 
 
