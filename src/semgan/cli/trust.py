@@ -35,7 +35,7 @@ def fit(
     choose: Annotated[
         bool, typer.Option("--choose", help="Also learn which answer an image gets: step 0, own, posterior mean.")
     ] = False,
-    method: Annotated[Method, typer.Option(help="How the posterior's mean is drawn; laplace is cheap.")] = Method.laplace,
+    method: Annotated[Method, typer.Option(help="How the posterior is drawn; laplace is cheap.")] = Method.laplace,
     batch: Annotated[int, typer.Option(min=1, help="Images given to the model at a time.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the shifts and of cross-validation.")] = 0,
     device: Device = "auto",
@@ -46,11 +46,23 @@ def fit(
     existing(dataset, "Dataset folder")
     from semgan.trust.run import fit_trust
 
-    options = {"cases": cases, "steps": steps, "limit": limit, "choose": choose, "method": method.value}
     with progress_bars() as progress:
-        found = fit_trust(model, dataset, batch=batch, seed=seed, device=device, progress=progress, **options)  # type: ignore[arg-type]
+        found = fit_trust(
+            model,
+            dataset,
+            cases=cases,
+            steps=steps,
+            limit=limit,
+            choose=choose,
+            method=method.value,
+            batch=batch,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
     told = found.report
-    show(f"Trust in {model}, held out on {told['images']} images and {told['copies']} shifted copies of each", _told(found))
+    where = f"{told['images']} images and {told['copies']} shifted copies of each"
+    show(f"Trust in {model}, held out on {where}", _told(found))
     return {"metric": found.metric, "steps": found.steps, "limit": found.limit, "threshold": found.threshold, **told}
 
 
@@ -84,7 +96,8 @@ def _told(found: Any) -> dict[str, Any]:
     "judge",
     epilog=examples(
         "semgan trust judge masks --labels true_masks --metric dice -o judged",
-        "semgan trust judge masks_ours masks_unet masks_ensemble --labels true_masks --metric dice --limit 0.8 -o judged",
+        "semgan trust judge ours unet ensemble --labels true_masks --metric dice --limit 0.8 -o judged",
+        "semgan trust judge ours_elsewhere --in-domain ours --labels true_masks --metric dice -o judged",
     ),
 )
 @verb
@@ -95,6 +108,9 @@ def judge(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
     limit: Limit = None,
     signal: Annotated[list[str] | None, typer.Option(help="Column to judge; repeatable; default: all known.")] = None,
+    in_domain: Annotated[
+        list[Path] | None, typer.Option(help="The same model's predictions in domain, one for each PREDICTIONS.")
+    ] = None,
     classes: Annotated[Path | None, typer.Option(help="JSON: class names, background first.")] = None,
     mapping: Annotated[Path | None, typer.Option(help="JSON: label value -> class index, for the true masks.")] = None,
     map_predictions: Annotated[Path | None, typer.Option(help="The same for the predicted masks.")] = None,
@@ -115,6 +131,7 @@ def judge(
         metric=metric.value,
         limit=limit,
         signals=signal or None,
+        in_domain=[existing(folder, "Folder of predictions in domain") for folder in in_domain or ()],
         classes=class_names_in(classes),
         mapping=mapping_in(mapping),
         map_predictions=mapping_in(map_predictions),

@@ -20,6 +20,7 @@ from semgan.trust.ridge import columns
 from semgan.trust.signals import SIGNALS
 
 QUANTILE = 0.99
+STRANGEST = 1e6  # finite, for tables
 NORMAL = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 LEAST_SPREAD = 1e-3  # share of the median, so that signals which never vary in domain do not decide everything
 
@@ -35,8 +36,9 @@ class Domain:
     limit: float
 
     def score(self, signals: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
-        """``[images]``, 0 or more; above 1 an image is out of domain. What is not finite is infinitely strange."""
-        return _raw(columns(signals, self.names), self.signs, self.middle, self.spread) / self.limit
+        """``[images]`` in 0 to `STRANGEST`; beyond the domain above 1. What is no number is as strange as can be."""
+        raw = _raw(columns(signals, self.names), self.signs, self.middle, self.spread)
+        return np.minimum(raw / self.limit, STRANGEST)
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Domain:
