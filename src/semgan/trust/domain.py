@@ -1,9 +1,10 @@
 """How strange an image is: its signals against those of in-domain validation images.
 
-    score = sqrt(mean of max(0, (signal - median) / spread)^2) / limit
+    score = sqrt(mean of max(0, (signal - median) / spread)^2) / limit,    spread = 95 % quantile - median
 
 over the signals that are measured on the image (distances of the reconstruction, gap to the encoder, distance of the
-code); feed-forward networks have none of these, and their doubts stand in. Only strangely *high* doubt counts.
+code); feed-forward networks have none of these, and their doubts stand in. Only strangely *high* doubt counts, and the spread
+is that of the upper side: these signals have long tails, and one that strays in domain should not decide.
 ``limit`` is the 99 % quantile of validation, so that 1 is where the domain ends.
 """
 
@@ -21,7 +22,7 @@ from semgan.trust.signals import SIGNALS
 
 QUANTILE = 0.99
 STRANGEST = 1e6  # finite, for tables
-NORMAL = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
+FAR = 0.95  # quantile that says how far a signal strays in domain
 LEAST_SPREAD = 1e-3  # share of the median, so that signals which never vary in domain do not decide everything
 
 
@@ -55,7 +56,7 @@ def fit_domain(signals: Mapping[str, ArrayLike]) -> Domain:
     signs = tuple(-known[name].surer for name in names)
     table = columns(signals, names) * np.array(signs)
     middle = np.median(table, 0)
-    spread = NORMAL * np.median(np.abs(table - middle), 0)
+    spread = np.quantile(table, FAR, 0) - middle
     spread = np.maximum(spread, LEAST_SPREAD * np.maximum(np.abs(middle), 1e-6))
     limit = float(np.quantile(_raw(table * np.array(signs), signs, middle, spread), QUANTILE))
     return Domain(names, signs, tuple(middle.tolist()), tuple(spread.tolist()), max(limit, 1e-6))
