@@ -51,7 +51,7 @@ def test_where_nothing_can_be_told_everybody_gets_the_usual_answer():
     assert learn_choice(made_samples(**{FIRST: never_better})).choice.margin is None
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_bound_against_the_best_fixed_answer_holds_or_there_is_no_choice(seed):
     samples = made_samples(seed=seed, **{FIRST: better_by_chance, POSTERIOR: better_by_chance})
     learned = learn_choice(samples, seed=seed)
