@@ -94,7 +94,8 @@ def trained():
 
 
 def test_no_dropout_is_no_dropout_at_all():
-    assert not dropout_layers(build_network(settings(), 1)) and len(dropout_layers(build_network(settings(dropout=0.1), 1)))
+    without, with_dropout = (dropout_layers(build_network(settings(dropout=share), 1)) for share in (0.0, 0.1))
+    assert not without and with_dropout
 
 
 def test_a_network_learns_with_dropout_and_answers_without(trained):
@@ -118,11 +119,13 @@ def test_dropout_changes_what_is_learnt_and_leaves_torchs_own_numbers_alone():
 
 def test_passes_differ_and_no_answer_depends_on_its_neighbours(trained):
     image = image_of(6)
-    first, second = (ThinnedSegmenter(trained.segmenter, number).segment_batch(image).probabilities for number in (0, 1))
+    whole = trained.segmenter
+    before = whole.segment_batch(image).probabilities
+    first, second = (ThinnedSegmenter(whole, number).segment_batch(image).probabilities for number in (0, 1))
     assert not torch.allclose(first, second)
-    alone = ThinnedSegmenter(trained.segmenter, 0).segment_batch(image[4:5]).probabilities
+    alone = ThinnedSegmenter(whole, 0).segment_batch(image[4:5]).probabilities
     assert torch.allclose(first[4:5], alone, atol=1e-5)
-    assert torch.equal(trained.segmenter.segment_batch(image).probabilities, trained.segmenter.segment_batch(image).probabilities)
+    assert torch.equal(whole.segment_batch(image).probabilities, before)  # nothing stays behind
 
 
 def test_the_mean_of_passes_doubts_noise_more_than_pictures(trained):

@@ -15,7 +15,7 @@ from semgan.trust.samples import OWN, Samples  # noqa: E402
 
 
 def made_samples(cases: int = 24, copies: int = 3, *, noise: float = 0.02, seed: int = 0, **others) -> Samples:
-    """``cases`` images as they are and ``copies`` shifted ones, whose reconstruction is worse and whose score follows it.
+    """Images as they are and shifted copies, whose reconstruction is worse and whose score follows it.
 
     others: answer -> function of the signals and the chance, its scores
     """

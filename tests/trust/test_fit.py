@@ -91,7 +91,8 @@ def test_the_temperature_makes_probabilities_true_and_masks_stay():
     assert (softened.argmax(1) == samples.probabilities.argmax(1)).all()
     assert softened.sum(1) == pytest.approx(1, abs=1e-5)
     true = np.stack([1 - samples.truths, samples.truths], 1) * 0.6 + 0.2
-    assert calibration_scores(tempered(true, 0.5, axis=1), samples.truths).nll < calibration_scores(true, samples.truths).nll
+    sharper = tempered(true, 0.5, axis=1)
+    assert calibration_scores(sharper, samples.truths).nll < calibration_scores(true, samples.truths).nll
 
 
 def test_the_best_threshold_parts_failures_from_the_rest():

@@ -48,7 +48,8 @@ def predictions(folder, columns, *, probabilities=False, temperature=None):
         if probabilities:
             (folder / "probabilities").mkdir(exist_ok=True)
             sure = np.where(mask == 1, 0.999, 0.001)
-            np.savez(folder / "probabilities" / f"case{number}.npz", probabilities=np.stack([1 - sure, sure]).astype(np.float16))
+            both = np.stack([1 - sure, sure]).astype(np.float16)
+            np.savez(folder / "probabilities" / f"case{number}.npz", probabilities=both)
     with open(folder / "segmentation.csv", "w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()

@@ -15,6 +15,7 @@ from semgan.cli import main
 from semgan.data.phantoms import write_phantom_dataset
 from semgan.data.prepare.folder import prepare_folder
 from semgan.metrics.calibration import CalibrationScores
+from semgan.posterior import latent
 from semgan.posterior.calibration import Calibration
 from semgan.posterior.latent import Budget
 from semgan.segment import segment
@@ -58,6 +59,7 @@ def test_a_fitted_model_predicts_scores_and_says_what_to_look_at(gan_folder, dat
     assert run("segment", "-m", gan_folder, "-i", pictures, "-o", tmp_path / "before") == 0
     plain = set(table(tmp_path / "before")[0])
     assert not plain & (GAN_SIGNALS | {"predicted_score", "look_at"})
+    capsys.readouterr()
     assert run("trust", "fit", "-m", gan_folder, dataset, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["images"] == 8 and told["copies"] == 3 and told["metric"] == "dice" and told["steps"] == 2
@@ -72,8 +74,9 @@ def test_a_fitted_model_predicts_scores_and_says_what_to_look_at(gan_folder, dat
     assert all(0 <= row["predicted_score"] <= 1 and row["out_of_domain"] >= 0 for row in found)
     assert all(0.5 <= row["calibrated_confidence"] <= 1 for row in found)
     assert (f"{len(flagged)} of 3 images should be looked at" in err) == bool(flagged)
-    for one, other in zip(sorted((tmp_path / "before").glob("*.png")), sorted((tmp_path / "out").glob("*.png")), strict=True):
-        assert one.read_bytes() == other.read_bytes()  # masks are as they were
+    for row in rows:  # masks are as they were
+        one, other = ((tmp_path / folder / f"{row['stem']}.png").read_bytes() for folder in ("before", "out"))
+        assert one == other
 
 
 def test_rows_are_what_the_fit_says_of_the_measured_signals(gan_folder, dataset, pictures, tmp_path):
@@ -124,6 +127,7 @@ def calibrated(gan_folder, monkeypatch):
     """The model with a posterior of two cheap draws."""
     Calibration(0.6, 1e-2, 2, {"optimised": CalibrationScores(0.5, 0.2, 0.1, 512)}).write(gan_folder)
     monkeypatch.setattr(answering, "BUDGET", Budget(count=2, chains=1, warmup=0, thin=1))
+    monkeypatch.setattr(latent, "PROBES", 1)
     return gan_folder
 
 
@@ -137,6 +141,7 @@ def test_a_choice_is_learned_among_all_answers_where_the_posterior_is_calibrated
     choice = Trust.read(calibrated).choice
     assert choice.method == "laplace" and {choice.usual, *choice.gains} == {OWN, FIRST, POSTERIOR}
     (calibrated / "posterior.json").unlink()
+    capsys.readouterr()
     assert run("trust", "fit", "-m", calibrated, dataset, "--choose", "--json") == 0
     out, err = capsys.readouterr()
     assert "run `semgan calibrate`" in err
@@ -170,7 +175,8 @@ def test_every_image_gets_the_answer_that_is_chosen_for_it(calibrated, gan, pict
     }
     for row in rows:
         own = {each["stem"]: each for each in plain}[row["stem"]]
-        saved = [np.load(tmp_path / out / f"probabilities/{row['stem']}.npz")["probabilities"] for out in ("own", "out")]
+        files = [tmp_path / out / f"probabilities/{row['stem']}.npz" for out in ("own", "out")]
+        saved = [np.load(file)["probabilities"] for file in files]
         if row["answer"] == FIRST:
             assert row["steps"] == 0 and row["confidence"] == pytest.approx(zero[row["stem"]]["confidence"], abs=1e-5)
         elif row["answer"] == OWN:
@@ -178,7 +184,10 @@ def test_every_image_gets_the_answer_that_is_chosen_for_it(calibrated, gan, pict
         else:
             assert not np.array_equal(*saved)
         assert row["predicted_score"] >= 0 and own["steps"] == 2
-    assert segment(calibrated, pictures, tmp_path / "one", choose=True, batch=1, device="cpu")[0]["answer"] == rows[0]["answer"]
+    alone = segment(calibrated, pictures, tmp_path / "one", choose=True, batch=1, device="cpu")
+    assert [row["answer"] for row in alone] == [row["answer"] for row in rows]
+    for row, same in zip(alone, rows, strict=True):
+        assert row["confidence"] == pytest.approx(same["confidence"], abs=1e-4)
 
 
 def test_what_cannot_be_fitted_or_chosen_is_one_message(gan_folder, dataset, tiny_dataset, pictures, tmp_path, capsys):
@@ -186,7 +195,7 @@ def test_what_cannot_be_fitted_or_chosen_is_one_message(gan_folder, dataset, tin
     fitted = tmp_path / "fitted"
     artifacts.save_model(fitted, *network_files())
     for words, named in (
-        (("segment", "-m", gan_folder, *out, "--choose"), "has not learned to choose its answers; run `semgan trust fit"),
+        (("segment", "-m", gan_folder, *out, "--choose"), "not learned to choose its answers; run `semgan trust fit"),
         (("segment", "-m", gan_folder, "-m", gan_folder, *out, "--choose"), "Only one model folder"),
         (("segment", "-m", gan_folder, *out, "--dropout-passes", 4), "trained with dropout"),
         (("segment", "-m", fitted, *out, "--dropout-passes", 4), "has no dropout"),

@@ -3,8 +3,8 @@
     score = sqrt(mean of max(0, (signal - median) / spread)^2) / limit,    spread = 95 % quantile - median
 
 over the signals that are measured on the image (distances of the reconstruction, gap to the encoder, distance of the
-code); feed-forward networks have none of these, and their doubts stand in. Only strangely *high* doubt counts, and the spread
-is that of the upper side: these signals have long tails, and one that strays in domain should not decide.
+code); feed-forward networks have none of these, and their doubts stand in. Only strangely *high* doubt counts, and
+the spread is that of the upper side: these signals have long tails, and one that strays in domain should not decide.
 ``limit`` is the 99 % quantile of validation, so that 1 is where the domain ends.
 """
 

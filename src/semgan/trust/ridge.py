@@ -51,11 +51,11 @@ def fit_ridge(signals: Table, target: ArrayLike, strength: float) -> Ridge:
     """The weights that predict ``target [images]`` best, less ``strength`` times their squares."""
     names = tuple(signals)
     table, wanted = columns(signals, names), np.asarray(target, np.float64)
-    table = np.where(np.isfinite(table), table, np.nan)
-    empty = np.isnan(table).all(0)
-    table[:, empty] = 0.0
-    low, middle, high = np.nanquantile(table, [(1 - KEPT) / 2, 0.5, (1 + KEPT) / 2], axis=0)
-    kept = np.clip(np.where(np.isnan(table), middle, table), low, high)
+    for column in table.T:  # views
+        known = np.isfinite(column)
+        column[~known] = np.median(column[known]) if known.any() else 0.0
+    low, high = np.quantile(table, [(1 - KEPT) / 2, (1 + KEPT) / 2], axis=0)
+    kept = np.clip(table, low, high)
     middle, scale = kept.mean(0), kept.std(0)
     scale = np.where(scale > 0, scale, 1.0)
     z = _standardised(table, middle, scale, low, high)
