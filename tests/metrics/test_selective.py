@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semgan.metrics.selective import auroc, auroc_interval, rank_correlation, risk_coverage
+from semgan.metrics.selective import auroc, auroc_interval, mid_ranks, rank_correlation, risk_coverage
 
 LEVELS = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])  # few, so that ties are common
 IMAGES = st.lists(st.tuples(LEVELS, LEVELS), min_size=1, max_size=30)
@@ -66,6 +66,14 @@ def test_rank_correlation_knows_order_only_and_ties():
     assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
     assert rank_correlation([1, 1, 2], [1, 2, 3]) == pytest.approx(np.sqrt(3) / 2)
     assert np.isnan(rank_correlation([1, 1], [1, 2]))
+
+
+@settings(deadline=None)
+@given(st.lists(LEVELS, min_size=1, max_size=20))
+def test_ranks_are_those_of_scipy(values):
+    from scipy.stats import rankdata
+
+    assert mid_ranks(values) == pytest.approx(rankdata(values))
 
 
 def test_the_interval_of_auroc_holds_it_and_narrows_with_images():
