@@ -3,7 +3,7 @@
 Volumes (NIfTI, DICOM) have their own story, `semgan.segment_volumes`.
 
     OUT/<stem>.png                 8-bit class indices, the image's own size
-    OUT/segmentation.csv           stem, steps, confidence, one column per loss term, seconds
+    OUT/segmentation.csv           stem, steps, confidence, one column per loss term, signals and trust, seconds
     OUT/segmentation.json          what was asked: model, images, options
     OUT/probabilities/<stem>.npz   float16 "probabilities" [classes, height, width], where asked for
     OUT/overlays/<stem>.png        image with the mask laid over it, where asked for
@@ -19,6 +19,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ Progress = Callable[[int, int, str], Any]
 
 
 def segment(
-    model: Path | str | Segmenter,
+    model: Path | str | Segmenter | Sequence[Path],
     images: Path | str,
     out: Path | str,
     *,
@@ -54,6 +55,9 @@ def segment(
     save_probabilities: bool = False,
     overlay: bool = False,
     dicom_seg: bool = False,
+    signals: bool = False,
+    choose: bool = False,
+    dropout_passes: int | None = None,
     overwrite: bool = False,
     batch: int = 64,
     modality: str | None = None,
@@ -63,21 +67,31 @@ def segment(
 ) -> list[Row]:
     """Segment an image, a folder of images, or volumes; returns the rows of segmentation.csv.
 
-    model: run folder, model folder, or what `semgan.load` returned (then a stopped run cannot be continued)
+    model: run folder, model folder, or what `semgan.load` returned (then a stopped run cannot be continued); several
+        folders answer as one (`semgan.ensemble`)
     steps: optimisation steps; None: as chosen on validation, "auto" where a rule was learned there, which picks each
         image's own; 0: encoder only
     batch: images given to the model at a time (the inversion's own ``inversion.batch`` may cut them smaller)
     dicom_seg: for DICOM series and pictures, a DICOM SEG object beside the mask (needs the extra ``semgan[dicom]``)
+    signals: a column for every signal of how far to trust an answer (`semgan.trust.signals`); where the model folder
+        holds trust.json, what it makes of them is in the table anyway
+    choose: each image's answer as `semgan trust fit --choose` has learned
+    dropout_passes: answer with the mean of so many thinned networks (Monte Carlo dropout)
     overwrite: replace results of another request in ``out`` (never other files)
 
     Raises ValueError naming all unreadable images before any work; FileExistsError where ``out`` has other content;
     FileNotFoundError where there is no image or no model.
     """
+    from semgan.trust.answering import answering
+
     images, out = Path(images), Path(out)
     prepare_cpu()
-    segmenter, identity = load_identified(model, device)
+    found = answering(model, steps, device, signals=signals, choose=choose, dropout_passes=dropout_passes)
+    segmenter, identity = found.segmenter, found.identity
     options = {"steps": steps, "probabilities": save_probabilities, "overlay": overlay, "modality": modality}
     if holds_volumes(images):
+        if signals or choose:
+            raise ValueError("Signals and choices are of single images, not of volumes; leave them out.")
         from semgan.segment_volumes import segment_volumes
 
         options["dicom_seg"] = dicom_seg
@@ -86,6 +100,7 @@ def segment(
     inputs = pictures(images, channels_of(segmenter))
     if dicom_seg:
         options |= _seg_option(inputs)
+    options |= found.options
     request = {
         "format": 1,
         "model": identity,
@@ -99,13 +114,27 @@ def segment(
         return read_rows(out / TABLE)
     check_inputs(segmenter, inputs, modality=modality, threads=threads, progress=progress)
     goes_on = folder.begin(overwrite=overwrite) and identity is not None
+    writer = _Writer(folder.partial, segmenter.labels.names, found.columns, save_probabilities, overlay, dicom_seg)
+    asked: dict[str, Any] = {"steps": steps, "batch": batch, "modality": modality, "threads": threads}
+    answers = partial(segment_images, segmenter, measure=found.measure(modality), **asked)
+    return _written(folder, inputs, answers, writer, goes_on, threads, progress)
+
+
+def _written(
+    folder: ResultFolder,
+    inputs: Sequence[Input],
+    answers: Callable[[Sequence[Input]], Iterator[SegmentedImage]],
+    writer: _Writer,
+    goes_on: bool,
+    threads: int | None,
+    progress: Progress | None,
+) -> list[Row]:
+    """Answer and write what an earlier start has not, and give the folder its final name; the rows of its table."""
     done = segmentation_rows.taken_up(folder.partial, ".png", goes_on=goes_on)
     stems = {row["stem"] for row in done}
     rest = [item for item in inputs if item.stem not in stems]
-    answers = segment_images(segmenter, rest, steps=steps, batch=batch, modality=modality, threads=threads)
-    writer = _Writer(folder.partial, segmenter.labels.names, save_probabilities, overlay, dicom_seg)
     try:
-        for row in writer.write_all(rest, answers, available_workers(threads)):
+        for row in writer.write_all(rest, answers(rest), available_workers(threads)):
             done.append(row)
             if progress is not None:
                 progress(len(done), len(inputs), "segment")
@@ -207,9 +236,15 @@ class _Writer:
     """Writes one image's answer; files are complete before their row is."""
 
     def __init__(
-        self, folder: Path, classes: Sequence[str], save_probabilities: bool, overlay: bool, dicom_seg: bool
+        self,
+        folder: Path,
+        classes: Sequence[str],
+        columns: Callable[[SegmentedImage], Row],
+        save_probabilities: bool,
+        overlay: bool,
+        dicom_seg: bool,
     ) -> None:
-        self.folder, self.classes, self.dicom_seg = folder, classes, dicom_seg
+        self.folder, self.classes, self.columns, self.dicom_seg = folder, classes, columns, dicom_seg
         self.probabilities = folder / "probabilities" if save_probabilities else None
         self.overlays = folder / "overlays" if overlay else None
         for extra in (self.probabilities, self.overlays):
@@ -248,5 +283,6 @@ class _Writer:
             "steps": answer.steps,
             "confidence": round(answer.confidence, 6),
             **losses,
+            **self.columns(answer),
             "seconds": round(answer.seconds, 4),
         }

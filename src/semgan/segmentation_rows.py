@@ -58,7 +58,7 @@ def write_table(partial: Path, done: Sequence[Row], name: str = TABLE) -> list[R
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a table, numbers as numbers."""
-    kinds = {"stem": str, "method": str, "steps": int, "slices": int, "draws": int}
+    kinds = {"stem": str, "method": str, "answer": str, "steps": int, "slices": int, "draws": int, "look_at": int}
     with open(path, newline="", encoding="utf-8") as file:
         return [
             {name: kinds.get(name, float)(value) for name, value in row.items()} for row in csv.DictReader(file)

@@ -218,6 +218,7 @@ class BaselineSettings(Frozen):
     widths: tuple[int, ...] = Field(
         default=(32, 64, 128, 256), description="channels of the U-Net's levels, or of the narrow trunk's stages"
     )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="of the U-Net's features, in training; 0: not used")
     trunk: Literal["resnet101", "narrow"] = Field(
         default="resnet101", description="of DeepLabV2; narrow: a small residual trunk for 16 to 128 px"
     )

@@ -103,6 +103,7 @@ class Segmentation:
     answered_steps: int64 ``[batch]``, the step of every image's answer, where ``steps`` is "auto"
     trace:         loss name -> ``[steps + 1, batch]``, nan after an image stopped; empty without optimisation
     snapshots:     step -> probabilities at that step, for the steps asked for
+    signals:       name -> ``[batch]``, what a method itself knows of how far to trust its answer
     """
 
     probabilities: Tensor
@@ -114,6 +115,7 @@ class Segmentation:
     trace: dict[str, Tensor] = field(default_factory=dict)
     snapshots: dict[int, Tensor] = field(default_factory=dict)
     reconstructions: dict[int, Tensor] = field(default_factory=dict)
+    signals: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def label_map(self) -> Tensor:

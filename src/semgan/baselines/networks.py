@@ -40,12 +40,14 @@ def build_network(settings: Settings, label_channels: int, seed: int | None = No
             "baseline.trunk_weights belongs to baseline.network=deeplabv2 with baseline.trunk=resnet101; "
             f"this run has network {own.network} and trunk {own.trunk}. Leave it out, or set both."
         )
+    if own.dropout and own.network != "unet":
+        raise ValueError(f"baseline.dropout is the U-Net's; network {own.network} has none. Leave it out, or set unet.")
     with seeded(settings.seed if seed is None else seed):
         if own.network == "deeplabv2":
             sizes = {"size_px": rule.size_px, "image_channels": rule.channels, "label_channels": label_channels}
             network: nn.Module = build_deeplabv2(own, **sizes)
         else:
-            network = build_unet(own.widths, rule.channels, label_channels)
+            network = build_unet(own.widths, rule.channels, label_channels, own.dropout)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -54,8 +56,12 @@ def parameter_groups(network: nn.Module, learning_rate: float) -> Any:
     return network.parameter_groups(learning_rate) if isinstance(network, DeepLabV2) else network.parameters()
 
 
-def build_unet(widths: tuple[int, ...], image_channels: int, label_channels: int) -> nn.Module:
+def build_unet(
+    widths: tuple[int, ...], image_channels: int, label_channels: int, dropout: float = 0.0
+) -> nn.Module:
     """U-Net for sizes divisible by 16. widths: channels at R and R/2 (the same), R/4, R/8 and R/16 px.
+
+    dropout: share of the features that are left out behind every convolution, in training
 
     Raises ValueError for another number of widths.
     """
@@ -67,4 +73,4 @@ def build_unet(widths: tuple[int, ...], image_channels: int, label_channels: int
     from monai.networks.nets.basic_unet import BasicUNet
 
     features = (widths[0], *widths, widths[0])
-    return BasicUNet(2, image_channels, label_channels, features, norm="batch")
+    return BasicUNet(2, image_channels, label_channels, features, norm="batch", dropout=dropout)

@@ -9,6 +9,7 @@ unlabelled images.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from semgan import config, ranks
+from semgan.baselines.dropout import seeded_step
 from semgan.baselines.networks import build_network, parameter_groups
 from semgan.baselines.segmenter import WEIGHTS, NetworkSegmenter
 from semgan.data.transforms import rules_by_modality
@@ -126,6 +128,8 @@ class BaselineStage(ValidatedStage):
             )
         super().__init__(settings, validate)
         own = settings.baseline
+        if own.dropout and type(self).step is not BaselineStage.step:
+            raise ValueError(f"Method '{settings.method}' does not train with dropout; leave baseline.dropout out.")
         self.own_batch = ranks.share_of(own.batch, "baseline.batch")  # labelled images of a step, of this process
         if self.needs_unlabelled:
             ranks.share_of(own.unlabelled_batch, "baseline.unlabelled_batch")
@@ -225,7 +229,8 @@ class BaselineStage(ValidatedStage):
 
     def step(self, images_seen: int) -> dict[str, Tensor]:
         """Learn from the next batch; losses as scalars on the device, not waited for."""
-        terms = self.loss_terms(images_seen)
+        with seeded_step(self.settings.seed, images_seen) if self.settings.baseline.dropout else nullcontext():
+            terms = self.loss_terms(images_seen)
         total = torch.stack(list(terms.values())).sum()
         self.update(total, images_seen, *self.learners)
         self.after_step(images_seen)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semgan.cli import benchmark, data, figures, posterior, report, robustness, segment, suggest, synth, train, use
+from semgan.cli import benchmark, data, figures, posterior, report, robustness, segment, suggest, synth, train, trust, use
 from semgan.cli.output import examples
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(data.app, name="data")
+app.add_typer(trust.app, name="trust")
 train.register(app)
 benchmark.register(app)
 segment.register(app)

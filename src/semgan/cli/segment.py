@@ -9,11 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from semgan.cli.output import AsJson, Exit, examples, existing, progress_bars, say, show, verb
-from semgan.cli.use import Device, Model, Out, Overwrite
+from semgan.cli.use import Device, Out, Overwrite
 from semgan.types import parse_steps
 
 SHOWN = 20  # problems told one by one
 
+Models = Annotated[
+    list[Path], typer.Option("-m", "--model", help="Run folder or model folder; several answer as one ensemble.")
+]
 Images = Annotated[
     str | None,
     typer.Option(
@@ -43,6 +46,15 @@ DicomSeg = Annotated[
 Modality = Annotated[
     str | None, typer.Option(help="Preprocessing rule of the model, where it has several; auto: as each volume is.")
 ]
+Signals = Annotated[
+    bool, typer.Option("--signals", help="Columns that say how far to trust an answer: entropy, disagreement, ...")
+]
+Choose = Annotated[
+    bool, typer.Option("--choose", help="Each image's answer as `semgan trust fit --choose` has learned.")
+]
+DropoutPasses = Annotated[
+    int | None, typer.Option(min=2, help="Mean of so many passes with dropout, for networks trained with it.")
+]
 Manifest = Annotated[
     str | None, typer.Option(help="Archive: text file with a path or address per line, or CSV with path and stem.")
 ]
@@ -68,6 +80,8 @@ def register(app: typer.Typer) -> None:
             "semgan segment -m run -i films -o masks --dicom-seg   (X-rays as DICOM; a DICOM SEG for each)",
             "semgan segment -m run -i ct.nii.gz -o masks --modality auto   (or a DICOM folder, or a folder of studies)",
             "semgan segment -m run -i studies -o masks --modality ct --overlay   (a picture of every volume's slices)",
+            "semgan segment -m run -i new_images -o masks --signals   (what to look at first: docs/trust.md)",
+            "semgan segment -m unet_0 -m unet_1 -m unet_2 -i new_images -o masks --signals   (an ensemble)",
             "semgan segment -m run -i 'shards/{0000..0999}.tar' -o masks --steps 0   (an archive; start many at once)",
             "semgan segment -m run --manifest list.csv -o masks --dry-run   (how long an archive takes)",
         ),
@@ -76,13 +90,16 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def segment(
-    model: Model,
+    model: Models,
     out: Out,
     images: Images = None,
     steps: Steps = None,
     save_probabilities: SaveProbabilities = False,
     overlay: Overlay = False,
     dicom_seg: DicomSeg = False,
+    signals: Signals = False,
+    choose: Choose = False,
+    dropout_passes: DropoutPasses = None,
     modality: Modality = None,
     batch: Annotated[int, typer.Option(min=1, help="Images given to the model at a time.")] = 64,
     manifest: Manifest = None,
@@ -100,13 +117,15 @@ def segment(
     Volumes: OUT/STEM.nii.gz, geometry as the volume's. Where some cannot be read, the rest is done and the code is 2.
     Archives (--archive, --manifest, tar shards, addresses, torchrun): OUT/units/UNIT/masks.tar, see docs/archives.md.
     """
-    existing(model, "Model")
+    for each in model:
+        existing(each, "Model")
     options = {"steps": steps, "modality": modality, "batch": batch, "device": device}
     extras = {"save_probabilities": save_probabilities, "overlay": overlay, "dicom_seg": dicom_seg}
+    extras |= {"signals": signals, "choose": choose, "dropout_passes": dropout_passes}
     if archive or dry_run or masks_only or members or _is_archive(images, manifest):
-        _refuse({**extras, "overwrite": overwrite})
+        _refuse({**extras, "overwrite": overwrite}, model)
         options |= {"unit_images": unit_images, "masks_only": masks_only}
-        return _archived(model, (images, manifest, members), out, dry_run, options)
+        return _archived(model[0], (images, manifest, members), out, dry_run, options)
     return _plain(model, Path(images or ""), out, {**options, **extras, "overwrite": overwrite})
 
 
@@ -118,28 +137,42 @@ def _is_archive(images: str | None, manifest: str | None) -> bool:
     return manifest is not None or shards or "://" in (images or "") or int(os.environ.get("WORLD_SIZE") or 1) > 1
 
 
-def _refuse(options: dict[str, bool]) -> None:
+def _refuse(options: dict[str, Any], models: list[Path]) -> None:
     given = ["--" + name.replace("_", "-") for name, wanted in options.items() if wanted]
+    given += [f"-m {extra}" for extra in models[1:]]
     if given:
         raise ValueError(f"An archive has masks and tables only, and is never replaced; leave out {', '.join(given)}.")
 
 
-def _plain(model: Path, images: Path, out: Path, options: dict[str, Any]) -> Any:
+def _plain(models: list[Path], images: Path, out: Path, options: dict[str, Any]) -> Any:
     existing(images, "Image or folder")
     from semgan.segment import segment as run_segmentation
     from semgan.segment_volumes import read_problems
 
     with progress_bars() as progress:
-        rows = run_segmentation(model, images, out, progress=progress, **options)
+        rows = run_segmentation(models if len(models) > 1 else models[0], images, out, progress=progress, **options)
     mean, steps_taken = (sum(row[name] for row in rows) / len(rows) for name in ("confidence", "steps"))
     unit = "volumes" if "slices" in rows[0] else "images"
-    show(f"Masks in {out}", {unit: len(rows), "mean steps": steps_taken, "mean confidence": mean})
+    show(f"Masks in {out}", {unit: len(rows), "mean steps": steps_taken, "mean confidence": mean} | _trusted(rows))
     problems = read_problems(out)
     if problems:
         for stem, problem in problems.items():
             say(f"not segmented: {stem}: {problem}")
         raise Exit(2, {"out": out, "rows": rows, "problems": problems})
     return {"out": out, "rows": rows}
+
+
+def _trusted(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What trust says of all rows; nothing where none was fitted. People are told which images to look at."""
+    if "look_at" not in rows[0]:
+        return {}
+    doubtful = sorted((row for row in rows if row["look_at"]), key=lambda row: row["predicted_score"])
+    if doubtful:
+        names = ", ".join(row["stem"] for row in doubtful[:SHOWN])
+        more = f", and {len(doubtful) - SHOWN} more (look_at)" if len(doubtful) > SHOWN else ""
+        say(f"{len(doubtful)} of {len(rows)} images should be looked at, worst first: {names}{more}")
+    mean = sum(row["predicted_score"] for row in rows) / len(rows)
+    return {"mean predicted score": mean, "to be looked at": len(doubtful)}
 
 
 def _archived(

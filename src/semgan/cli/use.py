@@ -81,12 +81,12 @@ def evaluate(
         metric=metric.value,
         manifest=manifest and existing(manifest, "Manifest"),
         per=per,
-        classes=_class_names_in(classes),
-        mapping=_mapping_in(mapping),
-        map_predictions=_mapping_in(map_predictions),
+        classes=class_names_in(classes),
+        mapping=mapping_in(mapping),
+        map_predictions=mapping_in(map_predictions),
         mean_over=mean_over or None,
         ignore=tuple(ignore or ()),
-        stems=_list_in(stems),
+        stems=list_in(stems),
         surface=surface,
         spacing_mm=spacing_mm or None,
         out=out,
@@ -106,7 +106,7 @@ def _interval_text(interval: tuple[float, float] | None) -> str:
     return "none, fewer than two cases" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g} (95 %)"
 
 
-def _list_in(file: Path | None) -> list[str] | None:
+def list_in(file: Path | None) -> list[str] | None:
     """A JSON list of names; None where no file is given."""
     if file is None:
         return None
@@ -118,7 +118,7 @@ def _list_in(file: Path | None) -> list[str] | None:
     return names
 
 
-def _class_names_in(file: Path | None) -> list[str] | None:
+def class_names_in(file: Path | None) -> list[str] | None:
     """Names in order of their index from a list, {"0": name, ...}, or {"classes": either}; None where not given."""
     if file is None:
         return None
@@ -133,7 +133,7 @@ def _class_names_in(file: Path | None) -> list[str] | None:
     return content
 
 
-def _mapping_in(file: Path | None) -> dict[int, int] | None:
+def mapping_in(file: Path | None) -> dict[int, int] | None:
     """A JSON object {"label value": class index}, or a list with the class of every value; None where not given."""
     if file is None:
         return None

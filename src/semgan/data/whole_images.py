@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from semgan.types import Segmentation
+
+    # Preprocessed images and their answer -> signal -> ``[batch]``
+    Measure = Callable[[Tensor, Segmentation], Mapping[str, Tensor]]
 
 _CHANNEL_SUFFIX = re.compile(r"(.+)_(\d{4})")
 
@@ -105,6 +108,7 @@ class SegmentedImage:
     snapshots:      step -> label map at that step, own size, for the steps asked for
     reconstruction: uint8 ``[size_px, size_px]`` or ``[size_px, size_px, channels]``, or None
     seconds:        the batch's time divided by its images, decoding not counted
+    signals:        of how far to trust the answer: the method's own, and what was measured where asked for
     """
 
     label_map: np.ndarray
@@ -115,6 +119,7 @@ class SegmentedImage:
     losses: dict[str, float] = field(default_factory=dict)
     snapshots: dict[int, np.ndarray] = field(default_factory=dict)
     reconstruction: np.ndarray | None = None
+    signals: dict[str, float] = field(default_factory=dict)
 
 
 def segment_images(
@@ -126,9 +131,11 @@ def segment_images(
     batch: int = 64,
     modality: str | None = None,
     threads: int | None = None,
+    measure: Measure | None = None,
 ) -> Iterator[SegmentedImage]:
     """Segment decoded images or files with any method's model, in order.
 
+    measure: what else is to be known of every answer, for ``signals``; it is given answers that hold step 0 too.
     modality names the preprocessing rule (and weights) of a model that has several.
     Files are decoded ahead in threads; at most two batches of preprocessed images wait in memory, and answers are
     brought to their own size one at a time. Raises what the readers, ``preprocess`` and the model raise.
@@ -137,13 +144,16 @@ def segment_images(
     segment_batch = segmenter.segment_batch
     if modality is not None:
         segment_batch = partial(segment_batch, modality=modality)  # type: ignore[call-arg]  # as for `preprocess`
+    kept_steps = snapshot_steps if measure is None else tuple({0, *snapshot_steps})
     for block in _decoded_blocks(prepare, images, batch, threads):
         import torch
 
         began = time.perf_counter()
-        answer = segment_batch(
-            torch.stack([pixels for pixels, _ in block]), steps=steps, snapshot_steps=snapshot_steps
-        )
+        pixels = torch.stack([pixels for pixels, _ in block])
+        answer = segment_batch(pixels, steps=steps, snapshot_steps=kept_steps)
+        signals = answer.signals if measure is None else measure(pixels, answer)
+        snapshots = {step: kept for step, kept in answer.snapshots.items() if step in snapshot_steps}
+        answer = replace(answer, signals=dict(signals), snapshots=snapshots)
         seconds = (time.perf_counter() - began) / len(block)
         for row, (_, size) in enumerate(block):
             yield _own_answer(answer, row, size, seconds)
@@ -194,6 +204,7 @@ def _own_answer(answer: Segmentation, row: int, size: tuple[int, int], seconds: 
         losses=answer.losses_of(row),
         snapshots={step: label_map(to_own_size(kept[row], size)) for step, kept in answer.snapshots.items()},
         reconstruction=None if answer.reconstruction is None else to_pixels(answer.reconstruction[row]),
+        signals={name: float(values[row]) for name, values in answer.signals.items()},
     )
 
 

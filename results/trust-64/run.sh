@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Makes every number of results/trust-64: do signals tell failures, in and out of domain, and which answer an image should get.
+#
+#   DATA=... results/trust-64/run.sh lungs 9         one task (lungs, skin) and label count
+#
+# Ours against a U-Net with strong augmentation of the same labels: its softmax entropy, MEMBERS networks of other training
+# seeds as an ensemble, and PASSES passes of one trained with dropout. Runs of results/TASK-64 under WORK are taken up as
+# they are; the others are trained. Interrupted, the same command goes on. LIMIT: scores below are failures.
+[ $# -eq 2 ] || { echo "usage: DATA=... $0 TASK LABELS" >&2; exit 2; }
+TASK=$1
+LABELS=$2
+OUT=${OUT:-results/trust-64}
+MEMBERS=${MEMBERS:-5}
+PASSES=${PASSES:-20}
+RIVAL=unet-strong
+source "$(dirname "$0")/../runs.sh"
+
+case $TASK in
+    lungs) METRIC=dice LIMIT=${LIMIT:-0.85} OWN=kermany OTHER=hannover ;;
+    skin) METRIC=jaccard LIMIT=${LIMIT:-0.6} OWN=isic2017 OTHER=ph2 ;;
+    *) echo "$TASK: there are lungs and skin" >&2; exit 2 ;;
+esac
+
+prepare() {
+    local more=()
+    [ "$TASK" != lungs ] || more=(--unlabelled "$DATA/lungs/kermany_unlabelled/images")
+    semgan data prepare folder --images "$DATA/$TASK/$OWN/images" --labels "$DATA/$TASK/$OWN/masks" "${more[@]}" \
+        --classes "$DATA/$TASK/$OWN/classes.json" --recipe "$RECIPE" -o "$1"
+}
+
+# A run of one method; all see the same labelled list, and only the training's seed differs.
+trained() { # NAME METHOD SEED [options of train]
+    local name=$1 method=$2 seed=$3
+    shift 3
+    semgan train "$WORK/data" -o "$WORK/$name" --recipe "$RECIPE" --labels "$LABELS" --method "$method" --split-seed 0 \
+        --seed "$seed" "$@"
+    keep_logs "$WORK/$name" "$TASK-$name"
+}
+
+# The test images of a set as a folder of links: of our own hospital those of the list, of another all.
+linked() { # SET
+    [ ! -d "$WORK/images/$1" ] || return 0
+    mkdir -p "$WORK/images/$1.partial"
+    python - "splits/$TASK.json" "$DATA/$TASK/$1/images" "$WORK/images/$1.partial" "$([ "$1" = "$OWN" ] && echo test)" <<'END'
+import json, sys
+from pathlib import Path
+splits, images, out, key = sys.argv[1:]
+wanted = set(json.loads(Path(splits).read_text())[key]) if key else None
+for path in sorted(Path(images).iterdir()):
+    link = Path(out, path.name)
+    if (wanted is None or path.stem in wanted) and not link.is_symlink():
+        link.symlink_to(path.resolve())
+END
+    mv "$WORK/images/$1.partial" "$WORK/images/$1"
+}
+
+answered() { # SET NAME [options of segment, -m among them]
+    local images=$WORK/images/$1 out=$WORK/trust/$LABELS/$1/$2
+    shift 2
+    semgan segment -i "$images" -o "$out" --signals --save-probabilities "$@"
+}
+
+judged() { # SET [--in-domain FOLDERS]
+    local set=$1 folders=() name
+    shift
+    for name in ours entropy ensemble passes; do folders+=("$WORK/trust/$LABELS/$set/$name"); done
+    semgan trust judge "${folders[@]}" --labels "$DATA/$TASK/$set/masks" --classes "$DATA/$TASK/$OWN/classes.json" \
+        --metric "$METRIC" --limit "$LIMIT" -o "$OUT/$TASK-$LABELS/$set" "$@"
+}
+
+# Scores of every answer for all, and of the chosen ones, from cases.csv of each.
+compared() { # SET
+    local answer folder
+    python - > "$WORK/stems-$1.json" "$WORK/images/$1" <<'END'
+import json, sys
+from pathlib import Path
+print(json.dumps(sorted(path.stem for path in Path(sys.argv[1]).iterdir())))
+END
+    for answer in zero ours posterior chosen; do
+        folder=$OUT/$TASK-$LABELS/$1/answers/$answer
+        mkdir -p "$folder"
+        semgan evaluate "$WORK/trust/$LABELS/$1/$answer" "$DATA/$TASK/$1/masks" --metric "$METRIC" \
+            --classes "$DATA/$TASK/$OWN/classes.json" --stems "$WORK/stems-$1.json" -o "$folder"
+    done
+}
+
+prepare_once
+ours=$WORK/$LABELS-semgan
+trained "$LABELS-semgan" semgan 0
+trained "$LABELS-$RIVAL" "$RIVAL" 0
+members=(-m "$WORK/$LABELS-$RIVAL")
+for seed in $(seq 1 $((MEMBERS - 1))); do
+    trained "$LABELS-$RIVAL-member$seed" "$RIVAL" "$seed"
+    members+=(-m "$WORK/$LABELS-$RIVAL-member$seed")
+done
+trained "$LABELS-$RIVAL-dropout" "$RIVAL" 0 --set baseline.dropout=0.2
+
+[ -f "$ours/model/posterior.json" ] || semgan calibrate -m "$ours" "$WORK/data" --method laplace
+[ -f "$ours/model/trust.json" ] || semgan trust fit -m "$ours" "$WORK/data" --limit "$LIMIT" --choose
+[ -f "$WORK/$LABELS-$RIVAL/model/trust.json" ] || semgan trust fit -m "$WORK/$LABELS-$RIVAL" "$WORK/data" --limit "$LIMIT"
+mkdir -p "$OUT/$TASK-$LABELS"
+cp "$ours/model/trust.json" "$OUT/$TASK-$LABELS/trust-semgan.json"
+cp "$WORK/$LABELS-$RIVAL/model/trust.json" "$OUT/$TASK-$LABELS/trust-$RIVAL.json"
+
+home=()
+for set in "$OWN" "$OTHER"; do
+    linked "$set"
+    answered "$set" ours -m "$ours"
+    answered "$set" chosen -m "$ours" --choose
+    answered "$set" zero -m "$ours" --steps 0
+    semgan posterior -m "$ours" -i "$WORK/images/$set" -o "$WORK/trust/$LABELS/$set/posterior" --method laplace -n 16 --chains 2
+    answered "$set" entropy -m "$WORK/$LABELS-$RIVAL"
+    answered "$set" ensemble "${members[@]}"
+    answered "$set" passes -m "$WORK/$LABELS-$RIVAL-dropout" --dropout-passes "$PASSES"
+    judged "$set" "${home[@]}"
+    compared "$set"
+    for name in ours entropy ensemble passes; do home+=(--in-domain "$WORK/trust/$LABELS/$set/$name"); done
+done
