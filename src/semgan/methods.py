@@ -136,14 +136,20 @@ def nnunet_changes(settings: Settings) -> dict[str, Any]:
 # lambda_3 and steps of the supplement's section 3, by the first word of the recipe; on MRI as the recipe says.
 PAPER_INVERSION = {"lungs": (0.001, 200), "chest": (0.001, 200), "skin": (0.1, 200), "liver": (0.001, 400)}
 PAPER_INVERSION_ELSE = (0.001, 400)  # faces
+PAPER_BATCHES = (32, 16)  # of the GAN and the encoder
+PAPER_EMA_IMAGES = 10_000  # StyleGAN2
 
 
 def paper_changes(settings: Settings) -> dict[str, Any]:
-    """What the supplement says, laid over a recipe's data, network sizes and lengths of training."""
+    """What the supplement says, laid over a recipe's data, network sizes and numbers of training steps."""
     debug = settings.recipe == "debug"  # keeps its few steps, and downloads nothing
     lambda_pixel, steps = PAPER_INVERSION.get(settings.recipe.split("-")[0], PAPER_INVERSION_ELSE)
+    gan_batch, encoder_batch = (settings.gan.batch, settings.encoder.batch) if debug else PAPER_BATCHES
     return {
         "gan": {
+            "batch": gan_batch,
+            "images": settings.gan.images * gan_batch // settings.gan.batch,
+            "ema_half_life_images": settings.gan.ema_half_life_images if debug else PAPER_EMA_IMAGES,
             "learning_rate": 0.002,
             "r1_gamma": 10.0,
             "pair_r1_gamma": 10.0,
@@ -155,6 +161,8 @@ def paper_changes(settings: Settings) -> dict[str, Any]:
         },
         "perceptual": {"distance": "discriminator" if debug else "auto"},
         "encoder": {
+            "batch": encoder_batch,
+            "images": settings.encoder.images * encoder_batch // settings.encoder.batch,
             "learning_rate": 0.001,
             "generated_weight": 0.0,
             "photometric_augment": 0.0,

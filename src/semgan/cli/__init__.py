@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from semgan.cli import benchmark, data, figures, posterior, report, robustness, segment, suggest, synth, train, trust, use
+from semgan.cli import (
+    benchmark,
+    data,
+    figures,
+    posterior,
+    report,
+    robustness,
+    segment,
+    suggest,
+    synth,
+    train,
+    trust,
+    use,
+)
 from semgan.cli.output import examples
 
 app = typer.Typer(

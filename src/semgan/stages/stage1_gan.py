@@ -24,7 +24,6 @@ from semgan.runtime.device import autocast
 from semgan.runtime.distributed import average_gradients, weights_of
 from semgan.types import Batch, JointImage, LabelSpace
 
-
 EMA_RAMP = 0.1  # largest half-life of the average, share of the images seen so far; [ADA] 0.05
 
 
