@@ -12,7 +12,7 @@ SMALL_NETWORKS = {
     "generator": {"w_dim": 128, "mapping_layers": 4, "widths": [128, 128, 128, 64, 32]},
     "critics": {"pair_base_width": 32, "pair_layers": 2},
     # Small batches, a high rate and an average that follows closely: by steps, not by images, the GAN learns from few
-    # images. Frechet distance .16 after 6,400 images, where batch 32 at 0.002 took 33,000 (benchmarks/small_batches.md).
+    # images. Frechet distance .16 after 6,400 images, where batch 32 at 0.002 took 33,000 (results/gan-steps-64).
     "gan": {
         "images": 16_000,
         "batch": 8,
