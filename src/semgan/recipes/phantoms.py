@@ -14,7 +14,14 @@ def recipe() -> Settings:
         "preprocessing": {"size_px": 32, "channels": 3},
         "generator": {"w_dim": 96, "mapping_layers": 4, "widths": [96, 96, 64, 48]},
         "critics": {"pair_base_width": 24, "pair_layers": 2},
-        "gan": {"images": 60_000, "path_length_every": 16, "ema_half_life_images": 5_000},
+        # As the shipped weights were made.
+        "gan": {
+            "images": 60_000,
+            "batch": 32,
+            "learning_rate": 0.002,
+            "path_length_every": 16,
+            "ema_half_life_images": 5_000,
+        },
         "encoder": {"lateral_width": 96, "images": 16_000, "batch": 32},
         "run": {"checkpoint_every_images": 6_400, "preview_every_images": 6_400},
     }
