@@ -15,7 +15,7 @@ from semgan.config import Settings, override, parse_assignments
     [
         ({"gan": {"bach": 3}}, "gan.bach", "gan.batch"),
         ({"generater": {"w_dim": 3}}, "generater", "generator"),
-        ({"lambda_prior": 3}, "lambda_prior", "inversion.lambda_prior"),
+        ({"lambda_encoder": 3}, "lambda_encoder", "inversion.lambda_encoder"),
         ({"encoder": {"truncated": 1}}, "encoder.truncated", "encoder.trunk"),
         ({"zzz": 1}, "zzz", "--dry-run"),
         ({3: 1}, "3", "--dry-run"),

@@ -2,7 +2,7 @@
 
 Command:  semgan train DATASET -o RUN --recipe liver-ct-64 --labels 8 --split-seed 0
 Cost:     as lungs-64, about 30 minutes of one core, 2 GB of memory
-Score:    phantoms, at batch 32 for 75 minutes, Dice per patient: CT .861, MRI in phase .408, out of phase .667 (results/liver-64)
+Score:    phantoms, batch 32, 75 minutes, Dice per patient: CT .861, MRI in phase .408, out .667 (results/liver-64)
 Source:   as lungs-64; clipping and the ratio of the two lambda_3 as in liver-ct (method 5 and 6)
 """
 
