@@ -11,6 +11,8 @@ import torch
 import semgan
 from semgan import train as train_module
 from semgan.artifacts import RunFolder, load_tensors, read_json, read_metrics, save_tensors, write_json
+from semgan.data.folder import Dataset
+from semgan.scoring import HeldOut, TrainedModel
 from semgan.student import STUDENT_SHARES, choose_share, mix
 from semgan.train import train
 
@@ -155,6 +157,22 @@ def test_the_answer_beside_the_inversion_is_the_averaged_student(start, teacher,
     start(tmp_path / "both", init_from=teacher, changes=asked)
     start(tmp_path / "alone", "student", init_from=teacher, changes=asked)
     assert same(weights(tmp_path / "both"), weights(tmp_path / "alone"))
+
+
+def test_a_student_is_scored_without_steps_though_its_generator_has_some(start, teacher, both, tiny_dataset, tmp_path):
+    """The folder keeps the inversion of its generator's run; a table must not take it for the student's."""
+    start(tmp_path / "run", "student", init_from=teacher)
+    alone, beside = (TrainedModel(run, device="cpu") for run in (tmp_path / "run", both))
+    assert alone.steps((25,)) == (0,) and 1 in beside.steps((1,))
+    data = Dataset.open(tiny_dataset)
+    stems = tuple(case.stem for case in data.validation())
+    held_out = HeldOut("own", tiny_dataset / "imagesTr", tiny_dataset / "labelsTr", only=stems)
+    rows = alone.rows(alone.score(held_out, [25]), "lungs", "dice")
+    assert {(row.method, row.steps, row.chosen, row.n) for row in rows} == {("student", 0, 1, 3)}
+    told_by_training = alone.description["scores"]["validation dice, student"]
+    (told,) = alone.validation_rows("lungs")
+    assert told.chosen == 1 and told.value == pytest.approx(told_by_training, abs=1e-5)
+    assert beside.validation_rows("lungs") == []
 
 
 # ---------------------------------------------------------------- bad requests

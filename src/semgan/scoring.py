@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from semgan import artifacts, masks, results
+from semgan import artifacts, masks, methods, results
 from semgan.metrics import overlap
 from semgan.types import AUTO, Segmenter, Steps, parse_steps, step_order
 
@@ -56,7 +56,6 @@ class TrainedModel:
     """A run's model with what its scores are filed under."""
 
     def __init__(self, run: Path, *, device: str = "auto") -> None:
-        from semgan import methods
         from semgan.runtime.device import prepare_cpu
 
         prepare_cpu()
@@ -65,7 +64,8 @@ class TrainedModel:
         self.description: dict[str, Any] = artifacts.read_json(artifacts.find_model(run) / "config.json")
         self.settings: dict[str, Any] = self.description["settings"]
         self.segmenter: Segmenter = methods.load(run, device=device)
-        self.optimises = "inversion" in self.description
+        # A student's folder keeps the inversion of its generator's run, and answers without it.
+        self.optimises = "encoder" in methods.get(self.description["method"]).stages
         self.chosen: Steps = self._chosen()
 
     def _chosen(self) -> Steps:
@@ -135,16 +135,19 @@ class TrainedModel:
         return rows
 
     def validation_rows(self, task: str) -> list[results.ScoreRow]:
-        """Scores on the validation list at the network's resolution, as training noted them."""
-        metric = self.settings["metric"]
+        """Scores on the validation list at the network's resolution, as training noted them.
+
+        None for answers of inversion and student together: the share's scores are of shifted images, too.
+        """
+        metric, stages = self.settings["metric"], methods.get(self.description["method"]).stages
         found: dict[Steps, tuple[int, float]] = {}
         lines = artifacts.read_metrics(self.run.metrics) if self.run.metrics.is_file() else []
         for line in lines:
-            if line["stage"] == "inversion":
+            if line["stage"] == "inversion" and "student" not in stages:
                 for name, value in line.items():
                     if name.startswith(f"validation/{metric}/steps_"):
                         found[parse_steps(name.rpartition("_")[2])] = (line["images_seen"], value)
-            elif line["stage"] == "baseline" and "validation/best" in line:
+            elif line["stage"] in ("baseline", "student") and not self.optimises and "validation/best" in line:
                 cases = int(self.description["training"]["validation images"])
                 found[0] = (min(cases, self.settings["run"]["validation_cases"]), line["validation/best"])
         return [
