@@ -1,7 +1,7 @@
 """Liver on CT slices at 64 px, for CT and MRI, sized for two CPU cores.
 
 Command:  semgan train DATASET -o RUN --recipe liver-ct-64 --labels 8 --split-seed 0
-Cost:     as lungs-64, about 30 minutes of one core, 2 GB of memory
+Cost:     as lungs-64, about 40 minutes of one core, 2 GB of memory
 Score:    phantoms, batch 32, 75 minutes, Dice per patient: CT .861, MRI in phase .408, out .667 (results/liver-64)
 Source:   as lungs-64; clipping and the ratio of the two lambda_3 as in liver-ct (method 5 and 6)
 """

@@ -1,7 +1,7 @@
 """Lungs on chest X-rays at 64 px, sized for two CPU cores.
 
 Command:  semgan train DATASET -o RUN --recipe lungs-64 --labels 35 --split-seed 0
-Cost:     about 30 minutes of one core (stage 1: 14, stage 2: 9, choice of steps: 4), 2 GB of memory
+Cost:     about 40 minutes of one core (stage 1: 14, stage 2: 18, choice of steps: 4), 2 GB of memory
 Score:    results/lungs-64 (batch 32, 48,000 and 24,000 images); benchmark-64 (these settings, 15 minutes)
 Source:   method sections 3 to 5, preprocessing section 6; widths and departures are ours (docs/architecture.md)
 """
@@ -31,7 +31,7 @@ SMALL_NETWORKS = {
     "encoder": {
         "trunk": "narrow",
         "lateral_width": 128,
-        "images": 12_000,
+        "images": 24_000,
         "batch": 8,
         "learning_rate": 0.002,
         "generated_weight": 1.0,
