@@ -93,6 +93,6 @@ def test_wrong_requests_are_told_before_any_work(model, tiny_dataset, tmp_path, 
         robustness([model], tiny_dataset, tmp_path / "a")
     other = SimpleNamespace(labels=SimpleNamespace(names=("background", "heart")))
     monkeypatch.setattr(module, "load_identified", lambda path, device: (other, "known"))
-    with pytest.raises(ValueError, match="background, heart.*background, lung"):
+    with pytest.raises(ValueError, match="background, lung, .*model background, heart; give"):
         robustness([model], tiny_dataset, tmp_path / "a")
     assert not list(tmp_path.iterdir())

@@ -93,7 +93,7 @@ def ablate(
     gan, identity = load_generative(model, device)
     variants = grid(gan.settings, vary, one_by_one=one_by_one)
     data = Dataset.open(dataset)
-    chosen = _validation(data, gan, cases)
+    chosen = data.validation_for(gan.labels, cases)
     steps = tuple(sorted({*checked_steps(steps), gan.fixed_steps}))
     request = {
         "format": 1,
@@ -192,21 +192,6 @@ def _nested(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 # ---------------------------------------------------------------- measuring
-
-
-def _validation(data: Dataset, gan: SemanticGan, most: int | None) -> list[Case]:
-    if data.labels.names != gan.labels.names:
-        raise ValueError(
-            f"{data.path} has the classes {', '.join(data.labels.names)}, the model {', '.join(gan.labels.names)}; "
-            "give the data set that the model was trained on."
-        )
-    cases = data.validation()[:most]
-    if not cases:
-        raise ValueError(
-            f"{data.path} has no validation list, and settings are never chosen on test images. "
-            "Make one with `semgan data split ... --validation 0.1`, or `data prepare folder --manifest`."
-        )
-    return cases
 
 
 class _Bench:

@@ -83,7 +83,8 @@ def robustness(
     prepare_cpu()
     loaded = [load_identified(Path(model), device) for model in models]
     data = Dataset.open(dataset)
-    chosen = _validation(data, {str(path): one for path, (one, _) in zip(models, loaded, strict=True)})[:cases]
+    for path, (segmenter, _) in zip(models, loaded, strict=True):
+        chosen = data.validation_for(segmenter.labels, cases, model=str(path))
     request = {
         "format": 1,
         "models": [identity for _, identity in loaded],
@@ -102,34 +103,20 @@ def robustness(
     rows: list[Row] = []
     try:
         names, total = _names(models), len(loaded) * (1 + len(shifts))
-        for (segmenter, _), path, name in zip(loaded, models, names, strict=True):
-            description = artifacts.read_json(artifacts.find_model(Path(path)) / "config.json")
-            for shift in (NONE, *shifts):
-                rows.append(bench.row(segmenter, name, description, shift, rows))
+        about = [artifacts.read_json(artifacts.find_model(Path(path)) / "config.json") for path in models]
+        for shift in (NONE, *shifts):
+            images, truths = zip(*bench.pairs(shift), strict=True)  # once for all models
+            for (segmenter, _), name, description in zip(loaded, names, about, strict=True):
+                rows.append(bench.row(segmenter, name, description, shift, images, truths, rows))
                 if progress is not None:
                     progress(len(rows), total, "segment shifted images")
+        rows.sort(key=lambda row: names.index(row.model))
     except BaseException:
         folder.discard()
         raise
     _write(folder.partial, rows)
     folder.finish()
     return rows
-
-
-def _validation(data: Dataset, models: Mapping[str, Segmenter]) -> list[Case]:
-    for path, segmenter in models.items():
-        if segmenter.labels.names != data.labels.names:
-            raise ValueError(
-                f"{path} knows the classes {', '.join(segmenter.labels.names)}, {data.path} has "
-                f"{', '.join(data.labels.names)}; give models that were trained on this data set."
-            )
-    cases = data.validation()
-    if not cases:
-        raise ValueError(
-            f"{data.path} has no validation list. Make one with `semgan data split ... --validation 0.1`, or "
-            "`data prepare folder --manifest`."
-        )
-    return cases
 
 
 class _Bench:
@@ -152,11 +139,18 @@ class _Bench:
             yield (image, truth) if shift == NONE else shifted(image, truth, shift, seed=self.seed, number=number)
 
     def row(
-        self, segmenter: Segmenter, name: str, description: Mapping[str, Any], shift: str, rows: Sequence[Row]
+        self,
+        segmenter: Segmenter,
+        name: str,
+        description: Mapping[str, Any],
+        shift: str,
+        images: Sequence[np.ndarray],
+        truths: Sequence[np.ndarray],
+        rows: Sequence[Row],
     ) -> Row:
+        """The model's score on shifted images; rows: those before, the model's without shift among them."""
         from semgan.data.whole_images import segment_images
 
-        images, truths = zip(*self.pairs(shift), strict=True)
         answers = segment_images(segmenter, images, steps=self.steps, batch=self.batch)
         classes = segmenter.labels.classes
         parts = [overlap.count(one.label_map, truth, classes) for one, truth in zip(answers, truths, strict=True)]

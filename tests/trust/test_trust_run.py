@@ -12,6 +12,7 @@ from PIL import Image
 
 from semgan import artifacts
 from semgan.cli import main
+from semgan.data.folder import Dataset
 from semgan.data.phantoms import write_phantom_dataset
 from semgan.data.prepare.folder import prepare_folder
 from semgan.metrics.calibration import CalibrationScores
@@ -247,3 +248,11 @@ def test_a_feed_forward_network_is_fitted_by_its_own_doubts_and_thinned_ones_dis
     assert all(row["disagreement"] > 0 for row in rows) and "look_at" not in rows[0]
     picture = Image.open(next((tmp_path / "passes").glob("*.png")))
     assert set(np.unique(np.array(picture))) <= {0, 1}
+
+
+def test_a_dataset_without_validation_list_is_told_and_nothing_is_written(gan_folder, dataset, monkeypatch, capsys):
+    before = sorted(path.name for path in gan_folder.iterdir())
+    monkeypatch.setattr(Dataset, "validation", lambda self: [])
+    assert run("trust", "fit", "-m", gan_folder, dataset) == 2
+    assert "has no validation list" in capsys.readouterr().err
+    assert sorted(path.name for path in gan_folder.iterdir()) == before

@@ -147,6 +147,29 @@ class Dataset:
         """The validation list; empty where none was made."""
         return self._with_masks(self.splits.get("validation", []))
 
+    def validation_for(self, labels: LabelSpace, count: int | None = None, *, model: str = "the model") -> list[Case]:
+        """The validation list (its first ``count`` cases) to judge a model of these classes on.
+
+        Raises ValueError for a model of other classes, and where there is no such list.
+        """
+        self.check_classes(labels, model)
+        cases = self.validation()[:count]
+        if not cases:
+            raise ValueError(
+                f"{self.path} has no validation list, and settings are never chosen on test images. "
+                "Make one with `semgan data split ... --validation 0.1`, or `data prepare folder --manifest`."
+            )
+        return cases
+
+    def check_classes(self, labels: LabelSpace, model: str = "the model") -> None:
+        """Raises ValueError where a model of these classes is not of this dataset's task."""
+        if self.labels != labels:
+            theirs, ours = ", ".join(self.labels.names), ", ".join(labels.names)
+            raise ValueError(
+                f"{self.path} has the classes {theirs}, {model} {ours}; give the dataset that it was trained on, or "
+                "one of the same task."
+            )
+
     def test(self) -> list[Case]:
         """The in-domain test list of splits.json and every image of imagesTs; ``label`` is None where no mask is."""
         listed = self.splits.get("test", [])

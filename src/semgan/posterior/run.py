@@ -226,14 +226,11 @@ def calibrate_model(
     from semgan.data.readers import read_image_files
 
     (generative, _), opened = load_generative(model, device), Dataset.open(Path(dataset))
-    chosen = opened.validation()[:cases]
+    chosen = opened.validation_for(generative.labels, cases)
     if len(chosen) < 2:
         raise ValueError(
             f"{opened.path} has {len(chosen)} validation cases; calibration needs 2 or more: `semgan data split`."
         )
-    if opened.labels != generative.labels:
-        theirs, ours = ", ".join(opened.labels.names), ", ".join(generative.labels.names)
-        raise ValueError(f"{opened.path} has the classes {theirs}, the model {ours}; give the dataset it comes from.")
     images = torch.stack([generative.preprocess(read_image_files(case.image)) for case in chosen])
     maps = load_labels(chosen, generative.settings.preprocessing.size_px, opened.labels, opened.ignore)
     found = calibrate(generative, images, np.asarray(maps), method=method, seed=seed, progress=progress)

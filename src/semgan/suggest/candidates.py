@@ -77,9 +77,7 @@ def of_dataset(
             f"{dataset.path} has images of {dataset.channels} channels and the model takes {rule.channels}; "
             "give a model that was trained on such images."
         )
-    if dataset.labels != segmenter.labels:
-        theirs, ours = ", ".join(dataset.labels.names), ", ".join(segmenter.labels.names)
-        raise ValueError(f"{dataset.path} has the classes {theirs}, the model {ours}; give a model of the same task.")
+    dataset.check_classes(segmenter.labels)
     held_out = {case.group for case in (*dataset.validation(), *dataset.test())} - {None}
     labelled = dataset.labelled(labels, split_seed)
     others = [case for case in dataset.unlabelled(labels, split_seed) if case.group not in held_out]

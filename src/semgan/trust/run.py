@@ -17,7 +17,7 @@ from semgan.posterior.latent import Method
 from semgan.trust.answering import calibrated_posterior, posterior_means
 from semgan.trust.fit import Trust, fit
 from semgan.trust.samples import answered
-from semgan.types import Case, Segmenter, Steps
+from semgan.types import Steps
 
 
 def fit_trust(
@@ -50,7 +50,8 @@ def fit_trust(
     segmenter, _ = load_identified(model, device)
     folder = artifacts.find_model(Path(model))
     posterior = calibrated_posterior(segmenter, folder) if choose else None
-    opened, chosen = _validation(Path(dataset), segmenter, cases)
+    opened = Dataset.open(Path(dataset))
+    chosen = opened.validation_for(segmenter.labels, cases)
     images = torch.stack([segmenter.preprocess(read_image_files(case.image)) for case in chosen])
     samples = answered(
         segmenter,
@@ -70,11 +71,3 @@ def fit_trust(
         found = replace(found, choice=replace(found.choice, method=method))
     found.write(folder)
     return found
-
-
-def _validation(dataset: Path, segmenter: Segmenter, count: int | None) -> tuple[Dataset, list[Case]]:
-    opened = Dataset.open(dataset)
-    if opened.labels != segmenter.labels:
-        theirs, ours = ", ".join(opened.labels.names), ", ".join(segmenter.labels.names)
-        raise ValueError(f"{dataset} has the classes {theirs}, the model {ours}; give the dataset it comes from.")
-    return opened, opened.validation()[:count]
