@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import semgan
+from semgan import student as student_module
 from semgan import train as train_module
 from semgan.artifacts import RunFolder, load_tensors, read_json, read_metrics, save_tensors, write_json
+from semgan.baselines import pipeline
 from semgan.data.folder import Dataset
 from semgan.scoring import HeldOut, TrainedModel
 from semgan.student import STUDENT_SHARES, choose_share, mix
@@ -151,12 +153,18 @@ def test_unlabelled_images_take_part_where_asked_and_resume_to_the_bit(start, te
     torch.testing.assert_close(*answers, rtol=0, atol=0)
 
 
-def test_the_answer_beside_the_inversion_is_the_averaged_student(start, teacher, tmp_path):
-    """The share is chosen with the network that is saved, not with the one that the average follows."""
-    asked = ["student.unlabelled=true", "student.answer_share=1.0"]
-    start(tmp_path / "both", init_from=teacher, changes=asked)
-    start(tmp_path / "alone", "student", init_from=teacher, changes=asked)
-    assert same(weights(tmp_path / "both"), weights(tmp_path / "alone"))
+def test_the_share_is_chosen_with_the_network_that_is_saved(start, teacher, tmp_path, monkeypatch):
+    """Of unlabelled images' students the average answers, not the network that it follows."""
+    seen = []
+    monkeypatch.setattr(
+        student_module, "choose_share", lambda model, learnt, job: seen.append(learnt.network.state_dict()) or (0.5, {})
+    )
+    falling = iter(range(0, -100, -1))  # the first preview's weights are the best, not the last ones
+    monkeypatch.setattr(pipeline, "validation_of", lambda job: lambda segmenter: next(falling))
+    changes = ["student.unlabelled=true", "baseline.ema_decay=0.9", "run.preview_every_images=4"]
+    start(tmp_path / "run", init_from=teacher, changes=changes)
+    (network,) = seen
+    assert same({name: value.cpu() for name, value in network.items()}, weights(tmp_path / "run"))
 
 
 def test_a_student_is_scored_without_steps_though_its_generator_has_some(start, teacher, both, tiny_dataset, tmp_path):
