@@ -195,7 +195,8 @@ def _save(
         stage.answering.load_state_dict(network)
         is_last = job.is_over(result)
         share, tried = choose_share(model, stage.segmenter, job) if is_last else (None, {})
-        scores |= {f"validation {metric}, {round(100 * value)} % student": score for value, score in tried.items()}
+        told = f"validation {metric}, mean with shifted images"
+        scores |= {f"{told}, {round(100 * value)} % student": score for value, score in tried.items()}
     own = job.settings.model_dump(mode="json")
     described = config.override(config.Settings(), teacher.description["settings"], str(teacher.folder))
     settings = config.override(described, {key: own[key] for key in OWN}, "this run")
