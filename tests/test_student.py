@@ -19,6 +19,7 @@ from semgan.student import STUDENT_SHARES, choose_share, mix
 from semgan.train import train
 
 MORE = ["baseline={images: 16, batch: 4, precision: float32}", "gan.precision=float32", "encoder.precision=float32"]
+AS_BESIDE = ["student.unlabelled=true", "baseline.ema_decay=0.996"]  # a student alone as semgan-student has it
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,6 +52,14 @@ def both(start, teacher, tmp_path_factory):
     """A finished run of method semgan-student on that model."""
     out = tmp_path_factory.mktemp("both") / "run"
     assert start(out, init_from=teacher).finished
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(start, teacher, tmp_path_factory):
+    """A finished run of method student on that model."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    assert start(out, "student", init_from=teacher).finished
     return out
 
 
@@ -123,10 +132,10 @@ def test_another_generator_starts_pool_and_student_anew(both, start, teacher, tm
     assert not same(weights(out), weights(both)) and same(weights(out, "generator"), moved)
 
 
-def test_a_student_learns_from_generated_and_from_real_pairs(start, teacher, both, tmp_path):
+def test_a_student_learns_from_generated_and_from_real_pairs(start, teacher, alone, tmp_path):
     for share in (0.0, 1.0):
         start(tmp_path / str(share), "student", init_from=teacher, changes=[f"student.real_share={share}"])
-    found = [weights(tmp_path / "0.0"), weights(tmp_path / "1.0"), weights(both)]
+    found = [weights(tmp_path / "0.0"), weights(tmp_path / "1.0"), weights(alone)]
     assert not any(same(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
     assert sorted(path.stem for path in (tmp_path / "0.0" / "model").glob("*.safetensors")) == [
         "encoder", "generator", "image_critic", "student",
@@ -137,13 +146,21 @@ def test_students_learn_under_the_augmentation_of_unet_strong(both):
     assert read_json(both / "model" / "config.json")["settings"]["baseline"]["intensity_augment"] is True
 
 
-def test_unlabelled_images_take_part_where_asked_and_resume_to_the_bit(start, teacher, both, tmp_path):
+def terms(run):
+    """Names of everything noted while the student learnt."""
+    return {name for row in read_metrics(run / "metrics.jsonl") if row["stage"] == "student" for name in row}
+
+
+def test_unlabelled_images_take_part_beside_the_inversion(both, alone):
+    assert {"strong_views", "perturbed_features"} <= terms(both)
+    assert not {"strong_views", "perturbed_features"} & terms(alone)
+
+
+def test_unlabelled_images_take_part_where_asked_and_resume_to_the_bit(start, teacher, alone, tmp_path):
     asked = ["student.unlabelled=true", "baseline.confidence_threshold=0.5"]
     start(tmp_path / "a", "student", init_from=teacher, changes=asked)
-    assert not same(weights(tmp_path / "a"), weights(both))
-    rows = [row for row in read_metrics(tmp_path / "a" / "metrics.jsonl") if row["stage"] == "student"]
-    names = {name for row in rows for name in row}
-    assert {"strong_views", "perturbed_features"} <= names
+    assert not same(weights(tmp_path / "a"), weights(alone))
+    assert {"strong_views", "perturbed_features"} <= terms(tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path / "b", "student", init_from=teacher, changes=asked, progress=stop_at(12, "student"))
     start(tmp_path / "b", "student", init_from=teacher, changes=asked)
@@ -252,7 +269,7 @@ def test_the_answer_is_the_weighted_mean_at_every_step(both, teacher, share):
 
 
 def test_a_student_alone_takes_no_steps(both, start, teacher, tmp_path):
-    start(tmp_path / "run", "student", init_from=teacher)
+    start(tmp_path / "run", "student", init_from=teacher, changes=AS_BESIDE)
     alone, beside = semgan.load(tmp_path / "run", device="cpu"), semgan.load(both, device="cpu")
     image = torch.rand(2, 1, 16, 16) * 2 - 1
     torch.testing.assert_close(

@@ -193,6 +193,8 @@ GCT = {"network": "deeplabv2", "schedule": "poly", "consistency_weight": 100.0, 
 CPS = {"consistency_weight": 1.5, "ramp_up_share": 0.15}
 # Intensity as unet-strong; the decay is that of UniMatch V2's code, the threshold UniMatch's.
 UNIMATCH = {"intensity_augment": True, "ema_decay": 0.996, "confidence_threshold": 0.95}
+# Chosen on shifted validation images of the lungs: .930 against .904 without unlabelled images (results/students-64).
+CONSISTENT_STUDENT = {"baseline": UNIMATCH, "student": {"unlabelled": True}}
 
 METHODS: dict[str, Method] = {
     "semgan": Method(
@@ -202,7 +204,7 @@ METHODS: dict[str, Method] = {
         "as the paper and its supplement say", _train_semantic_gan, _load_semantic_gan, False, OURS, paper_changes
     ),
     "student": Method(
-        "strong U-Net on pairs drawn from our generator",
+        "strong U-Net on pairs drawn from our generator, in the manner of DatasetGAN",
         _train_student,
         _load_student,
         False,
@@ -210,12 +212,12 @@ METHODS: dict[str, Method] = {
         strong_changes,
     ),
     "semgan-student": Method(
-        "mean of the optimised inversion and the student",
+        "mean of the optimised inversion and a student that learns from unlabelled images too",
         _train_semgan_student,
         _load_semgan_student,
         False,
         (*OURS, "pool", "student"),
-        strong_changes,
+        lambda settings: CONSISTENT_STUDENT,
     ),
     "unet": Method("U-Net on the labelled images", _baseline("stage", "BaselineStage"), _load_network, True),
     "unet-strong": Method(

@@ -41,6 +41,8 @@ def task(grid):
         (lambda g: task(g)["test_sets"][1].update(name="validation"), "choose another"),
         (lambda g: g.update(shares={"gna": 1}), "'shares' names gna; there are gan, encoder, steps"),
         (lambda g: g.update(shares={"gan": 0}), "above 0"),
+        (lambda g: g.update(shares_of={"semgan": {"gna": 1}}), "'shares' names gna"),
+        (lambda g: g.update(shares_of={"gct": {}}), "'shares_of' names gct"),
         (lambda g: g.update(priority=[{"methods": ["gct"]}]), "'priority' names methods that the grid lacks: gct"),
         (lambda g: g.update(priority=[{"labels": [7]}]), "'priority' names labels that the grid lacks: 7"),
         (lambda g: task(g)["prepare"].update(images="${NO_SUCH_PLACE}/x"), "NO_SUCH_PLACE is not set"),
@@ -154,6 +156,12 @@ def test_a_cells_identity_follows_the_grid_and_not_the_place_of_files(grids, mon
     assert identity(cells_of(moved)[0], moved) == first
     other = read_grid(grids.write(lambda g: task(g)["settings"].update(data={"mirror": False})))
     assert identity(cells_of(other)[0], other) != first
+
+
+def test_only_shares_that_a_method_uses_are_part_of_its_cells(grids):
+    grid, other = read_grid(grids.write()), read_grid(grids.write(lambda g: g.update(shares={"gan": 9})))
+    for ours, theirs in zip(cells_of(grid), cells_of(other), strict=True):
+        assert (identity(ours, grid) == identity(theirs, other)) == (ours.method == "unet")
 
 
 def test_a_relative_path_in_a_variable_starts_where_the_command_runs(grids, monkeypatch, tmp_path):

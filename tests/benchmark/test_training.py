@@ -12,7 +12,8 @@ from semgan.artifacts import read_json
 from semgan.benchmark import training as module
 from semgan.benchmark.cells import CellFolder, State, cells_of
 from semgan.benchmark.grid import read_grid
-from semgan.benchmark.training import Context, Piece, lengths_in_images, pieces_of, shares_of, train_cell
+from semgan.benchmark.shares import shares_of
+from semgan.benchmark.training import Context, Piece, lengths_in_images, pieces_of, train_cell
 from semgan.rehearsal import DryRun
 from semgan.train import train
 
@@ -40,6 +41,16 @@ def test_minutes_are_shared_out_and_the_choice_of_steps_has_its_part(grids):
     assert gan.ends_at == pytest.approx(360) and encoder.ends_at == pytest.approx(540)
     assert pieces_of("unet", grid) == [Piece("all", 600)]
     assert pieces_of("unet", read_grid(grids.write())) == [Piece("all", None)]
+
+
+def test_a_method_of_its_own_shares_keeps_time_for_both_choices(grids):
+    own = {"gan": 4, "encoder": 2, "steps": 1, "pool": 1, "student": 3, "choice": 1}
+    methods = ["semgan", "semgan-student"]
+    shared = {"methods": methods, "budget": {"minutes": 12}, "shares": {"gan": 6, "encoder": 5, "steps": 1}}
+    grid = read_grid(grids.write(lambda g: g.update(shared, settings={}, shares_of={"semgan-student": own})))
+    assert shares_of("semgan", grid) == pytest.approx({"gan": 0.5, "encoder": 5 / 12, "steps": 1 / 12})
+    ends = {piece.stage: piece.ends_at for piece in pieces_of("semgan-student", grid)}
+    assert ends == pytest.approx({"gan": 240, "encoder": 360, "pool": 480, "student": 660})  # and 60 s for the choice
 
 
 MINUTES = {"gan": 0.1, "encoder": 0.05, "baseline": 0.01}

@@ -23,6 +23,8 @@ import numpy as np
 
 from semgan import artifacts, results
 from semgan.benchmark.grid import SMALLEST, Grid, Task, TestSet
+from semgan.benchmark.shares import shares_of
+from semgan.methods import METHODS
 from semgan.metrics import overlap
 from semgan.scoring import Scored
 from semgan.types import Steps, parse_steps
@@ -263,7 +265,7 @@ def identity(cell: Cell, grid: Grid) -> dict[str, Any]:
         "metric": task.metric,
         "steps": list(task.steps),
         "budget": None if grid.budget is None else grid.budget.model_dump(exclude_none=True),
-        "shares": grid.shares,
+        "shares": shares_of(cell.method, grid) if cell.method in METHODS else {},  # the training tells of unknown ones
         "settings": _digest(settings),
         "test_sets": sets,
     }

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from semgan.artifacts import read_json
+from semgan.benchmark.shares import DEFAULT_SHARES
 from semgan.config import Frozen
 from semgan.masks import ClassMapping
 from semgan.rehearsal import LENGTHS
@@ -25,8 +26,6 @@ from semgan.volume_scoring import VolumeSet
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SMALLEST = "smallest"
-# How a method of several stages divides its budget; "steps": choosing the inversion steps (in minutes only).
-DEFAULT_SHARES = {"gan": 0.66, "encoder": 0.26, "steps": 0.08, "pool": 0.06, "student": 0.4}
 # Settings that the harness decides, or that must be equal for every method of a task.
 SCHEDULE_SETTINGS = ("encoder.schedule_images", "baseline.schedule_images")
 LENGTH_SETTINGS = (*SCHEDULE_SETTINGS, *(f"{section}.{images}" for section, images, _ in LENGTHS.values()))
@@ -183,7 +182,8 @@ class Selector(Frozen):
 class Grid(Frozen):
     """A whole benchmark. seeds: of the labelled list and of training alike; seeds_of: for some methods others.
 
-    shares: stage of training -> its weight, where a method has several; "steps": choosing the inversion steps
+    shares: stage of training -> its weight, where a method has several; "steps": choosing the inversion steps,
+    "choice": the student's share in the answer; shares_of: for some methods others
     settings: method -> changes of settings; priority: cells that match the first selector come first, and so on;
     reference: the method that the others are compared with, default the best of each column
     """
@@ -194,6 +194,7 @@ class Grid(Frozen):
     seeds_of: dict[str, tuple[int, ...]] = {}
     budget: Budget | None = None
     shares: dict[str, float] = {}
+    shares_of: dict[str, dict[str, float]] = {}
     settings: dict[str, dict[str, Any]] = {}
     priority: tuple[Selector, ...] = ()
     reference: str | None = None
@@ -204,14 +205,16 @@ class Grid(Frozen):
         for name in self.methods:
             _check_name(name)
         _different([task.name for task in self.tasks])
-        named = {"seeds_of": self.seeds_of, "settings": self.settings, "reference": [self.reference or self.methods[0]]}
+        named: dict[str, Any] = {key: getattr(self, key) for key in ("seeds_of", "shares_of", "settings")}
+        named["reference"] = [self.reference or self.methods[0]]
         for key, methods in named.items():
             if unknown := sorted(set(methods) - set(self.methods)):
                 raise ValueError(f"'{key}' names {', '.join(unknown)}, which is not among the methods of the grid")
-        if unknown := sorted(set(self.shares) - set(DEFAULT_SHARES)):
-            raise ValueError(f"'shares' names {', '.join(unknown)}; there are {', '.join(DEFAULT_SHARES)}")
-        if any(share <= 0 for share in self.shares.values()):
-            raise ValueError("a share of the budget is above 0")
+        for shares in (self.shares, *self.shares_of.values()):
+            if unknown := sorted(set(shares) - set(DEFAULT_SHARES)):
+                raise ValueError(f"'shares' names {', '.join(unknown)}; there are {', '.join(DEFAULT_SHARES)}")
+            if any(share <= 0 for share in shares.values()):
+                raise ValueError("a share of the budget is above 0")
         self._check_selectors()
         for name, changes in self.settings.items():
             _refuse(changes, THE_GRIDS, f"is decided by the grid itself (settings of {name})")

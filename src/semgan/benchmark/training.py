@@ -19,7 +19,8 @@ from typing import Any
 from semgan import methods
 from semgan.artifacts import RunFolder, load_checkpoint
 from semgan.benchmark.cells import TRAINED, Cell, CellFolder, State
-from semgan.benchmark.grid import DEFAULT_SHARES, SCHEDULE_SETTINGS, Grid, leaves
+from semgan.benchmark.grid import SCHEDULE_SETTINGS, Grid, leaves
+from semgan.benchmark.shares import ends_of, shares_of
 from semgan.config import Settings
 from semgan.data.folder import Dataset
 from semgan.rehearsal import LENGTHS, DryRun, stage_length
@@ -77,20 +78,6 @@ def assignments(changes: dict[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
-def shares_of(method: str, grid: Grid) -> dict[str, float]:
-    """Stage -> its share of the budget, and "steps"; they add up to 1. Raises ValueError for a stage without one."""
-    stages = methods.get(method).stages
-    weights = DEFAULT_SHARES | grid.shares
-    if len(stages) == 1:
-        return {stages[0]: 1.0}
-    if unknown := [stage for stage in stages if stage not in weights]:
-        raise ValueError(f"No share of the budget is known for the stage '{unknown[0]}' of method '{method}'.")
-    wanted = {stage: weights[stage] for stage in stages}
-    if "encoder" in stages and grid.budget is not None and grid.budget.time is not None:
-        wanted["steps"] = weights["steps"]
-    return {name: weight / sum(wanted.values()) for name, weight in wanted.items()}
-
-
 def lengths_in_images(settings: Settings, grid: Grid, images: int) -> dict[str, int]:
     """Stage -> images to see, ``images`` in all; whole batches for every stage but the last."""
     lengths: dict[str, int] = {}
@@ -139,12 +126,7 @@ def pieces_of(method: str, grid: Grid) -> list[Piece]:
     stages, total = methods.get(method).stages, 60 * grid.budget.time
     if len(stages) == 1:
         return [Piece(ALL, total)]
-    shares, spent, pieces = shares_of(method, grid), 0.0, []
-    for stage in stages:
-        spent += shares[stage] * total
-        pieces.append(Piece(stage, spent))
-        spent += shares["steps"] * total if stage == "encoder" else 0.0
-    return pieces
+    return [Piece(stage, total * end) for stage, end in ends_of(method, grid).items()]
 
 
 def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
