@@ -16,7 +16,8 @@ import yaml
 
 from semgan import artifacts, results
 from semgan.benchmark import run as module
-from semgan.benchmark.cells import read_cases
+from semgan.benchmark.cells import CellFolder, DamagedCell, cells_of, read_cases
+from semgan.benchmark.grid import read_grid
 from semgan.benchmark.run import benchmark
 from semgan.cli import main
 from semgan.metrics import overlap
@@ -271,6 +272,23 @@ def test_the_processors_clock_ends_a_cell(grids, tmp_path):
     assert [cell.status for cell in result.cells] == ["done"] and not result.problems
     (state,) = (artifacts.read_json(path) for path in (tmp_path / "out" / "cells").glob("*/state.json"))
     assert 1 < sum(state["seconds"].values()) < 4
+
+
+def test_a_variant_is_a_row_of_its_own_with_its_settings_and_its_budget(grids, tmp_path):
+    variant = {"method": "unet", "budget": {"images": 48}, "settings": {"baseline": {"learning_rate": 0.01}}}
+    path = grids.write(lambda grid: grid.update(methods=["unet", "longer"], variants={"longer": variant}))
+    result = benchmark(path, tmp_path / "out", device="cpu")
+    assert [cell.status for cell in result.cells] == ["done", "done"] and not result.problems
+    states = [artifacts.read_json(place / "state.json") for place in sorted((tmp_path / "out" / "cells").iterdir())]
+    assert [state["images_seen"] for state in states] == [{"baseline": 48}, {"baseline": 32}]
+    model = artifacts.read_json(tmp_path / "out" / "cells" / "chests-4-longer-seed0" / "run" / "model" / "config.json")
+    assert model["method"] == "unet" and model["settings"]["baseline"]["learning_rate"] == 0.01
+    table = (tmp_path / "out" / "tables.md").read_text()
+    assert "| longer |" in table and "Every cell saw 32 images in training. Not so longer: 48 images." in table
+    changed = {"longer": variant | {"method": "unet-strong"}}
+    with pytest.raises(DamagedCell, match="trains differ"):
+        grid = read_grid(grids.write(lambda grid: grid.update(methods=["longer"], variants=changed)))
+        CellFolder(tmp_path / "out", cells_of(grid)[0], grid).read()
 
 
 # ---------------------------------------------------------------- going on, sharing

@@ -14,6 +14,7 @@ from PIL import Image
 
 from semgan import methods
 from semgan.benchmark.fairness import Conditions, Guard, TestSetOpened, check_separate, closed, guard_of, unfairness
+from semgan.benchmark.rows import Budget
 from semgan.benchmark.run import benchmark
 from semgan.data.folder import Dataset
 from semgan.data.readers import read_label
@@ -138,19 +139,22 @@ def test_a_method_that_looks_at_a_test_label_fails_and_the_other_cells_go_on(
 # ---------------------------------------------------------------- equal conditions
 
 
-def cell(name, *, labelled="x", images=32, seconds=60.0, seed=0) -> Conditions:
-    return Conditions(name, ("lungs", 9, seed), {"labelled list": labelled, "metric": "dice"}, images, seconds)
+def cell(name, *, labelled="x", images=32, seconds=60.0, seed=0, **budget) -> Conditions:
+    facts = {"labelled list": labelled, "metric": "dice"}
+    return Conditions(name, ("lungs", 9, seed), facts, images, seconds, Budget(**budget) if budget else None)
 
 
 def test_cells_of_equal_conditions_are_fair():
-    assert unfairness([cell("a"), cell("b"), cell("c", labelled="y", seed=1)], {"images": 32}) == []
-    assert unfairness([cell("a", images=5), cell("b", images=9)], {"minutes": 1}) == []
-    assert unfairness([cell("a", images=5), cell("b", seconds=1)], None) == []
+    assert unfairness([cell("a", images=32), cell("b"), cell("c", labelled="y", seed=1)]) == []
+    assert unfairness([cell("a", images=5, minutes=1), cell("b", images=9, cpu_minutes=1)]) == []
+    assert unfairness([cell("a", images=5), cell("b", seconds=1)]) == []
 
 
 def test_what_was_not_equal_is_told():
-    assert unfairness([cell("a"), cell("b", labelled="y")], None) == ["b and a differ in labelled list"]
-    assert unfairness([cell("a", images=31)], {"images": 32}) == ["a saw 31 images instead of 32"]
-    assert unfairness([cell("a", images=900)], {"images": 32}) == ["a saw 900 images instead of 32"]
-    assert unfairness([cell("a", seconds=1000.0)], {"minutes": 10}) == ["a trained 1000 s instead of 600 s"]
-    assert unfairness([cell("a", seconds=400.0)], {"minutes": 10}) == ["a trained 400 s instead of 600 s"]
+    assert unfairness([cell("a"), cell("b", labelled="y")]) == ["b and a differ in labelled list"]
+    for seen in (31, 900):
+        had = Conditions("a", ("lungs", 9, 0), {}, seen, 60.0, Budget(images=32))
+        assert unfairness([had]) == [f"a saw {seen} images instead of 32"]
+    assert unfairness([cell("a", seconds=1000.0, minutes=10)]) == ["a trained 1000 s instead of 600 s"]
+    assert unfairness([cell("a", seconds=400.0, minutes=10)]) == ["a trained 400 s instead of 600 s"]
+    assert unfairness([cell("a", seconds=600.0, minutes=10), cell("b", seconds=1200.0, minutes=20)]) == []

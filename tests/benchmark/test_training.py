@@ -12,7 +12,7 @@ from semgan.artifacts import read_json
 from semgan.benchmark import training as module
 from semgan.benchmark.cells import CellFolder, State, cells_of
 from semgan.benchmark.grid import read_grid
-from semgan.benchmark.shares import shares_of
+from semgan.benchmark.rows import shares_of
 from semgan.benchmark.training import Context, Piece, lengths_in_images, pieces_of, train_cell
 from semgan.rehearsal import DryRun
 from semgan.train import train
@@ -24,12 +24,12 @@ def settings(method, **changes):
 
 def test_the_images_of_a_budget_are_the_same_for_every_method(grids):
     grid = read_grid(grids.write(lambda g: g.update(shares={"gan": 3, "encoder": 1})))
-    assert lengths_in_images(settings("unet"), grid, 6400) == {"baseline": 6400}
-    assert lengths_in_images(settings("semgan"), grid, 6400) == {"gan": 4800, "encoder": 1600}
-    odd = lengths_in_images(settings("semgan"), grid, 1000)
+    assert lengths_in_images("unet", settings("unet"), grid, 6400) == {"baseline": 6400}
+    assert lengths_in_images("semgan", settings("semgan"), grid, 6400) == {"gan": 4800, "encoder": 1600}
+    odd = lengths_in_images("semgan", settings("semgan"), grid, 1000)
     assert sum(odd.values()) == 1000 and odd["gan"] % settings("semgan").gan.batch == 0
     with pytest.raises(ValueError, match="budget of 8 images is too small for the stages gan, encoder"):
-        lengths_in_images(settings("semgan"), grid, 8)
+        lengths_in_images("semgan", settings("semgan"), grid, 8)
 
 
 def test_minutes_are_shared_out_and_the_choice_of_steps_has_its_part(grids):
@@ -47,7 +47,7 @@ def test_a_method_of_its_own_shares_keeps_time_for_both_choices(grids):
     own = {"gan": 4, "encoder": 2, "steps": 1, "pool": 1, "student": 3, "choice": 1}
     methods = ["semgan", "semgan-student"]
     shared = {"methods": methods, "budget": {"minutes": 12}, "shares": {"gan": 6, "encoder": 5, "steps": 1}}
-    grid = read_grid(grids.write(lambda g: g.update(shared, settings={}, shares_of={"semgan-student": own})))
+    grid = read_grid(grids.write(lambda g: g.update(shared, settings={}, variants={"semgan-student": {"shares": own}})))
     assert shares_of("semgan", grid) == pytest.approx({"gan": 0.5, "encoder": 5 / 12, "steps": 1 / 12})
     ends = {piece.stage: piece.ends_at for piece in pieces_of("semgan-student", grid)}
     assert ends == pytest.approx({"gan": 240, "encoder": 360, "pool": 480, "student": 660})  # and 60 s for the choice

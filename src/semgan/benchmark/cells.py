@@ -23,7 +23,7 @@ import numpy as np
 
 from semgan import artifacts, results
 from semgan.benchmark.grid import SMALLEST, Grid, Task, TestSet
-from semgan.benchmark.shares import shares_of
+from semgan.benchmark.rows import shares_of
 from semgan.methods import METHODS
 from semgan.metrics import overlap
 from semgan.scoring import Scored
@@ -37,7 +37,7 @@ NO_FOLDER = "remove the folder, and the same command makes it again"
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of labels, one method, one seed of one task."""
+    """One number of labels, one seed, one task; method: a row of the grid, whose name may be that of a variant."""
 
     task: Task
     labels: int
@@ -253,7 +253,10 @@ def selected(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
 def identity(cell: Cell, grid: Grid) -> dict[str, Any]:
     """Everything a cell's numbers depend on, without places of files: folders may move between machines."""
     task = cell.task
-    settings = {"task": task.settings, "method": grid.settings.get(cell.method, {})}
+    own, method, budget = grid.variant(cell.method), grid.method_of(cell.method), grid.budget_of(cell.method)
+    of_row = grid.settings_of(cell.method) if own.settings else grid.settings.get(cell.method, {})
+    settings = {"task": task.settings, "method": of_row}
+    trains = {"trains": method} if own.method else {}
     sets = [_without_places(each) for each in task.test_sets]
     return {
         "format": FORMAT,
@@ -264,11 +267,11 @@ def identity(cell: Cell, grid: Grid) -> dict[str, Any]:
         "recipe": Path(task.recipe).name,
         "metric": task.metric,
         "steps": list(task.steps),
-        "budget": None if grid.budget is None else grid.budget.model_dump(exclude_none=True),
-        "shares": shares_of(cell.method, grid) if cell.method in METHODS else {},  # the training tells of unknown ones
+        "budget": None if budget is None else budget.model_dump(exclude_none=True),
+        "shares": shares_of(cell.method, grid) if method in METHODS else {},  # the training tells of unknown ones
         "settings": _digest(settings),
         "test_sets": sets,
-    }
+    } | trains
 
 
 def _without_places(each: TestSet) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from semgan.benchmark.rows import Budget
 from semgan.data.folder import Dataset
 from semgan.masks import listed, masks_in
 from semgan.scoring import HeldOut
@@ -163,16 +164,20 @@ def _check_volumes_apart(each: VolumeSet, dataset: Dataset, sources: set[str]) -
 
 @dataclass(frozen=True)
 class Conditions:
-    """What one finished cell had: of the same task, labels and seed all must be equal, the budget included."""
+    """What one finished cell had: of the same task, labels and seed all facts must be equal.
+
+    budget: what it was to have, as its row of the grid says
+    """
 
     cell: str
     group: tuple[str, int, int]
     facts: Mapping[str, Any]
     images_seen: int
     seconds: float
+    budget: Budget | None = None
 
 
-def unfairness(cells: Sequence[Conditions], budget: Mapping[str, float] | None) -> list[str]:
+def unfairness(cells: Sequence[Conditions]) -> list[str]:
     """What was not equal, in words; empty where the comparison is fair."""
     problems = []
     groups: dict[tuple[str, int, int], list[Conditions]] = defaultdict(list)
@@ -185,14 +190,14 @@ def unfairness(cells: Sequence[Conditions], budget: Mapping[str, float] | None) 
             if unlike:
                 problems.append(f"{other.cell} and {first.cell} differ in {', '.join(unlike)}")
     for cell in cells:
-        problems += _budget_problem(cell, budget or {})
+        problems += _budget_problem(cell)
     return problems
 
 
-def _budget_problem(cell: Conditions, budget: Mapping[str, float]) -> list[str]:
-    images, minutes = budget.get("images"), budget.get("minutes") or budget.get("cpu_minutes")
+def _budget_problem(cell: Conditions) -> list[str]:
+    images, minutes = (None, None) if cell.budget is None else (cell.budget.images, cell.budget.time)
     if images is not None and not images <= cell.images_seen < images + WHOLE_BATCHES:
-        return [f"{cell.cell} saw {cell.images_seen} images instead of {int(images)}"]
+        return [f"{cell.cell} saw {cell.images_seen} images instead of {images}"]
     if minutes is not None and abs(cell.seconds - 60 * minutes) > ROOM * 60 * minutes + 30:
         return [f"{cell.cell} trained {cell.seconds:.0f} s instead of {60 * minutes:.0f} s"]
     return []

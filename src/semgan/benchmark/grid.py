@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from semgan.artifacts import read_json
-from semgan.benchmark.shares import DEFAULT_SHARES
+from semgan.benchmark.rows import Budget, Variant, check_shares
 from semgan.config import Frozen
 from semgan.masks import ClassMapping
 from semgan.rehearsal import LENGTHS
@@ -49,28 +49,6 @@ def _variables(value: Any) -> Any:
 
 Text = Annotated[str, BeforeValidator(_variables)]  # a path, or FILE.json:KEY
 Part = Text | tuple[Any, ...] | dict[Any, Any]
-
-
-class Budget(Frozen):
-    """What every cell gets: the same number of images seen, the same minutes, or the same minutes of processor time.
-
-    cpu_minutes: of the training process, all threads together; other work on the machine does not count against a cell
-    """
-
-    images: int | None = Field(default=None, ge=2)
-    minutes: float | None = Field(default=None, gt=0)
-    cpu_minutes: float | None = Field(default=None, gt=0)
-
-    @model_validator(mode="after")
-    def _one(self) -> Budget:
-        if sum(value is not None for value in (self.images, self.minutes, self.cpu_minutes)) != 1:
-            raise ValueError("a budget is images, minutes or cpu_minutes, for all methods alike; give one of them")
-        return self
-
-    @property
-    def time(self) -> float | None:
-        """Minutes by the one clock or the other; None for a budget of images."""
-        return self.minutes or self.cpu_minutes
 
 
 class Prepare(Frozen):
@@ -180,12 +158,12 @@ class Selector(Frozen):
 
 
 class Grid(Frozen):
-    """A whole benchmark. seeds: of the labelled list and of training alike; seeds_of: for some methods others.
+    """A whole benchmark. seeds: of the labelled list and of training alike; seeds_of: for some rows others.
 
+    methods: the rows, methods or names of ``variants``; settings: row -> changes of settings;
     shares: stage of training -> its weight, where a method has several; "steps": choosing the inversion steps,
-    "choice": the student's share in the answer; shares_of: for some methods others
-    settings: method -> changes of settings; priority: cells that match the first selector come first, and so on;
-    reference: the method that the others are compared with, default the best of each column
+    "choice": the student's share in the answer; priority: cells that match the first selector come first, and so on;
+    reference: the row that the others are compared with, default the best of each column
     """
 
     tasks: tuple[Task, ...] = Field(min_length=1)
@@ -194,7 +172,7 @@ class Grid(Frozen):
     seeds_of: dict[str, tuple[int, ...]] = {}
     budget: Budget | None = None
     shares: dict[str, float] = {}
-    shares_of: dict[str, dict[str, float]] = {}
+    variants: dict[str, Variant] = {}
     settings: dict[str, dict[str, Any]] = {}
     priority: tuple[Selector, ...] = ()
     reference: str | None = None
@@ -205,26 +183,37 @@ class Grid(Frozen):
         for name in self.methods:
             _check_name(name)
         _different([task.name for task in self.tasks])
-        named: dict[str, Any] = {key: getattr(self, key) for key in ("seeds_of", "shares_of", "settings")}
+        named: dict[str, Any] = {key: getattr(self, key) for key in ("seeds_of", "variants", "settings")}
         named["reference"] = [self.reference or self.methods[0]]
         for key, methods in named.items():
             if unknown := sorted(set(methods) - set(self.methods)):
                 raise ValueError(f"'{key}' names {', '.join(unknown)}, which is not among the methods of the grid")
-        for shares in (self.shares, *self.shares_of.values()):
-            if unknown := sorted(set(shares) - set(DEFAULT_SHARES)):
-                raise ValueError(f"'shares' names {', '.join(unknown)}; there are {', '.join(DEFAULT_SHARES)}")
-            if any(share <= 0 for share in shares.values()):
-                raise ValueError("a share of the budget is above 0")
+        check_shares(self.shares)
         self._check_selectors()
-        for name, changes in self.settings.items():
-            _refuse(changes, THE_GRIDS, f"is decided by the grid itself (settings of {name})")
-            _refuse(changes, SHARED_BY_METHODS, f"is the same for all methods; set it in the task, not for {name}")
-        if self.budget is not None:
-            for changes in [*self.settings.values(), *(task.settings for task in self.tasks)]:
-                _refuse(
-                    changes, LENGTH_SETTINGS, "contradicts 'budget', which gives every cell its length; leave out one"
-                )
+        for name in self.methods:
+            self._check_changes(name)
         return self
+
+    def variant(self, row: str) -> Variant:
+        return self.variants.get(row, Variant())
+
+    def method_of(self, row: str) -> str:
+        return self.variant(row).method or row
+
+    def budget_of(self, row: str) -> Budget | None:
+        return self.variant(row).budget or self.budget
+
+    def settings_of(self, row: str) -> dict[str, Any]:
+        """Setting -> value of a row, "gan.batch" -> 8."""
+        return leaves(self.settings.get(row, {})) | leaves(self.variant(row).settings)
+
+    def _check_changes(self, row: str) -> None:
+        changes = self.settings_of(row)
+        _refuse(changes, THE_GRIDS, f"is decided by the grid itself (settings of {row})")
+        _refuse(changes, SHARED_BY_METHODS, f"is the same for all methods; set it in the task, not for {row}")
+        if self.budget_of(row) is not None:
+            for each in [changes, *(task.settings for task in self.tasks)]:
+                _refuse(each, LENGTH_SETTINGS, "contradicts 'budget', which gives every cell its length; leave out one")
 
     def _check_selectors(self) -> None:
         for selector in self.priority:
@@ -369,6 +358,7 @@ def _keys_at(places: list[str]) -> list[str]:
         "prepare": Prepare,
         "published": Published,
         "budget": Budget,
+        "variants": Variant,
         "priority": Selector,
     }
     named = [place for place in places if place in tables]

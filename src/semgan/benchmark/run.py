@@ -87,7 +87,8 @@ def benchmark(
     asked = read_grid(Path(grid))
     out, runs = Path(out), None if runs is None else Path(runs)
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    if asked.budget is not None and asked.budget.cpu_minutes is not None and choose_device(device).type != "cpu":
+    budgets = [asked.budget_of(row) for row in asked.methods]
+    if any(one is not None and one.by_processor for one in budgets) and choose_device(device).type != "cpu":
         raise ValueError("A budget of cpu_minutes does not see what a GPU does; give minutes, or --device cpu.")
     chosen = selected(cells_of(asked), only)
     harness = _Harness(asked, out, runs, device, deadline, progress)
@@ -272,7 +273,7 @@ class _Harness:
         """Raise for what would fail for sure: unknown methods and recipes, missing files, lists that do not exist."""
         from semgan import recipes
 
-        methods.get(cell.method)
+        methods.get(self.grid.method_of(cell.method))
         recipes.load(cell.task.recipe)
         for entry in cell.task.test_sets:
             each = held_out(entry)
@@ -289,10 +290,11 @@ class _Harness:
     def _rehearsed_seconds(self, cell: Cell) -> float:
         place = cell.task.dataset or (self.runs or self.out) / "data" / cell.task.name
         plan = rehearsed(cell, Context(self.grid, Path(place), self.device))
-        if self.grid.budget is None or self.grid.budget.images is None:
+        budget = self.grid.budget_of(cell.method)
+        if budget is None or budget.images is None:
             return 60 * sum(plan.expected_minutes.values())
         settings = settings_of(cell, Dataset.open(place), self.grid)
-        lengths = lengths_in_images(settings, self.grid, self.grid.budget.images)
+        lengths = lengths_in_images(cell.method, settings, self.grid, budget.images)
         minutes = (
             plan.expected_minutes[stage] * lengths[stage] / stage_length(settings, stage)[0] for stage in lengths
         )
@@ -311,10 +313,7 @@ class _Harness:
 
         states = self._states()
         done = {name: self._folders[name] for name, state in states.items() if state.status == DONE}
-        unfair = unfairness(
-            [conditions(folder, states[name]) for name, folder in done.items()],
-            None if self.grid.budget is None else self.grid.budget.model_dump(exclude_none=True),
-        )
+        unfair = unfairness([conditions(folder, states[name], self.grid) for name, folder in done.items()])
         written: list[Path] = []
         if done:
             self._gather()
@@ -342,6 +341,7 @@ class _Expected:
         for key in ((cell.task.name, cell.method), (cell.method,)):
             if key in self._measured:
                 return mean(self._measured[key])
-        if self._grid.budget is None or self._grid.budget.time is None:
+        budget = self._grid.budget_of(cell.method)
+        if budget is None or budget.time is None:
             return None
-        return 60 * self._grid.budget.time + (mean(self._scoring) if self._scoring else 0.0)
+        return 60 * budget.time + (mean(self._scoring) if self._scoring else 0.0)

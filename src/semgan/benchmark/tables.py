@@ -61,12 +61,15 @@ def write_tables(out: Path, grid: Grid, folders: Sequence[CellFolder], unfair: S
 
 
 def _budget_note(grid: Grid) -> str:
+    """What every cell had, and the rows that had another budget."""
     if grid.budget is None:
-        return "Lengths of training as the recipes say: not the same for all methods."
-    if grid.budget.images is not None:
-        return f"Every cell saw {grid.budget.images} images in training."
-    clock = "minutes" if grid.budget.cpu_minutes is None else "minutes of processor time"
-    return f"Every cell trained for {grid.budget.time:g} {clock}."
+        note = "Lengths of training as the recipes say: not the same for all methods."
+    elif grid.budget.images is not None:
+        note = f"Every cell saw {grid.budget} in training."
+    else:
+        note = f"Every cell trained for {grid.budget}."
+    others = [(row, each.budget) for row, each in grid.variants.items() if each.budget not in (None, grid.budget)]
+    return " ".join([note, *(f"Not so {row}: {budget}." for row, budget in others)])
 
 
 def _counted(folders: Iterable[CellFolder]) -> list[Counted]:

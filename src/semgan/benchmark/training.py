@@ -20,7 +20,7 @@ from semgan import methods
 from semgan.artifacts import RunFolder, load_checkpoint
 from semgan.benchmark.cells import TRAINED, Cell, CellFolder, State
 from semgan.benchmark.grid import SCHEDULE_SETTINGS, Grid, leaves
-from semgan.benchmark.shares import ends_of, shares_of
+from semgan.benchmark.rows import ends_of, shares_of
 from semgan.config import Settings
 from semgan.data.folder import Dataset
 from semgan.rehearsal import LENGTHS, DryRun, stage_length
@@ -55,7 +55,7 @@ class Piece:
 def changes_of(cell: Cell, grid: Grid) -> dict[str, Any]:
     """Settings that the grid changes, "gan.batch" -> 8: those of the task, then those of the method."""
     metric = {"metric": cell.task.metric} if cell.task.metric in ("dice", "jaccard", "miou") else {}
-    return metric | leaves(cell.task.settings) | leaves(grid.settings.get(cell.method, {}))
+    return metric | leaves(cell.task.settings) | grid.settings_of(cell.method)
 
 
 def settings_of(cell: Cell, dataset: Dataset, grid: Grid) -> Settings:
@@ -65,7 +65,7 @@ def settings_of(cell: Cell, dataset: Dataset, grid: Grid) -> Settings:
     return resolve_settings(
         dataset,
         cell.task.recipe,
-        method=cell.method,
+        method=grid.method_of(cell.method),
         labels=cell.labels,
         split_seed=cell.seed,
         seed=cell.seed,
@@ -78,11 +78,11 @@ def assignments(changes: dict[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
-def lengths_in_images(settings: Settings, grid: Grid, images: int) -> dict[str, int]:
+def lengths_in_images(row: str, settings: Settings, grid: Grid, images: int) -> dict[str, int]:
     """Stage -> images to see, ``images`` in all; whole batches for every stage but the last."""
     lengths: dict[str, int] = {}
     *others, last = methods.get(settings.method).stages
-    shares = shares_of(settings.method, grid)
+    shares = shares_of(row, grid)
     for stage in others:
         batch = stage_length(settings, stage)[1]
         lengths[stage] = max(round(shares[stage] * images / batch), 1) * batch
@@ -95,9 +95,10 @@ def lengths_in_images(settings: Settings, grid: Grid, images: int) -> dict[str, 
 def lengths_in_minutes(cell: Cell, context: Context, minutes: float) -> dict[str, int]:
     """Stage -> images that fit into its share of the minutes by a rehearsal, with some room."""
     plan = rehearsed(cell, context)
-    expected = plan.cpu_minutes if by_cpu(context.grid) else plan.expected_minutes
+    budget = context.grid.budget_of(cell.method)
+    expected = plan.cpu_minutes if budget is not None and budget.by_processor else plan.expected_minutes
     shares, found = shares_of(cell.method, context.grid), {}
-    for stage in methods.get(cell.method).stages:
+    for stage in methods.get(context.grid.method_of(cell.method)).stages:
         section, images, batch = (LENGTHS[stage][0], *LENGTHS[stage][1:])
         own = plan.settings[section]
         seconds_per_image = 60 * expected[stage] / own[images]
@@ -119,23 +120,26 @@ def rehearsed(cell: Cell, context: Context) -> DryRun:
     return plan
 
 
-def pieces_of(method: str, grid: Grid) -> list[Piece]:
+def pieces_of(row: str, grid: Grid) -> list[Piece]:
     """What to train one after the other: everything at once by images, stage by stage by the clock."""
-    if grid.budget is None or grid.budget.time is None:
+    budget = grid.budget_of(row)
+    if budget is None or budget.time is None:
         return [Piece(ALL, None)]
-    stages, total = methods.get(method).stages, 60 * grid.budget.time
+    stages, total = methods.get(grid.method_of(row)).stages, 60 * budget.time
     if len(stages) == 1:
         return [Piece(ALL, total)]
-    return [Piece(stage, total * end) for stage, end in ends_of(method, grid).items()]
+    return [Piece(stage, total * end) for stage, end in ends_of(row, grid).items()]
 
 
 def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
     """Train what is left of a cell; False where the command's own time ran out before. Keeps state and clock."""
     cell, grid = folder.cell, context.grid
-    if not state.lengths and grid.budget is not None:
-        images, minutes = grid.budget.images, grid.budget.time
+    budget, method = grid.budget_of(cell.method), grid.method_of(cell.method)
+    if not state.lengths and budget is not None:
+        images, minutes = budget.images, budget.time
         if images is not None:
-            state.lengths = lengths_in_images(settings_of(cell, Dataset.open(context.dataset), grid), grid, images)
+            settings = settings_of(cell, Dataset.open(context.dataset), grid)
+            state.lengths = lengths_in_images(cell.method, settings, grid, images)
         elif minutes is not None:
             state.lengths = lengths_in_minutes(cell, context, minutes)
             state.schedules = schedules_of(state.lengths)
@@ -146,9 +150,9 @@ def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
         if piece.stage not in state.done_pieces and not _train_piece(piece, folder, state, context, changes):
             return False
     state.images_seen = images_seen(folder.run)
-    if idle := [stage for stage in methods.get(cell.method).stages if not state.images_seen.get(stage)]:
+    if idle := [stage for stage in methods.get(method).stages if not state.images_seen.get(stage)]:
         raise ValueError(
-            f"The budget is too small for method '{cell.method}': its stage '{idle[0]}' saw no image. Give more."
+            f"The budget is too small for method '{method}': its stage '{idle[0]}' saw no image. Give more."
         )
     state.status = TRAINED
     folder.write(state)
@@ -159,7 +163,8 @@ def _train_piece(piece: Piece, folder: CellFolder, state: State, context: Contex
     """True where the piece has come to its end."""
     left = None if piece.ends_at is None else max(piece.ends_at - state.training_seconds, 0.0)
     allowed = None if context.deadline is None else max(context.deadline - time.monotonic(), 0.0)
-    on_cpu = by_cpu(context.grid)
+    budget = context.grid.budget_of(folder.cell.method)
+    on_cpu = budget is not None and budget.by_processor
     is_last_word = left is not None and (on_cpu or allowed is None or left <= allowed)
     limits = [seconds for seconds in (None if on_cpu else left, allowed) if seconds is not None]
     watch = _Stopwatch(piece.stage, folder, state, context)
@@ -193,7 +198,7 @@ def _train(cell: Cell, context: Context, run: Path, changes: dict[str, Any], **o
         context.dataset,
         run,
         recipe=cell.task.recipe,
-        method=cell.method,
+        method=context.grid.method_of(cell.method),
         labels=cell.labels,
         split_seed=cell.seed,
         seed=cell.seed,
@@ -203,17 +208,14 @@ def _train(cell: Cell, context: Context, run: Path, changes: dict[str, Any], **o
     )
 
 
-def by_cpu(grid: Grid) -> bool:
-    return grid.budget is not None and grid.budget.cpu_minutes is not None
-
-
 class _Stopwatch:
     """Notes the seconds of a piece in the cell's state, every few seconds: a kill loses no more than that."""
 
     def __init__(self, stage: str, folder: CellFolder, state: State, context: Context) -> None:
         self._stage, self._folder, self._state, self._context = stage, folder, state, context
         self._before = state.seconds.get(stage, 0.0)
-        self._clock = time.process_time if by_cpu(context.grid) else time.monotonic
+        budget = context.grid.budget_of(folder.cell.method)
+        self._clock = time.process_time if budget is not None and budget.by_processor else time.monotonic
         self._began = self._noted = self._clock()
 
     def progress(self, done: int, total: int, what: str) -> None:

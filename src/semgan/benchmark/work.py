@@ -6,13 +6,14 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semgan import artifacts, methods
 from semgan.benchmark.cells import DONE, TRAINED, CellFolder, State
 from semgan.benchmark.fairness import Conditions, check_separate, closed, guard_of
-from semgan.benchmark.grid import Task, class_mapping, class_names, held_out, part
+from semgan.benchmark.grid import Grid, Task, class_mapping, class_names, held_out, part
 from semgan.benchmark.training import Context, settings_of, train_cell
 from semgan.data.folder import Dataset
 from semgan.scoring import HeldOut, Scored, TrainedModel, stems_of
@@ -77,7 +78,7 @@ def work(folder: CellFolder, context: Context) -> State:
     if state.status == DONE:
         return state
     cell = folder.cell
-    methods.get(cell.method)  # the first thing to be told
+    methods.get(context.grid.method_of(cell.method))  # the first thing to be told
     ensure_list(cell.task, context.dataset, cell.labels, cell.seed)
     dataset = Dataset.open(context.dataset)
     held_outs = [held_out(entry) for entry in cell.task.test_sets]
@@ -123,11 +124,11 @@ def _hash_of(stems: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(stems)).encode()).hexdigest()[:16]
 
 
-def conditions(folder: CellFolder, state: State) -> Conditions:
+def conditions(folder: CellFolder, state: State, grid: Grid) -> Conditions:
     """What a finished cell had, for `fairness.unfairness`."""
     cell = folder.cell
-    group = (cell.task.name, cell.labels, cell.seed)
-    return Conditions(cell.name, group, state.facts, sum(state.images_seen.values()), state.training_seconds)
+    group, seen = (cell.task.name, cell.labels, cell.seed), sum(state.images_seen.values())
+    return Conditions(cell.name, group, state.facts, seen, state.training_seconds, grid.budget_of(cell.method))
 
 
 def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | VolumeSet], context: Context) -> None:
@@ -153,6 +154,7 @@ def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | Volum
         rows = model.rows(scored, cell.task.name, metric)
         if not state.scored:
             rows += model.validation_rows(cell.task.name)
+        rows = [replace(row, method=cell.method) for row in rows]  # the row's name, where it is a variant
         folder.add_scores(rows, scored, sorted({0, model.chosen}, key=step_order))
         if scored.shown:
             _keep_shown(folder.run / SHOWN / each.name, scored.shown)
