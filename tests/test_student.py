@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,8 @@ from semgan.artifacts import RunFolder, load_tensors, read_json, read_metrics, s
 from semgan.baselines import pipeline
 from semgan.data.folder import Dataset
 from semgan.scoring import HeldOut, TrainedModel
-from semgan.student import STUDENT_SHARES, choose_share, mix
+from semgan.stages.inversion_objective import Guide
+from semgan.student_answer import STUDENT_SHARES, AnswerChoice, choose_answer, mix
 from semgan.train import train
 
 MORE = ["baseline={images: 16, batch: 4, precision: float32}", "gan.precision=float32", "encoder.precision=float32"]
@@ -121,6 +123,29 @@ def test_one_run_folder_for_all_stages_gives_the_same_student(both, start, tmp_p
         assert same(weights(tmp_path / "run", name), weights(both, name)), name
 
 
+def test_stage_by_stage_gives_the_same_student(both, start, tmp_path):
+    with pytest.raises(FileNotFoundError, match="stage 'student' needs drawn pairs; run --stage pool first"):
+        start(tmp_path / "other", stage="student", init_from=both)
+    for stage in ("gan", "encoder", "pool", "student"):
+        assert start(tmp_path / "run", stage=stage).finished
+    assert same(weights(tmp_path / "run"), weights(both))
+
+
+def test_a_clock_that_ends_the_pool_leaves_no_blank_pairs_to_learn_from(start, teacher, tmp_path, monkeypatch):
+    """The student sees what was drawn until then."""
+    seen = []
+    monkeypatch.setattr(student_module, "MixedStream", lambda pairs, real, share: seen.append(pairs) or pairs)
+    changes = ["student.pool_images=160", "student.pool_batch=16"]
+    options = {"init_from": teacher, "changes": changes, "clock_ends": True}
+    stop = stop_at(48, "pool")
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "run", "student", stage="pool", progress=stop, **options)
+    assert start(tmp_path / "run", "student", stage="student", **options).finished
+    (stream,) = seen
+    reserved = np.load(tmp_path / "run" / "pool" / "images.npy", mmap_mode="r")
+    assert len(stream) == len(reserved) * 48 // 160 and min(image.max() for image in stream.images) > 0
+
+
 def test_another_generator_starts_pool_and_student_anew(both, start, teacher, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(both, out)
@@ -170,12 +195,15 @@ def test_unlabelled_images_take_part_where_asked_and_resume_to_the_bit(start, te
     torch.testing.assert_close(*answers, rtol=0, atol=0)
 
 
-def test_the_share_is_chosen_with_the_network_that_is_saved(start, teacher, tmp_path, monkeypatch):
+def test_the_answer_is_chosen_with_the_network_that_is_saved(start, teacher, tmp_path, monkeypatch):
     """Of unlabelled images' students the average answers, not the network that it follows."""
     seen = []
-    monkeypatch.setattr(
-        student_module, "choose_share", lambda model, learnt, job: seen.append(learnt.network.state_dict()) or (0.5, {})
-    )
+
+    def choose(model, learnt, job):
+        seen.append(learnt.network.state_dict())
+        return AnswerChoice()
+
+    monkeypatch.setattr(student_module, "choose_answer", choose)
     falling = iter(range(0, -100, -1))  # the first preview's weights are the best, not the last ones
     monkeypatch.setattr(pipeline, "validation_of", lambda job: lambda segmenter: next(falling))
     changes = ["student.unlabelled=true", "baseline.ema_decay=0.9", "run.preview_every_images=4"]
@@ -253,19 +281,43 @@ def test_a_dry_run_with_a_given_model_charges_for_pool_and_student_alone(start, 
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_the_answer_is_the_weighted_mean_at_every_step(both, teacher, share):
+@pytest.mark.parametrize("guide_weight", [0.0, 2.0])
+def test_the_answer_is_the_weighted_mean_at_every_step(both, teacher, share, guide_weight):
     model = semgan.load(both, device="cpu")
-    model.share = share
+    model.share, model.guide_weight = share, guide_weight
     image = torch.rand(3, 1, 16, 16) * 2 - 1
     found = model.segment_batch(image, steps=2, snapshot_steps=(0, 2))
-    inverted = semgan.load(teacher, device="cpu").segment_batch(image, steps=2, snapshot_steps=(0, 2))
     learnt = model.student.segment_batch(image).probabilities
+    guide = Guide(learnt, guide_weight) if guide_weight else None
+    inverted = semgan.load(teacher, device="cpu").segment_batch(image, steps=2, snapshot_steps=(0, 2), guide=guide)
     for step in (0, 2):
         expected = (1 - share) * inverted.snapshots[step] + share * learnt
         torch.testing.assert_close(found.snapshots[step], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.probabilities, found.snapshots[2])
     torch.testing.assert_close(found.confidence, found.probabilities.amax(1).mean((1, 2)))
-    assert found.steps == 2 and found.reconstruction is not None
+    assert found.steps == 2 and found.reconstruction is not None and ("guide" in found.trace) == (guide_weight > 0)
+
+
+def test_the_guide_draws_the_mask_to_the_students(both):
+    model = semgan.load(both, device="cpu")
+    model.share = 0.0
+    image = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    last = []
+    for model.guide_weight in (1e-6, 30.0):
+        found = model.segment_batch(image, steps=10)
+        learnt, shown = model.student.segment_batch(image).probabilities, found.probabilities.clamp_min(1e-6)
+        last.append(found.trace["guide"][-1])
+        torch.testing.assert_close(last[-1], -(learnt * shown.log()).sum(1).mean((1, 2)), rtol=1e-3, atol=1e-4)
+    assert (last[1] < last[0]).all()
+
+
+def test_a_folder_without_a_guide_is_answered_without(both, tmp_path):
+    """As those from before there were guides."""
+    shutil.copytree(both / "model", tmp_path / "model")
+    described = read_json(tmp_path / "model" / "config.json")
+    assert described["student"].pop("guide_weight") == 1.0
+    write_json(tmp_path / "model" / "config.json", described)
+    assert (semgan.load(both, device="cpu").guide_weight, semgan.load(tmp_path, device="cpu").guide_weight) == (1, 0)
 
 
 def test_a_student_alone_takes_no_steps(both, start, teacher, tmp_path):
@@ -280,25 +332,42 @@ def test_a_student_alone_takes_no_steps(both, start, teacher, tmp_path):
 
 
 class Constant:
-    """A model that answers the same for every image."""
+    """A model that answers the same for every image; with ``first``, that at step 0 and the other after more."""
 
-    def __init__(self, probabilities):
-        self.probabilities = probabilities
+    def __init__(self, probabilities, first=None):
+        self.probabilities, self.first = probabilities, probabilities if first is None else first
 
-    def segment_batch(self, image):
+    def segment_batch(self, image, *, steps=0, snapshot_steps=(), guide=None):
+        self.guide = guide
+        self.snapshots = {step: self.probabilities if step else self.first for step in snapshot_steps}
         return self
 
 
+def as_probabilities(label_maps):
+    return torch.nn.functional.one_hot(torch.from_numpy(label_maps).long(), 2).movedim(-1, 1).float()
+
+
 @pytest.mark.parametrize(
-    ("inverted", "learnt", "chosen"), [("right", "wrong", 0.25), ("wrong", "right", 0.75), ("right", "right", 0.5)]
+    ("first", "later", "learnt", "chosen"),
+    [
+        ("right", "right", "wrong", (0, 0.25)),
+        ("wrong", "wrong", "right", (0, 0.75)),
+        ("right", "right", "right", (0, 0.5)),
+        ("wrong", "right", "wrong", (10, 0.25)),
+    ],
 )
-def test_the_share_with_the_best_validation_score_is_chosen(tiny_job, inverted, learnt, chosen):
-    truth = torch.from_numpy(tiny_job.validation.label_maps).long()
-    right = torch.nn.functional.one_hot(truth, 2).movedim(-1, 1).float()
+def test_steps_and_share_with_the_best_validation_score_are_chosen(tiny_job, first, later, learnt, chosen):
+    right = as_probabilities(tiny_job.validation.label_maps)
     answers = {"right": right * 0.6 + 0.2, "wrong": 0.8 - right * 0.6}
-    job = replace(tiny_job, read_shifted=lambda: None)
-    share, scores = choose_share(Constant(answers[inverted]), Constant(answers[learnt]), job)
-    assert share == chosen and set(scores) == set(STUDENT_SHARES) and scores[share] == 1.0
+    settings = tiny_job.settings.model_copy(
+        update={"inversion": tiny_job.settings.inversion.model_copy(update={"steps": 30})}
+    )
+    job = replace(tiny_job, settings=settings, read_shifted=lambda: None)
+    model = Constant(answers[later], answers[first])
+    choice = choose_answer(model, Constant(answers[learnt]), job)
+    assert (choice.steps, choice.share) == chosen and choice.scores[chosen] == 1.0
+    assert set(choice.scores) == {(step, share) for step in (0, 10, 25) for share in STUDENT_SHARES}
+    assert model.guide.weight == 1.0 and torch.equal(model.guide.probabilities, answers[learnt])
 
 
 class ByCase:
@@ -307,32 +376,31 @@ class ByCase:
     def __init__(self, job, others):
         self.known, self.others = job.scored, others
 
-    def segment_batch(self, image):
+    def segment_batch(self, image, **options):
         is_known = torch.equal(((image + 1) * 127.5).round().byte(), torch.from_numpy(self.known.images))
-        truth = torch.from_numpy(self.known.label_maps).long() if is_known else self.others
-        return Constant(torch.nn.functional.one_hot(truth, 2).movedim(-1, 1).float())
+        answer = Constant(as_probabilities(self.known.label_maps if is_known else self.others))
+        return answer.segment_batch(image, **options)
 
 
 @pytest.mark.parametrize(("stronger", "chosen"), [("model", 0.25), ("student", 0.75)])
 def test_images_as_from_another_source_decide_where_the_others_do_not(tiny_job, stronger, chosen):
-    shown = tiny_job.read_shifted()
-    truth = torch.from_numpy(shown.label_maps).long()
+    truth = tiny_job.read_shifted().label_maps
     good, bad = ByCase(tiny_job, truth), ByCase(tiny_job, 1 - truth)
-    pair = (good, bad) if stronger == "model" else (bad, good)
-    share, scores = choose_share(*pair, tiny_job)
-    assert share == chosen and scores[share] == 1.0 and scores[1.0 if stronger == "model" else 0.0] < 0.8
+    choice = choose_answer(*((good, bad) if stronger == "model" else (bad, good)), tiny_job)
+    assert choice.share == chosen and choice.scores[choice.steps, chosen] == 1.0
+    assert choice.scores[choice.steps, 1.0 if stronger == "model" else 0.0] < 0.8
 
 
-def test_a_named_share_is_kept_and_nothing_is_chosen(start, teacher, tmp_path):
+def test_a_named_share_is_kept_and_only_steps_are_chosen(start, teacher, tmp_path):
     start(tmp_path / "run", init_from=teacher, changes=["student.answer_share=0.1"])
     assert semgan.load(tmp_path / "run", device="cpu").share == 0.1
-    assert read_json(tmp_path / "run" / "model" / "config.json")["student"]["share"] is None
+    described = read_json(tmp_path / "run" / "model" / "config.json")
+    assert described["student"]["share"] is None and described["inversion"]["chosen_steps"] is not None
+    assert any(", 10 % student" in name for name in described["scores"])
 
 
 @pytest.fixture(scope="module")
 def tiny_job(tiny_dataset, quick, tmp_path_factory):
-    from semgan.data.folder import Dataset
-
     opened = Dataset.open(tiny_dataset)
     settings = train_module.resolve_settings(opened, "debug", changes=quick)
     run = RunFolder(tmp_path_factory.mktemp("job") / "run")

@@ -132,7 +132,7 @@ def test_lazy_regularisers_are_charged_by_how_often_they_come():
     ("options", "error", "words"),
     [
         ({"resume": True}, FileNotFoundError, "--resume: .* is not a run; leave --resume out"),
-        ({"stage": "gann"}, ValueError, "Unknown stage 'gann'; expected gan, encoder or all"),
+        ({"stage": "gann"}, ValueError, "Unknown stage 'gann'; expected gan, encoder, pool, student, all"),
         ({"labels": 4}, ValueError, "no list 'labelled_4_seed0'.*semgan data split"),
         ({"method": "gan"}, ValueError, "Unknown method 'gan'"),
         ({"changes": ["gan.bach=3"]}, ValueError, "gan.bach"),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("semgan")
 
-StageName = Literal["gan", "encoder", "all"]
+StageName = Literal["gan", "encoder", "pool", "student", "all"]
 # images uint8 [n, height, width(, channels)], label maps [n, height, width], classes, file to write
 Draw = Callable[[np.ndarray, np.ndarray, int, Path], None]
 

@@ -91,7 +91,7 @@ def _train_student(job: TrainingJob) -> StageResult:
 
 
 def _load_student(folder: Path, device: str) -> Segmenter:
-    from semgan.student import load_student
+    from semgan.student_answer import load_student
 
     return load_student(folder, device)
 
@@ -103,7 +103,7 @@ def _train_semgan_student(job: TrainingJob) -> StageResult:
 
 
 def _load_semgan_student(folder: Path, device: str) -> Segmenter:
-    from semgan.student import SemganStudent
+    from semgan.student_answer import SemganStudent
 
     return SemganStudent.load(folder, device)
 
@@ -212,7 +212,7 @@ METHODS: dict[str, Method] = {
         strong_changes,
     ),
     "semgan-student": Method(
-        "mean of the optimised inversion and a student that learns from unlabelled images too",
+        "mean of a student that learns from unlabelled images too and the inversion that it guides",
         _train_semgan_student,
         _load_semgan_student,
         False,

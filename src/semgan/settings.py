@@ -282,6 +282,11 @@ class StudentSettings(Frozen):
         le=1,
         description="share of the student in semgan-student's answer; None: chosen on validation, without one 0.5",
     )
+    guide_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="weight of the student's answer in semgan-student's inversion; 0: the image alone (Departure)",
+    )
 
 
 class RunSettings(Frozen):

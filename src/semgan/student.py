@@ -3,8 +3,7 @@
 ``student``: DatasetGAN's use of a generator (Zhang et al. 2021, arXiv:2104.06490) with ours, whose labels come from its
 own label branch: a pool of pairs is drawn once, the least certain are dropped, and a U-Net learns from the rest mixed
 with the real labelled images, under the intensity and affine augmentation of ``unet-strong``.
-``semgan-student``: the probabilities of the optimised inversion and of that student, averaged with a weight that is
-chosen on validation.
+``semgan-student``: the inversion, guided by that student, and the student, averaged (`semgan.student_answer`).
 
 Both take the model of a trained run (``--init-from``) or first train what they need themselves, in the same run folder.
 They stand above stages and baselines because they are made of both.
@@ -17,36 +16,28 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from semgan import artifacts, config, ranks
 from semgan.baselines.pipeline import run_baseline
-from semgan.baselines.segmenter import WEIGHTS, NetworkSegmenter
+from semgan.baselines.segmenter import WEIGHTS
 from semgan.baselines.stage import BaselineStage
 from semgan.baselines.unimatch import UniMatchStage
 from semgan.data.loading import MixedStream
-from semgan.data.transforms import to_unit
-from semgan.job import Scored, TrainingJob
+from semgan.job import TrainingJob
 from semgan.model_card import model_card
 from semgan.runtime.distributed import by_first
-from semgan.runtime.loop import StageResult, checkpoint_path, run_stage
+from semgan.runtime.loop import StageResult, checkpoint_path, read_stage_checkpoint, run_stage
 from semgan.stages.pipeline import train_semantic_gan
-from semgan.stages.sample_pool import PoolStage, forget_pool, holds_pool, read_pool
+from semgan.stages.sample_pool import PoolStage, forget_pool, holds_pool, pairs_of, read_pool
 from semgan.stages.semantic_gan import SemanticGan
-from semgan.types import Segmentation, Segmenter, Steps
-
-if TYPE_CHECKING:
-    from semgan.types import LabelSpace
+from semgan.student_answer import STUDENT, AnswerChoice, choose_answer
 
 logger = logging.getLogger("semgan")
 
-STUDENT = "student"  # student.safetensors of the model folder
 NOTE = "student_of.json"  # in checkpoints/: the model that pool and student belong to
-STUDENT_SHARES = (0.5, 0.25, 0.75, 0.0, 1.0)  # tried on validation; the first wins ties
 SAME = ("classes", "preprocessing", "labels", "split_seed")  # a student shares these with its generator
 OWN = ("method", "seed", "data", "baseline", "student", "run")  # settings of this training; others are the generator's
 
@@ -63,21 +54,17 @@ class ConsistentStudentStage(UniMatchStage):
     name = "student"
 
 
+OWN_STAGES = (PoolStage.name, StudentStage.name)  # not the generator's
+
+
 def train_student(job: TrainingJob) -> StageResult:
     """Generator (unless given), pool, student: the model folder answers with the student alone."""
     return _train(job, with_inversion=False)
 
 
 def train_semgan_student(job: TrainingJob) -> StageResult:
-    """Generator and encoder (unless given), pool, student, weight; the model folder answers with both."""
+    """Generator and encoder (unless given), pool, student, choice; the model folder answers with both."""
     return _train(job, with_inversion=True)
-
-
-def load_student(folder: Path, device: str = "auto") -> NetworkSegmenter:
-    """The student of a model folder. Raises FileNotFoundError where training has not come to it yet."""
-    if not (artifacts.find_model(folder) / f"{STUDENT}.safetensors").is_file():
-        raise FileNotFoundError(f"{folder} has no student yet; let `semgan train` with the same options finish it.")
-    return NetworkSegmenter.load(folder, device, STUDENT)
 
 
 # ---------------------------------------------------------------- training
@@ -129,25 +116,36 @@ def _fingerprint(weights: Mapping[str, Mapping[str, Tensor]]) -> str:
 def _train(job: TrainingJob, *, with_inversion: bool) -> StageResult:
     if job.init_from is None:
         _refuse_lost_teacher(job)
-        result = train_semantic_gan(job if with_inversion else replace(job, stage="gan"))
-        if job.stage != "all" or not result.finished or result.interrupted:
-            return result
+        if job.stage not in OWN_STAGES:
+            result = train_semantic_gan(job if with_inversion else replace(job, stage="gan"))
+            if job.stage != "all" or not result.finished or result.interrupted:
+                return result
     teacher = _Teacher.read(job.init_from or job.run.model, job, with_inversion=with_inversion)
     if ranks.of_first(_is_complete(job, teacher)):
         return StageResult(job.settings.baseline.images, True)
     by_first(lambda: _forget_student_of_another(job, teacher))
     model = SemanticGan.load(teacher.folder, device=str(job.device))
-    pool = PoolStage(job.settings, model, _pool_folder(job))
-    result = run_stage(pool, job.run, job.settings.run, deadline=job.deadline, progress=job.progress)
-    if not result.finished or result.interrupted:
-        return result
+    drawn = _run_pool(job, model)
+    if job.stage == PoolStage.name or not drawn.finished or drawn.interrupted:
+        return drawn
     real = job.labelled_stream("labelled")
-    generated = job.labelled_stream("student/generated", pairs=read_pool(_pool_folder(job)))
-    mixed = MixedStream(generated, real, job.settings.student.real_share)
+    pairs = read_pool(_pool_folder(job), pairs_of(job.settings, drawn.images_seen))
+    mixed = MixedStream(job.labelled_stream("student/generated", pairs=pairs), real, job.settings.student.real_share)
     learns_from_unlabelled = job.settings.student.unlabelled and len(job.unlabelled) > 0
     stage, result = run_baseline(job, ConsistentStudentStage if learns_from_unlabelled else StudentStage, mixed)
     _save(job, teacher, stage, result, model if with_inversion else None)
     return result
+
+
+def _run_pool(job: TrainingJob, model: SemanticGan) -> StageResult:
+    """Draw the pool; for stage "student" alone it is taken as it is, also where a clock ended it."""
+    path = checkpoint_path(job.run, PoolStage.name)
+    if job.stage == StudentStage.name:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: stage 'student' needs drawn pairs; run --stage pool first.")
+        return StageResult(read_stage_checkpoint(path, PoolStage.name)[0], True)
+    pool = PoolStage(job.settings, model, _pool_folder(job))
+    return run_stage(pool, job.run, job.settings.run, deadline=job.deadline, progress=job.progress)
 
 
 def _pool_folder(job: TrainingJob) -> Path:
@@ -186,17 +184,23 @@ def _forget_student_of_another(job: TrainingJob, teacher: _Teacher) -> None:
 def _save(
     job: TrainingJob, teacher: _Teacher, stage: BaselineStage, result: StageResult, model: SemanticGan | None
 ) -> None:
-    """The teacher's model folder with the student beside it, and its weight where both answer."""
+    """The teacher's model folder with the student beside it, and how both answer, where they do."""
     network = stage.model_weights()[WEIGHTS]
     metric = job.settings.metric
     scores = {} if stage.best_score is None else {f"validation {metric}, student": stage.best_score}
-    share = None
+    answers: dict[str, Any] = {}
     if model is not None:
         stage.answering.load_state_dict(network)
-        is_last = job.is_over(result)
-        share, tried = choose_share(model, stage.segmenter, job) if is_last else (None, {})
+        choice = choose_answer(model, stage.segmenter, job) if job.is_over(result) else AnswerChoice()
         told = f"validation {metric}, mean with shifted images"
-        scores |= {f"{told}, {round(100 * value)} % student": score for value, score in tried.items()}
+        scores |= {
+            f"{told}, {step} steps, {round(100 * share)} % student": score
+            for (step, share), score in choice.scores.items()
+        }
+        answers = {
+            "inversion": {"chosen_steps": choice.steps},  # the teacher's rule knows no guide
+            "student": {"share": choice.share, "guide_weight": job.settings.student.guide_weight},
+        }
     own = job.settings.model_dump(mode="json")
     described = config.override(config.Settings(), teacher.description["settings"], str(teacher.folder))
     settings = config.override(described, {key: own[key] for key in OWN}, "this run")
@@ -205,95 +209,17 @@ def _save(
         "best_student_at": stage.best_images_seen,
         "student_of": teacher.fingerprint,
     }
-    description = teacher.description | {
-        "method": job.settings.method,
-        "settings": settings.model_dump(mode="json"),
-        "student": {"share": share},
-        "scores": teacher.description.get("scores", {}) | scores,
-        "training": training,
-    }
+    description = (
+        teacher.description
+        | {
+            "method": job.settings.method,
+            "settings": settings.model_dump(mode="json"),
+            "scores": teacher.description.get("scores", {}) | scores,
+            "training": training,
+        }
+        | answers
+    )
     data = {"labelled images": len(job.labelled), "validation images": len(job.validation)}
     card = model_card(settings, data=data, training=training, scores=description["scores"])
     weights = teacher.weights | {STUDENT: network}
     by_first(lambda: artifacts.save_model(job.run.model, description, weights, card))
-
-
-def choose_share(
-    model: SemanticGan, student: NetworkSegmenter, job: TrainingJob
-) -> tuple[float | None, dict[float, float]]:
-    """The student's share with the best score, and the score of every share tried.
-
-    A share is judged on the validation images as they are and under synthetic shifts, half and half: among images of
-    the training source alone, the choice would not know what the two are worth on others. None where the settings name
-    the share or there is no validation list.
-    """
-    if job.settings.student.answer_share is not None or not len(job.validation):
-        return None, {}
-    both = [one for one in (job.scored, job.read_shifted()) if one is not None]
-    scores = dict.fromkeys(STUDENT_SHARES, 0.0)
-    for shown in both:
-        inverted, learnt = (_answers(one, shown) for one in (model, student))
-        for share in STUDENT_SHARES:
-            mixed = mix(inverted, learnt, share)
-            score = job.validate(lambda image, answer=mixed: answer, batch=len(mixed), on=shown)
-            scores[share] += score / len(both)
-    chosen = max(STUDENT_SHARES, key=lambda share: round(scores[share], 4))
-    logger.info("Share of the student chosen on validation: %g (%s)", chosen, scores)
-    return chosen, scores
-
-
-def _answers(model: Segmenter, shown: Scored) -> Tensor:
-    """Probabilities for all images; of several processes each answers for its own and gets all."""
-    images = np.asarray(shown.images)
-    own = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
-    answer = model.segment_batch(own).probabilities
-    ranks.wait()
-    return ranks.gathered(answer)[: len(images)]
-
-
-# ---------------------------------------------------------------- answering
-
-
-def mix(inverted: Tensor, learnt: Tensor, share: float) -> Tensor:
-    """Probabilities of two models, ``share`` in [0, 1] of the second."""
-    return torch.lerp(inverted, learnt.to(inverted.device), share)
-
-
-class SemganStudent:
-    """Optimised inversion and student as one `semgan.types.Segmenter`; ``share`` in [0, 1] of the student."""
-
-    def __init__(self, model: SemanticGan, student: NetworkSegmenter, share: float) -> None:
-        self.model, self.student, self.share = model, student, share
-        self.labels: LabelSpace = model.labels
-        self.rules = model.rules
-
-    @classmethod
-    def load(cls, folder: Path, device: str = "auto") -> SemganStudent:
-        """From a run or model folder. Raises FileNotFoundError where training has not come to the student yet."""
-        student, model = load_student(folder, device), SemanticGan.load(folder, device=device)
-        chosen = artifacts.read_json(artifacts.find_model(folder) / "config.json")["student"]["share"]
-        named = model.settings.student.answer_share
-        return cls(model, student, next(share for share in (named, chosen, STUDENT_SHARES[0]) if share is not None))
-
-    def preprocess(self, image: np.ndarray, modality: str = "default") -> Tensor:
-        """As `SemanticGan.preprocess`; both networks see the same image."""
-        return self.model.preprocess(image, modality)
-
-    def segment_batch(
-        self,
-        image: Tensor,
-        *,
-        steps: Steps | None = None,
-        snapshot_steps: tuple[int, ...] = (),
-        modality: str = "default",
-    ) -> Segmentation:
-        """As `SemanticGan.segment_batch`, with the student's share in every answer; steps count the inversion's."""
-        found = self.model.segment_batch(image, steps=steps, snapshot_steps=snapshot_steps, modality=modality)
-        learnt = self.student.segment_batch(image).probabilities
-        mixed = mix(found.probabilities, learnt, self.share)
-        return replace(
-            found,
-            probabilities=mixed,
-            confidence=mixed.amax(1).mean((1, 2)),
-            snapshots={step: mix(answer, learnt, self.share) for step, answer in found.snapshots.items()},
-        )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from semgan import config, methods, ranks, recipes
 from semgan.artifacts import RunFolder, git_commit, temporary_beside
 from semgan.config import Settings
 from semgan.data.folder import Dataset
+from semgan.job import StageName
 from semgan.rehearsal import DryRun, rehearse
 from semgan.runtime.deadline import Deadline
 from semgan.runtime.distributed import by_first
@@ -155,8 +156,8 @@ def _outcome(
 
 
 def _check_request(settings: Settings, stage: str, init_from: Path | str | None) -> None:
-    if stage not in ("gan", "encoder", "all"):
-        raise ValueError(f"Unknown stage '{stage}'; expected gan, encoder or all.")
+    if stage not in get_args(StageName):
+        raise ValueError(f"Unknown stage '{stage}'; expected {', '.join(get_args(StageName))}.")
     method = methods.get(settings.method)
     if method.rival and (stage != "all" or init_from is not None):
         raise ValueError(f"--stage and --init-from belong to our generator; method '{settings.method}' has none.")

@@ -24,7 +24,7 @@ LEVELS = {
     "data": 2, "models": 2, "objectives": 2, "metrics": 2, "runtime": 2,
     "job": 2.5,
     "stages": 3, "baselines": 3,
-    "student": 3.2,
+    "student_answer": 3.1, "student": 3.2,
     "methods": 3.5,
     "cli": 5, "__main__": 6, "__init__": 5.5,
 }  # fmt: skip

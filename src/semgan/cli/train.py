@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Stage(StrEnum):
     gan = "gan"
     encoder = "encoder"
+    pool = "pool"
+    student = "student"
     all = "all"
 
 

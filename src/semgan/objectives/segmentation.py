@@ -38,6 +38,14 @@ def cross_entropy(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Te
     return ranks.total((per_pixel * counted).sum()) / ranks.total(counted.sum()).clamp_min(1)
 
 
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of every pixel against class probabilities ``[batch, classes, height, width]``, ``[batch, height,
+    width]``."""
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits[:, 0].float(), target[:, 1].float(), reduction="none")
+    return F.cross_entropy(logits.float(), target.float(), reduction="none")
+
+
 def dice_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Tensor:
     """1 - soft Dice, mean over the foreground classes that the batch shows, a scalar in [0, 1]; 0 where it shows none.
 

@@ -22,6 +22,7 @@ from semgan.models.generator import Generator
 from semgan.models.perceptual import LPIPS, DiscriminatorDistance
 from semgan.models.whitening import Whitening
 from semgan.objectives.reconstruction import pixel_distance
+from semgan.objectives.segmentation import soft_cross_entropy
 from semgan.runtime.device import autocast
 from semgan.stages.view import POSE, TONE, seen
 from semgan.types import JointImage
@@ -30,14 +31,26 @@ LEAVES = ("code", "noise", "pose", "tone")  # what the search may move
 
 
 @dataclass(frozen=True)
+class Guide:
+    """Another model's answer that the generated mask explains beside the image (Departure: `semgan.student_answer`).
+
+    probabilities: ``[batch, classes, side, side]``; weight: of the cross-entropy against them, above 0
+    """
+
+    probabilities: Tensor
+    weight: float
+
+
+@dataclass(frozen=True)
 class Objective:
-    """Eq. 7 for any images; codes are whitened or w+, as ``settings.space`` says."""
+    """Eq. 7 for any images; codes are whitened or w+, as ``settings.space`` says. guide_weight: see `Guide`."""
 
     generator: Generator
     encoder: Encoder | None
     whitening: Whitening
     perceptual: LPIPS | DiscriminatorDistance
     settings: InversionSettings
+    guide_weight: float = 0.0
 
     @property
     def whitened(self) -> bool:
@@ -99,8 +112,8 @@ class Objective:
     ) -> dict[str, Tensor]:
         """Unweighted terms and their weighted sum ``loss``, float32 ``[batch]``; networks of weight 0 are not run.
 
-        tensors: the leaves, and the input as ``image``; joint, shown: what they generate, and `seen` of it; target: the
-        input's `target_features`
+        tensors: the leaves, the input as ``image``, and a guide's probabilities as ``guide`` where there is one;
+        joint, shown: what they generate, and `seen` of it; target: the input's `target_features`
         """
         settings, code = self.settings, tensors["code"]
         with autocast(self.device, settings.precision):
@@ -122,6 +135,9 @@ class Objective:
             if weight is not None:
                 terms[name] = tensors[name].square().flatten(1).mean(1)
                 loss = loss + weight * terms[name]
+        if "guide" in tensors:
+            terms["guide"] = soft_cross_entropy(shown.logits, tensors["guide"]).mean((1, 2))
+            loss = loss + self.guide_weight * terms["guide"]
         if "noise" in tensors:
             terms["noise"] = noise_autocorrelation(self.generator.noise_maps(tensors["noise"]))
             loss = loss + settings.noise_regulariser * terms["noise"]

@@ -72,6 +72,7 @@ class Walk:
 
     wanted: steps whose snapshots are kept; every image is walked that far, whatever the rule says
     rule:   which image is answered with which step; None: each with its last
+    guide:  probabilities ``[batch, classes, side, side]`` that the masks explain, too
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class Walk:
         steps: int,
         wanted: frozenset[int],
         rule: StoppingRule | None = None,
+        guide: Tensor | None = None,
     ) -> None:
+        self.guide = guide
         self.objective, self.image, self.steps, self.wanted = objective, image, steps, wanted
         self.rule = rule
         self.last_wanted = max(wanted, default=0)
@@ -118,6 +121,8 @@ class Walk:
         objective = self.objective
         image = self.image[rows[0] : rows[-1] + 1].to(objective.device)
         tensors = {"image": image.float()}
+        if self.guide is not None:
+            tensors["guide"] = self.guide[rows[0] : rows[-1] + 1].to(objective.device).float()
         for leaf, value in objective.leaves(image).items():
             zeros = torch.zeros_like(value)
             tensors |= {leaf: value, f"{leaf}_mean": zeros, f"{leaf}_square": zeros.clone()}

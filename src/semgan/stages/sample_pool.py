@@ -73,8 +73,8 @@ class PoolStage:
         self.settings, self.model = settings, model
         self.total_images, self.batch = own.pool_images, own.pool_batch
         ranks.share_of(self.batch, "student.pool_batch")
-        self.kept_of_batch = max(1, round(own.keep_share * own.pool_batch))
-        pairs = -(-own.pool_images // own.pool_batch) * self.kept_of_batch
+        self.kept_of_batch = pairs_of(settings, own.pool_batch)
+        pairs = pairs_of(settings, own.pool_images)
         shapes: dict[str, tuple[int, ...]] = {"images": (pairs, rule.channels, rule.size_px, rule.size_px)}
         shapes["label_maps"] = (pairs, rule.size_px, rule.size_px)
         by_first(lambda: [_opened(folder / f"{name}.npy", shape) for name, shape in shapes.items()])
@@ -118,9 +118,15 @@ def holds_pool(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("images.npy", "label_maps.npy"))
 
 
-def read_pool(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images and label maps as they are on the disk now, read-only maps."""
-    images, label_maps = (np.load(folder / name, mmap_mode="r") for name in ("images.npy", "label_maps.npy"))
+def pairs_of(settings: Settings, drawn: int) -> int:
+    """How many pairs a pool holds once so many were drawn, kept or not; always whole batches."""
+    own = settings.student
+    return -(-drawn // own.pool_batch) * max(1, round(own.keep_share * own.pool_batch))
+
+
+def read_pool(folder: Path, pairs: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The first so many images and label maps as they are on the disk now, read-only maps; None: all."""
+    images, label_maps = (np.load(folder / name, mmap_mode="r")[:pairs] for name in ("images.npy", "label_maps.npy"))
     return images, label_maps
 
 

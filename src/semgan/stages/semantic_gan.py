@@ -26,6 +26,7 @@ from semgan.objectives.segmentation import probabilities
 from semgan.runtime.device import choose_device
 from semgan.runtime.modes import freeze
 from semgan.stages.encoder_only import segment_by_encoder
+from semgan.stages.inversion_objective import Guide
 from semgan.stages.stage1_gan import build_generator, build_image_critic
 from semgan.stages.stage3_inversion import invert
 from semgan.stages.stopping import StoppingRule
@@ -134,16 +135,20 @@ class SemanticGan:
         steps: Steps | None = None,
         snapshot_steps: tuple[int, ...] = (),
         modality: str = "default",
+        guide: Guide | None = None,
     ) -> Segmentation:
         """Segment ``[batch, channels, size_px, size_px]`` in [-1, 1] by inversion; steps 0 is the encoder alone.
 
         steps:    "auto": each image's own, by the model's stopping rule (ValueError where it has none)
         modality: may have its own weight of the pixels, lambda_3
+        guide:    another model's answer that the masks explain beside the images
         """
         self._check(image)
         steps = self.steps if steps is None else steps
         if steps == AUTO and self.rule is None:
-            raise ValueError("The model has no stopping rule (too few validation images); give a number of steps.")
+            raise ValueError(
+                "The model has no stopping rule (too few validation images, or guided); give a number of steps."
+            )
         return invert(
             self.generator,
             self.encoder,
@@ -154,6 +159,7 @@ class SemanticGan:
             steps=None if steps == AUTO else steps,
             snapshot_steps=snapshot_steps,
             rule=self.rule if steps == AUTO else None,
+            guide=guide,
         )
 
     def masks_only(self, image: Tensor) -> Segmentation:

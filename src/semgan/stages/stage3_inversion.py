@@ -25,7 +25,7 @@ from semgan.models.generator import Generator
 from semgan.models.perceptual import LPIPS, DiscriminatorDistance
 from semgan.models.whitening import Whitening
 from semgan.runtime.modes import frozen
-from semgan.stages.inversion_objective import Objective
+from semgan.stages.inversion_objective import Guide, Objective
 from semgan.stages.inversion_slots import Found, Walk
 from semgan.stages.stopping import StoppingRule
 from semgan.types import Segmentation
@@ -47,6 +47,7 @@ def invert(
     steps: int | None = None,
     snapshot_steps: Sequence[int] = (),
     rule: StoppingRule | None = None,
+    guide: Guide | None = None,
 ) -> Segmentation:
     """Segment images by inversion; steps 0 is the encoder's code alone ("NO").
 
@@ -60,9 +61,10 @@ def invert(
         snapshot at step k of n is not what a run of k steps gives.
     rule: chooses the step of every image's answer, instead of ``steps``; with snapshots, images are walked on to the
         last of these, which changes no answer
+    guide: another model's answer to these images that their masks are to explain as well
     trace of the result: ``loss`` (weighted sum) and the unweighted terms ``perceptual``, ``pixel``, and where used
-        ``encoder``, ``prior``, ``noise``; ``[steps + 1, batch]``, row k measured after k steps, nan where an image had
-        stopped before.
+        ``encoder``, ``prior``, ``guide``, ``noise``; ``[steps + 1, batch]``, row k measured after k steps, nan where
+        an image had stopped before.
     Raises ValueError for snapshots beyond the last step and for a diverged search.
     """
     if rule is None:
@@ -75,9 +77,10 @@ def invert(
     if image.ndim != 4 or len(image) == 0:
         raise ValueError(f"invert takes images [batch, channels, size_px, size_px]; got {tuple(image.shape)}.")
     networks = [part for part in (generator, encoder, whitening, perceptual) if part is not None]
-    objective = Objective(generator, encoder, whitening, perceptual, settings)
+    objective = Objective(generator, encoder, whitening, perceptual, settings, 0.0 if guide is None else guide.weight)
+    evidence = None if guide is None else guide.probabilities
     with frozen(*networks), torch.inference_mode(False):
-        walk = Walk(objective, image, steps=steps, wanted=wanted, rule=rule)
+        walk = Walk(objective, image, steps=steps, wanted=wanted, rule=rule, guide=evidence)
         return _segmentation(walk.run(), steps, by_rule=rule is not None)
 
 

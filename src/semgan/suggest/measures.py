@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from semgan.posterior.latent import Budget, LatentPosterior
 from semgan.stages.semantic_gan import SemanticGan
-from semgan.student import SemganStudent
+from semgan.student_answer import SemganStudent
 from semgan.types import Segmentation, Segmenter, Steps
 
 GENERATIVE = ("reconstruction", "disagreement")

@@ -21,7 +21,7 @@ from torch import Tensor
 from semgan.runtime.modes import frozen
 from semgan.stages.semantic_gan import SemanticGan
 from semgan.stages.stopping import agreement
-from semgan.student import SemganStudent
+from semgan.student_answer import SemganStudent
 from semgan.types import Segmentation, Segmenter, Steps
 
 
