@@ -89,7 +89,7 @@ def test_a_given_model_is_used_as_it_is(both, teacher):
     for name in ("generator", "encoder", "image_critic"):
         assert same(weights(both, name), weights(teacher, name)), name
     ours, given = (read_json(run / "model" / "config.json") for run in (both, teacher))
-    assert ours["inversion"] == given["inversion"] and ours["method"] == "semgan-student"
+    assert ours["student"] and ours["method"] == "semgan-student" and "student" not in given
     assert ours["training"]["images_seen_gan"] == given["training"]["images_seen_gan"]
 
 
@@ -118,9 +118,29 @@ def test_one_run_folder_for_all_stages_gives_the_same_student(both, start, tmp_p
         start(tmp_path / "run", progress=stop_at(12, "student"))
     assert start(tmp_path / "run").finished
     stages = [row["stage"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
-    assert set(stages) == {"gan", "encoder", "inversion", "pool", "student"}
+    assert set(stages) == {"gan", "encoder", "pool", "student"}
     for name in ("student", "generator", "encoder"):
         assert same(weights(tmp_path / "run", name), weights(both, name)), name
+
+
+def test_the_inversions_own_steps_are_not_chosen_and_a_pause_keeps_the_student(both, start, tmp_path, monkeypatch):
+    """They would be chosen, by a walk as long as the guided one's, at every resume, and thrown away."""
+    monkeypatch.setattr("semgan.stages.pipeline.choose_steps", lambda model, job: pytest.fail("chosen"))
+    out = tmp_path / "run"
+    for stage in ("gan", "encoder", "pool"):
+        start(out, stage=stage)
+    for _ in range(2):
+        assert not start(out, max_minutes=0).finished
+        assert (out / "model" / "student.safetensors").is_file()
+        assert read_json(out / "model" / "config.json")["student"] == {"share": None, "guide_weight": 1.0}
+    assert start(out).finished and same(weights(out), weights(both))
+    described, card = (out / "model" / name for name in ("config.json", "README.md"))
+    assert "rule" not in read_json(described)["inversion"] and "guided steps" in card.read_text()
+
+
+def test_scores_of_the_teachers_own_answers_are_left_out(teacher, both):
+    assert any(name.startswith("steps_") for name in read_json(teacher / "model" / "config.json")["scores"])
+    assert not any(name.startswith("steps_") for name in read_json(both / "model" / "config.json")["scores"])
 
 
 def test_stage_by_stage_gives_the_same_student(both, start, tmp_path):
@@ -258,7 +278,7 @@ def test_a_teacher_of_another_labelled_list_or_size_is_refused(start, teacher, t
 def test_what_a_teacher_lacks_is_said(start, teacher, tmp_path):
     half = shutil.copytree(teacher / "model", tmp_path / "half")
     (half / "encoder.safetensors").unlink()
-    with pytest.raises(ValueError, match="has no encoder yet; finish that run, or use --method student"):
+    with pytest.raises(ValueError, match="has no encoder yet; train that first .--stage encoder., or use --method"):
         start(tmp_path / "run", init_from=half)
     assert start(tmp_path / "run2", "student", init_from=half).finished
     (half / "generator.safetensors").unlink()

@@ -207,13 +207,13 @@ class _Writer:
         import torch
 
         prepare = preprocessing_of(self.gan, self.modality)
-        options = {} if self.modality is None else {"modality": self.modality}
+        modality = self.modality or "default"
         with open(self.folder / segmentation_rows.ROWS, "a", encoding="utf-8") as notes:
             for start in range(0, len(inputs), batch):
                 block = inputs[start : start + batch]
                 images = torch.stack([prepare(item.read()) for item in block])
                 found = self.gan.segment_batch(
-                    images, steps=self.steps[-1], snapshot_steps=self.measured, **options
+                    images, steps=self.steps[-1], snapshot_steps=self.measured, modality=modality
                 )
                 for row, item in enumerate(block):
                     yield segmentation_rows.noted(notes, self.write(item, found, row))

@@ -68,6 +68,7 @@ class TrainingJob:
     """What a method's ``train`` gets.
 
     clock_ends: the deadline's end of CPU time, or of time where it has none, is the end of the training, not a pause
+    chooses_steps: whether the inversion's steps are chosen on validation as soon as there is an encoder
     read_shifted: makes the first validation cases look as if from another source (`shifted_validation`)
     """
 
@@ -83,6 +84,7 @@ class TrainingJob:
     init_from: Path | None = None
     deadline: Deadline | None = None
     clock_ends: bool = False
+    chooses_steps: bool = True
     progress: Progress | None = None
     draw: Draw | None = None
     read_shifted: Callable[[], Scored | None] = lambda: None

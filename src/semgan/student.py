@@ -90,7 +90,9 @@ class _Teacher:
                 "method with a generator."
             )
         if with_inversion and "encoder" not in weights:
-            raise ValueError(f"--init-from: {folder} has no encoder yet; finish that run, or use --method student.")
+            raise ValueError(
+                f"{folder} has no encoder yet; train that first (--stage encoder), or use --method student."
+            )
         wanted = job.settings.model_dump(mode="json")
         found = config.override(config.Settings(), description["settings"], f"{folder}/config.json")
         saved = found.model_dump(mode="json")
@@ -117,7 +119,8 @@ def _train(job: TrainingJob, *, with_inversion: bool) -> StageResult:
     if job.init_from is None:
         _refuse_lost_teacher(job)
         if job.stage not in OWN_STAGES:
-            result = train_semantic_gan(job if with_inversion else replace(job, stage="gan"))
+            own = replace(job, chooses_steps=False)  # the guided inversion's are chosen with the student
+            result = train_semantic_gan(own if with_inversion else replace(own, stage="gan"))
             if job.stage != "all" or not result.finished or result.interrupted:
                 return result
     teacher = _Teacher.read(job.init_from or job.run.model, job, with_inversion=with_inversion)
@@ -143,7 +146,9 @@ def _run_pool(job: TrainingJob, model: SemanticGan) -> StageResult:
     if job.stage == StudentStage.name:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: stage 'student' needs drawn pairs; run --stage pool first.")
-        return StageResult(read_stage_checkpoint(path, PoolStage.name)[0], True)
+        drawn = read_stage_checkpoint(path, PoolStage.name)[0]
+        logger.info("The student learns from %d of %d drawn pairs.", drawn, job.settings.student.pool_images)
+        return StageResult(drawn, True)
     pool = PoolStage(job.settings, model, _pool_folder(job))
     return run_stage(pool, job.run, job.settings.run, deadline=job.deadline, progress=job.progress)
 
@@ -188,19 +193,18 @@ def _save(
     network = stage.model_weights()[WEIGHTS]
     metric = job.settings.metric
     scores = {} if stage.best_score is None else {f"validation {metric}, student": stage.best_score}
-    answers: dict[str, Any] = {}
+    known = dict(teacher.description)
+    known["scores"] = {name: value for name, value in known.get("scores", {}).items() if not _of_answers(name)}
+    known.pop("student", None)
+    facts: dict[str, Any] = {}
     if model is not None:
         stage.answering.load_state_dict(network)
         choice = choose_answer(model, stage.segmenter, job) if job.is_over(result) else AnswerChoice()
-        told = f"validation {metric}, mean with shifted images"
-        scores |= {
-            f"{told}, {step} steps, {round(100 * share)} % student": score
-            for (step, share), score in choice.scores.items()
-        }
-        answers = {
-            "inversion": {"chosen_steps": choice.steps},  # the teacher's rule knows no guide
-            "student": {"share": choice.share, "guide_weight": job.settings.student.guide_weight},
-        }
+        scores |= choice.told(metric)
+        before = known.get("inversion", {}).get("chosen_steps")
+        known["inversion"] = {"chosen_steps": before if choice.steps is None else choice.steps}  # no rule: unguided
+        known["student"] = {"share": choice.share, "guide_weight": job.settings.student.guide_weight}
+        facts = {} if choice.steps is None else {"answer": choice.in_words()}
     own = job.settings.model_dump(mode="json")
     described = config.override(config.Settings(), teacher.description["settings"], str(teacher.folder))
     settings = config.override(described, {key: own[key] for key in OWN}, "this run")
@@ -209,17 +213,18 @@ def _save(
         "best_student_at": stage.best_images_seen,
         "student_of": teacher.fingerprint,
     }
-    description = (
-        teacher.description
-        | {
-            "method": job.settings.method,
-            "settings": settings.model_dump(mode="json"),
-            "scores": teacher.description.get("scores", {}) | scores,
-            "training": training,
-        }
-        | answers
-    )
+    description = known | {
+        "method": job.settings.method,
+        "settings": settings.model_dump(mode="json"),
+        "scores": known["scores"] | scores,
+        "training": training,
+    }
     data = {"labelled images": len(job.labelled), "validation images": len(job.validation)}
-    card = model_card(settings, data=data, training=training, scores=description["scores"])
+    card = model_card(settings, data=data, training=training | facts, scores=description["scores"])
     weights = teacher.weights | {STUDENT: network}
     by_first(lambda: artifacts.save_model(job.run.model, description, weights, card))
+
+
+def _of_answers(name: str) -> bool:
+    """Whether a score is of answers that a student changes: the inversion's alone, or those of another student."""
+    return name.startswith("steps_") or "student" in name

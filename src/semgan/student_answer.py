@@ -36,7 +36,7 @@ logger = logging.getLogger("semgan")
 
 STUDENT = "student"  # student.safetensors of the model folder
 STUDENT_SHARES = (0.5, 0.25, 0.75, 0.0, 1.0)  # tried on validation; the first wins ties
-GUIDED_STEPS = (0, 10, 25, 50)  # tried where the inversion's own number allows; of equal ones the fewest
+GUIDED_STEPS = (0, 10, 25)  # tried where the inversion's own number allows; of equal ones the fewest
 
 
 def load_student(folder: Path, device: str = "auto") -> NetworkSegmenter:
@@ -84,6 +84,7 @@ class SemganStudent:
         modality: str = "default",
     ) -> Segmentation:
         """As `SemanticGan.segment_batch`, with the student's share in every answer; steps count the inversion's."""
+        self.model.check(image)
         learnt = self.student.segment_batch(image).probabilities
         guide = Guide(learnt, self.guide_weight) if self.guide_weight else None
         found = self.model.segment_batch(
@@ -109,6 +110,18 @@ class AnswerChoice:
     share: float | None = None
     scores: dict[tuple[int, float], float] = field(default_factory=dict)
 
+    def told(self, metric: str) -> dict[str, float]:
+        """The scores by name, as a model's card has them."""
+        head = f"validation {metric}, mean with shifted images"
+        return {
+            f"{head}, {steps} steps, {round(100 * share)} % student": score
+            for (steps, share), score in self.scores.items()
+        }
+
+    def in_words(self) -> str:
+        best = max(self.scores, key=lambda pair: round(self.scores[pair], 4))
+        return f"{self.steps} guided steps, {round(100 * best[1])} % student"
+
 
 def choose_answer(model: SemanticGan, student: NetworkSegmenter, job: TrainingJob) -> AnswerChoice:
     """The steps and the share with the best score together.
@@ -122,7 +135,7 @@ def choose_answer(model: SemanticGan, student: NetworkSegmenter, job: TrainingJo
     both = [one for one in (job.scored, job.read_shifted()) if one is not None]
     named, limit = job.settings.student.answer_share, job.settings.inversion.steps
     shares = STUDENT_SHARES if named is None else (named,)
-    tried = tuple(step for step in GUIDED_STEPS if step <= limit)
+    tried = tuple(sorted({step for step in GUIDED_STEPS if step <= limit} | {min(limit, GUIDED_STEPS[-1])}))
     scores = {(step, share): 0.0 for step in tried for share in shares}
     for shown in both:
         learnt, inverted = _answers(model, student, shown, tried, job.settings.student.guide_weight)

@@ -207,6 +207,7 @@ def _job(
         init_from=None if init_from is None else Path(init_from),
         deadline=deadline,
         clock_ends=clock_ends,
+        chooses_steps=True,
         progress=progress,
         draw=draw_grid if ranks.is_first() else None,
         read_shifted=functools.partial(shifted_validation, dataset, settings),

@@ -284,7 +284,8 @@ def test_a_variant_is_a_row_of_its_own_with_its_settings_and_its_budget(grids, t
     model = artifacts.read_json(tmp_path / "out" / "cells" / "chests-4-longer-seed0" / "run" / "model" / "config.json")
     assert model["method"] == "unet" and model["settings"]["baseline"]["learning_rate"] == 0.01
     table = (tmp_path / "out" / "tables.md").read_text()
-    assert "| longer |" in table and "Every cell saw 32 images in training. Not so longer: 48 images." in table
+    assert "Every cell saw 32 images in training. Not so longer: 48 images; never the best here." in table
+    assert "| longer | 0." in table and "| unet | **" in table
     changed = {"longer": variant | {"method": "unet-strong"}}
     with pytest.raises(DamagedCell, match="trains differ"):
         grid = read_grid(grids.write(lambda grid: grid.update(methods=["longer"], variants=changed)))

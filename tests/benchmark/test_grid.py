@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from semgan.benchmark.cells import cells_of, identity, selected
 from semgan.benchmark.grid import class_mapping, class_names, held_out, leaves, part_of_file, read_grid
+from semgan.methods import METHODS
 
 
 def task(grid):
@@ -159,6 +161,13 @@ def test_a_cells_identity_follows_the_grid_and_not_the_place_of_files(grids, mon
     assert identity(cells_of(moved)[0], moved) == first
     other = read_grid(grids.write(lambda g: task(g)["settings"].update(data={"mirror": False})))
     assert identity(cells_of(other)[0], other) != first
+
+
+def test_a_method_that_is_not_installed_here_has_cells_all_the_same(grids, monkeypatch):
+    absent = dataclasses.replace(METHODS["nnunet"], needs=("no_such_package", "extra"))
+    monkeypatch.setitem(METHODS, "nnunet", absent)
+    grid = read_grid(grids.write(lambda g: g.update(methods=["nnunet"], settings={})))
+    assert {identity(cell, grid)["method"] for cell in cells_of(grid)} == {"nnunet"}
 
 
 def test_only_shares_that_a_method_uses_are_part_of_its_cells(grids):

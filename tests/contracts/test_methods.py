@@ -23,7 +23,7 @@ STAGES = {
     "semgan": {"gan", "encoder", "inversion"},
     "semgan-paper": {"gan", "encoder", "inversion"},
     "student": {"gan", "pool", "student"},
-    "semgan-student": {"gan", "encoder", "inversion", "pool", "student"},
+    "semgan-student": {"gan", "encoder", "pool", "student"},
     "unet": {"baseline"},
     "unet-strong": {"baseline"},
     "unet-nnunet": {"baseline"},

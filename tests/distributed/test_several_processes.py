@@ -136,7 +136,7 @@ def test_processes_stay_equal_to_the_bit(pair):
 
 
 def test_a_whole_training_ends_as_that_of_one_process(pair, alone):
-    """Generator, encoder, steps, pool and student; the first process alone has written."""
+    """Generator, encoder, pool, student and their answer; the first process alone has written."""
     result = alone("whole", method="semgan-student")
     one, two = RunFolder(Path(result.run)), RunFolder(pair.out / "whole")
     for network in ("generator", "encoder", "student"):
@@ -148,8 +148,13 @@ def test_a_whole_training_ends_as_that_of_one_process(pair, alone):
     assert np.abs(pools[0] - pools[1]).mean() < 2
     rows = [[(row["stage"], row["images_seen"]) for row in read_metrics(run.metrics)] for run in (one, two)]
     assert rows[0] == rows[1]
-    scores = [[row for row in read_metrics(run.metrics) if row["stage"] == "inversion"] for run in (one, two)]
-    assert scores[0][0] == pytest.approx(scores[1][0], abs=0.05)
+    assert descriptions[0]["scores"] == pytest.approx(descriptions[1]["scores"], abs=0.05)  # of steps and shares tried
+
+
+def test_the_steps_are_chosen_by_all_processes(pair, alone):
+    runs = [RunFolder(Path(alone("chosen", method="semgan").run)), RunFolder(pair.out / "chosen")]
+    ((one,), (two,)) = [[row for row in read_metrics(run.metrics) if row["stage"] == "inversion"] for run in runs]
+    assert one == pytest.approx(two, abs=0.05)
 
 
 def gan_state(run: Path) -> dict:

@@ -41,6 +41,7 @@ def main(dataset: Path, out: Path) -> None:
             if number == 0:
                 save_checkpoint(out / "stages" / f"{name}.safetensors", stage.state())
         start("whole", [], method="semgan-student")
+        start("chosen", [], method="semgan")
         start("one-to-two", UNSEEN, stage="gan")
         try:
             start("two-to-one", UNSEEN, stage="gan", progress=at(8, signal.SIGTERM) if number == 1 else None)

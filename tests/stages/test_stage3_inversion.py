@@ -8,7 +8,7 @@ from tiny_networks import W_DIM, exact, generated_images, tiny_networks
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from semgan.stages.inversion_objective import learning_rate_share, noise_autocorrelation, normalise_noise
+from semgan.stages.inversion_objective import Guide, learning_rate_share, noise_autocorrelation, normalise_noise
 from semgan.stages.stage3_inversion import invert
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "inversion.json"
@@ -140,6 +140,30 @@ def test_chunks_give_what_one_batch_gives(networks, images):
     assert chunks.trace["loss"].shape == whole.trace["loss"].shape == (4, 4)
     assert_close(chunks.probabilities, whole.probabilities, rtol=0, atol=2e-3)
     assert_close(chunks.snapshots[1], whole.snapshots[1], rtol=0, atol=2e-3)
+
+
+# ---------------------------------------------------------------- guided
+
+
+@pytest.mark.parametrize(("label_channels", "classes"), [(1, 2), (4, 4)])
+def test_a_guide_is_explained_beside_the_image_each_by_its_own(label_channels, classes):
+    """Whatever the batch: three images with two slots, so that the third comes later."""
+    networks = tiny_networks(label_channels=label_channels)
+    images = generated_images(networks, 3)
+    wanted = torch.rand(3, classes, *images.shape[2:], generator=torch.Generator().manual_seed(1)).softmax(1)
+    plain = invert(*networks, images, exact(), steps=3)
+    found = invert(*networks, images, exact(batch=2), steps=3, guide=Guide(wanted, 10.0))
+    by_hand = -(wanted * found.probabilities.log()).sum(1).mean((1, 2))
+    assert_close(found.trace["guide"][-1], by_hand, rtol=1e-3, atol=1e-4)
+    before = -(wanted * plain.probabilities.log()).sum(1).mean((1, 2))
+    assert (by_hand < before).all() and "guide" not in plain.trace
+    first = found.trace["perceptual"][0] + 10 * found.trace["guide"][0]
+    assert (found.trace["loss"][0] > first).all()  # and the other terms of Eq. 7
+    for row in range(3):
+        alone = invert(*networks, images[row : row + 1], exact(), steps=3, guide=Guide(wanted[row : row + 1], 10.0))
+        assert_close(found.probabilities[row], alone.probabilities[0], rtol=0, atol=2e-3)
+    with pytest.raises(ValueError, match="A guide of 3 answers was given to 2 images"):
+        invert(*networks, images[:2], exact(), steps=1, guide=Guide(wanted, 1.0))
 
 
 # ---------------------------------------------------------------- what it returns

@@ -6,7 +6,7 @@ are repetitions, and the cases are what is drawn anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,8 +56,13 @@ class Comparison:
         return [self.task, self.labels, self.test_set, self.method, self.reference, self.seeds, found.n, *numbers]
 
 
-def compare(task: Task, metric: str, counted: Sequence[Counted], reference: str | None) -> list[Comparison]:
-    """Every method against the reference (None: the best of the column), by label count and test set."""
+def compare(
+    task: Task, metric: str, counted: Sequence[Counted], reference: str | None, others: Set[str] = frozenset()
+) -> list[Comparison]:
+    """Every method against the reference (None: the best of the column), by label count and test set.
+
+    others: rows that cannot be the best, since their budget was another
+    """
     found = []
     for labels in sorted(task.labels):
         for test_set in (each.name for each in task.test_sets):
@@ -65,7 +70,8 @@ def compare(task: Task, metric: str, counted: Sequence[Counted], reference: str 
             for each in counted:
                 if (each.task, each.labels, each.test_set) == (task.name, labels, test_set):
                     by_method.setdefault(each.method, {})[each.seed] = each.cases
-            chosen = reference if reference in by_method else _best(by_method, metric)
+            equal = {method: cases for method, cases in by_method.items() if method not in others}
+            chosen = reference if reference in by_method else _best(equal, metric)
             for method, cases in by_method.items():
                 if method == chosen or chosen is None:
                     continue

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from semgan import methods
 from semgan.config import Frozen
+from semgan.methods import METHODS
 
 if TYPE_CHECKING:
     from semgan.benchmark.grid import Grid
 
-# "steps" and "choice" are done after training: the number of inversion steps, and the student's share in the answer.
+# "steps" and "choice" are done after training: the number of inversion steps, or with a student that and its share.
 DEFAULT_SHARES = {"gan": 0.45, "encoder": 0.43, "steps": 0.12, "pool": 0.05, "student": 0.5, "choice": 0.12}
 
 
@@ -29,7 +29,7 @@ class Budget(Frozen):
     @model_validator(mode="after")
     def _one(self) -> Budget:
         if sum(value is not None for value in (self.images, self.minutes, self.cpu_minutes)) != 1:
-            raise ValueError("a budget is images, minutes or cpu_minutes, for all methods alike; give one of them")
+            raise ValueError("a budget is images, minutes or cpu_minutes; give one of them")
         return self
 
     @property
@@ -50,7 +50,8 @@ class Budget(Frozen):
 class Variant(Frozen):
     """How a row differs from the others: what is not given is the grid's. method: None where the row's name is one.
 
-    settings: on top of the grid's for that row; budget: the tables say which row had more or less than the others
+    settings: on top of the grid's for that row, not for its method; budget: rows of another budget than the grid's are
+    told apart in the tables, and never the best there
     """
 
     method: str | None = None
@@ -73,12 +74,12 @@ def check_shares(shares: dict[str, float]) -> None:
 
 
 def shares_of(row: str, grid: Grid) -> dict[str, float]:
-    """Stage -> its share of the budget, with "steps" and "choice" where a clock counts them; they add up to 1.
+    """Stage -> its share of the budget, with "steps" or "choice" where a clock counts them; they add up to 1.
 
-    Raises ValueError for an unknown method, and a stage without a share.
+    Raises KeyError for an unknown method, ValueError for a stage without a share.
     """
     method, budget = grid.method_of(row), grid.budget_of(row)
-    stages = methods.get(method).stages
+    stages = METHODS[method].stages  # also of a program that is not installed here
     weights = DEFAULT_SHARES | grid.shares | grid.variant(row).shares
     if len(stages) == 1:
         return {stages[0]: 1.0}
@@ -86,17 +87,15 @@ def shares_of(row: str, grid: Grid) -> dict[str, float]:
         raise ValueError(f"No share of the budget is known for the stage '{unknown[0]}' of method '{method}'.")
     wanted = {stage: weights[stage] for stage in stages}
     if "encoder" in stages and budget is not None and budget.time is not None:
-        wanted["steps"] = weights["steps"]
-        if "student" in stages:
-            wanted["choice"] = weights["choice"]
+        choice = "choice" if "student" in stages else "steps"
+        wanted[choice] = weights[choice]
     return {name: weight / sum(wanted.values()) for name, weight in wanted.items()}
 
 
 def ends_of(row: str, grid: Grid) -> dict[str, float]:
     """Stage of a method of several -> where it ends, as a share of a budget of minutes."""
     shares, spent, ends = shares_of(row, grid), 0.0, {}
-    for stage in methods.get(grid.method_of(row)).stages:
+    for stage in METHODS[grid.method_of(row)].stages:
         spent += shares[stage]
         ends[stage] = spent
-        spent += shares["steps"] if stage == "encoder" else 0.0
     return ends

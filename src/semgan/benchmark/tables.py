@@ -47,7 +47,7 @@ def write_tables(out: Path, grid: Grid, folders: Sequence[CellFolder], unfair: S
     for task in grid.tasks:
         own = [row for row in rows if row.task == task.name]
         if own:
-            found = compare(task, own[0].metric, cases, grid.reference)
+            found = compare(task, own[0].metric, cases, grid.reference, _unequal(grid))
             comparisons += found
             tables += tables_of(task, grid, own, found)
     note = NOTE.format(reference=grid.reference or "the best")
@@ -60,6 +60,12 @@ def write_tables(out: Path, grid: Grid, folders: Sequence[CellFolder], unfair: S
     return [out / name for name in ("scores.csv", *files, "tables.html", "comparisons.csv")]
 
 
+def _unequal(grid: Grid) -> set[str]:
+    """Names, with those without optimisation, of rows whose budget is not the grid's: told apart, not compared."""
+    rows = [row for row in grid.methods if grid.budget_of(row) != grid.budget]
+    return {name for row in rows for name in (row, row + NO)}
+
+
 def _budget_note(grid: Grid) -> str:
     """What every cell had, and the rows that had another budget."""
     if grid.budget is None:
@@ -68,8 +74,8 @@ def _budget_note(grid: Grid) -> str:
         note = f"Every cell saw {grid.budget} in training."
     else:
         note = f"Every cell trained for {grid.budget}."
-    others = [(row, each.budget) for row, each in grid.variants.items() if each.budget not in (None, grid.budget)]
-    return " ".join([note, *(f"Not so {row}: {budget}." for row, budget in others)])
+    others = [row for row in grid.methods if grid.budget_of(row) != grid.budget]
+    return " ".join([note, *(f"Not so {row}: {grid.budget_of(row)}; never the best here." for row in others)])
 
 
 def _counted(folders: Iterable[CellFolder]) -> list[Counted]:
@@ -97,7 +103,8 @@ def tables_of(task: Task, grid: Grid, rows: Sequence[ScoreRow], comparisons: Seq
     columns = [column for column in columns if any(key[1:3] == column for key in values)]
     metric = metric_title(rows[0].metric)
     published = _published(task)
-    body = table_body(names, [(labels, test_set, MEAN) for labels, test_set in columns], values, marks)
+    others = _unequal(grid)
+    body = table_body(names, [(labels, test_set, MEAN) for labels, test_set in columns], values, marks, others)
     body += _published_rows(published, [(labels, test_set, MEAN) for labels, test_set in columns])
     shown = tuple((f"{labels} labels", test_set) for labels, test_set in columns)
     tables = [ScoreTable(f"{task.name}: {metric}", shown, tuple(body))]
@@ -106,7 +113,7 @@ def tables_of(task: Task, grid: Grid, rows: Sequence[ScoreRow], comparisons: Seq
         if len(classes) < 2:
             continue
         places = [(labels, test_set, name) for name in (*classes, MEAN)]
-        body = table_body(names, places, values, {}) + _published_rows(published, places)
+        body = table_body(names, places, values, {}, others) + _published_rows(published, places)
         shown = tuple(("", name) for _, _, name in places)
         tables.append(ScoreTable(f"{task.name}, {labels} labels, {test_set}: {metric} by class", shown, tuple(body)))
     return tables

@@ -134,7 +134,7 @@ def pieces_of(row: str, grid: Grid) -> list[Piece]:
 def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
     """Train what is left of a cell; False where the command's own time ran out before. Keeps state and clock."""
     cell, grid = folder.cell, context.grid
-    budget, method = grid.budget_of(cell.method), grid.method_of(cell.method)
+    budget = grid.budget_of(cell.method)
     if not state.lengths and budget is not None:
         images, minutes = budget.images, budget.time
         if images is not None:
@@ -150,10 +150,6 @@ def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
         if piece.stage not in state.done_pieces and not _train_piece(piece, folder, state, context, changes):
             return False
     state.images_seen = images_seen(folder.run)
-    if idle := [stage for stage in methods.get(method).stages if not state.images_seen.get(stage)]:
-        raise ValueError(
-            f"The budget is too small for method '{method}': its stage '{idle[0]}' saw no image. Give more."
-        )
     state.status = TRAINED
     folder.write(state)
     return True
@@ -186,6 +182,12 @@ def _train_piece(piece: Piece, folder: CellFolder, state: State, context: Contex
         is_last_word = False  # the command's own time was over first
     if not (result.finished or is_last_word):
         return False
+    seen, method = images_seen(folder.run), context.grid.method_of(folder.cell.method)
+    stages = methods.get(method).stages if piece.stage == ALL else (piece.stage,)
+    if idle := [stage for stage in stages if not seen.get(stage)]:
+        raise ValueError(
+            f"The budget is too small for method '{method}': its stage '{idle[0]}' saw no image. Give more."
+        )
     state.done_pieces.append(piece.stage)
     folder.write(state)
     return True

@@ -39,8 +39,7 @@ def cross_entropy(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Te
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of every pixel against class probabilities ``[batch, classes, height, width]``, ``[batch, height,
-    width]``."""
+    """Cross-entropy of every pixel, ``[batch, height, width]``, against probabilities ``[batch, classes, ...]``."""
     if logits.shape[1] == 1:
         return F.binary_cross_entropy_with_logits(logits[:, 0].float(), target[:, 1].float(), reduction="none")
     return F.cross_entropy(logits.float(), target.float(), reduction="none")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import mean, stdev
 
@@ -79,13 +79,18 @@ def table_body(
     places: Sequence[tuple[int, str, str]],
     values: Mapping[tuple[str, int, str, str], list[float]],
     marks: Mapping[tuple[str, int, str], str],
+    others: Set[str] = frozenset(),
 ) -> list[tuple[str, tuple[Entry | None, ...]]]:
-    """Rows of a `ScoreTable`.
+    """Rows of a `ScoreTable`; the best of a column is marked.
 
     places: columns as (labels, test set, class); values: (method, labels, test set, class) -> one value per seed;
-    marks:  (method, labels, test set) -> how it compares
+    marks:  (method, labels, test set) -> how it compares; others: names that are not compared, and never the best
     """
-    best = {place: max(mean(values[name, *place]) for name in names if (name, *place) in values) for place in places}
+    equal = [name for name in names if name not in others]
+    best = {
+        place: max((mean(values[name, *place]) for name in equal if (name, *place) in values), default=0.0)
+        for place in places
+    }
     body = []
     for name in names:
         entries: list[Entry | None] = []
@@ -96,7 +101,7 @@ def table_body(
                 continue
             value = mean(found)
             spread = stdev(found) if len(found) > 1 else None
-            is_best = round(value, 4) >= round(best[place], 4)
+            is_best = name not in others and round(value, 4) >= round(best[place], 4)
             entries.append(Entry(value, spread, is_best, marks.get((name, place[0], place[1]), "")))
         if any(entries):
             body.append((name, tuple(entries)))

@@ -132,7 +132,7 @@ def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResul
     )
     model = SemanticGan(job.settings, generator, whitening, stage.encoder.eval(), perceptual, device=job.device)
     is_last = job.is_over(result)
-    choice = choose_steps(model, job) if is_last else StepChoice()
+    choice = choose_steps(model, job) if is_last and job.chooses_steps else StepChoice()
     facts = {
         "images_seen_gan": gan_images,
         "images_seen_encoder": result.images_seen,
@@ -148,7 +148,8 @@ def _is_complete(job: TrainingJob, gan_images: int) -> bool:
         return False
     saved = artifacts.read_json(job.run.model / "config.json")
     finished = saved["training"].get("images_seen_encoder", 0) >= job.settings.encoder.images
-    return finished and (saved["inversion"]["chosen_steps"] is not None or not len(job.validation))
+    nothing_to_choose = not len(job.validation) or not job.chooses_steps
+    return finished and (saved["inversion"]["chosen_steps"] is not None or nothing_to_choose)
 
 
 def _forget_encoder_of_another_generator(job: TrainingJob, gan_images: int) -> None:

@@ -143,7 +143,7 @@ class SemanticGan:
         modality: may have its own weight of the pixels, lambda_3
         guide:    another model's answer that the masks explain beside the images
         """
-        self._check(image)
+        self.check(image)
         steps = self.steps if steps is None else steps
         if steps == AUTO and self.rule is None:
             raise ValueError(
@@ -164,12 +164,13 @@ class SemanticGan:
 
     def masks_only(self, image: Tensor) -> Segmentation:
         """`segment_batch` at steps 0 without losses, about half of the work. Raises ValueError without an encoder."""
-        self._check(image)
+        self.check(image)
         if self.encoder is None:
             raise ValueError("This model has no encoder yet, and masks only need one: finish the training.")
         return segment_by_encoder(self.generator, self.encoder, self.whitening, image, self.settings.inversion)
 
-    def _check(self, image: Tensor) -> None:
+    def check(self, image: Tensor) -> None:
+        """Raises ValueError for images of another size or channel count."""
         rule = self.settings.preprocessing
         expected = (rule.channels, rule.size_px, rule.size_px)
         if tuple(image.shape[1:]) != expected:

@@ -65,7 +65,7 @@ def invert(
     trace of the result: ``loss`` (weighted sum) and the unweighted terms ``perceptual``, ``pixel``, and where used
         ``encoder``, ``prior``, ``guide``, ``noise``; ``[steps + 1, batch]``, row k measured after k steps, nan where
         an image had stopped before.
-    Raises ValueError for snapshots beyond the last step and for a diverged search.
+    Raises ValueError for snapshots beyond the last step, a guide to other images and a diverged search.
     """
     if rule is None:
         steps = settings.steps if steps is None else steps
@@ -76,6 +76,10 @@ def invert(
     wanted = _checked_snapshots(snapshot_steps, steps)
     if image.ndim != 4 or len(image) == 0:
         raise ValueError(f"invert takes images [batch, channels, size_px, size_px]; got {tuple(image.shape)}.")
+    if guide is not None and len(guide.probabilities) != len(image):
+        raise ValueError(
+            f"A guide of {len(guide.probabilities)} answers was given to {len(image)} images; give as many."
+        )
     networks = [part for part in (generator, encoder, whitening, perceptual) if part is not None]
     objective = Objective(generator, encoder, whitening, perceptual, settings, 0.0 if guide is None else guide.weight)
     evidence = None if guide is None else guide.probabilities
