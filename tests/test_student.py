@@ -14,6 +14,7 @@ from semgan import student as student_module
 from semgan import train as train_module
 from semgan.artifacts import RunFolder, load_tensors, read_json, read_metrics, save_tensors, write_json
 from semgan.baselines import pipeline
+from semgan.config import Settings
 from semgan.data.folder import Dataset
 from semgan.scoring import HeldOut, TrainedModel
 from semgan.stages.inversion_objective import Guide
@@ -213,6 +214,27 @@ def test_unlabelled_images_take_part_where_asked_and_resume_to_the_bit(start, te
     image = torch.rand(2, 1, 16, 16) * 2 - 1
     answers = [semgan.load(tmp_path / run, device="cpu").segment_batch(image).probabilities for run in "ab"]
     torch.testing.assert_close(*answers, rtol=0, atol=0)
+
+
+def test_strong_views_move_with_their_labels_where_asked(start, teacher, both, tmp_path):
+    start(tmp_path / "run", init_from=teacher, changes=["student.strong_affine=true"])
+    assert not same(weights(tmp_path / "run"), weights(both))
+    stage = object.__new__(student_module.ConsistentStudentStage)
+    settings = Settings(seed=3, student={"strong_affine": True})
+    object.__setattr__(stage, "settings", settings)
+    label_map = torch.zeros(16, 32, 32, dtype=torch.long)
+    label_map[:, 8:20, 12:26] = 1
+    image = 2 * label_map[:, None].float() - 1
+    moved, labels = stage.moved(image, label_map, "here", list(range(16)))
+    assert labels.dtype == label_map.dtype and set(labels.unique().tolist()) == {0, 1}
+    assert ((moved[:, 0] > 0) == labels.bool()).float().mean() > 0.97
+    sizes = labels.sum((1, 2))
+    assert (
+        sizes.min() < 0.85 * 168 and sizes.max() > 1.3 * 168 and (labels != label_map).any((1, 2)).float().mean() > 0.7
+    )
+    other = stage.moved(image, label_map, "there", list(range(16)))[1]
+    again = stage.moved(image[4:6], label_map[4:6], "here", [4, 5])[1]
+    assert not torch.equal(other, labels) and torch.equal(again, labels[4:6])
 
 
 def test_the_answer_is_chosen_with_the_network_that_is_saved(start, teacher, tmp_path, monkeypatch):

@@ -276,6 +276,9 @@ class StudentSettings(Frozen):
     unlabelled: bool = Field(
         default=False, description="learns from unlabelled images too, as method unimatch does, where there are any"
     )
+    strong_affine: bool = Field(
+        default=False, description="strong views of unlabelled images are zoomed, shifted and turned, too (Departure)"
+    )
     answer_share: float | None = Field(
         default=None,
         ge=0,

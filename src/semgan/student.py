@@ -20,12 +20,12 @@ from typing import Any
 
 from torch import Tensor
 
-from semgan import artifacts, config, ranks
+from semgan import artifacts, config, ranks, seeding
 from semgan.baselines.pipeline import run_baseline
 from semgan.baselines.segmenter import WEIGHTS
 from semgan.baselines.stage import BaselineStage
 from semgan.baselines.unimatch import UniMatchStage
-from semgan.data.loading import MixedStream
+from semgan.data.loading import MixedStream, affine_grid, warp
 from semgan.job import TrainingJob
 from semgan.model_card import model_card
 from semgan.runtime.distributed import by_first
@@ -49,11 +49,25 @@ class StudentStage(BaselineStage):
 
 
 class ConsistentStudentStage(UniMatchStage):
-    """The same with UniMatch's terms of the unlabelled images beside the pairs, real and generated."""
+    """The same with UniMatch's terms of the unlabelled images beside the pairs, real and generated.
+
+    Departure from UniMatch, with ``student.strong_affine``: its strong views lie where the weak one does. Images of
+    another source are nearer, farther or turned, beyond the labelled images' own changes, and the labels move along.
+    """
 
     name = "student"
 
+    def moved(self, image: Tensor, label_map: Tensor, stream: str, index: list[int]) -> tuple[Tensor, Tensor]:
+        """Each view zoomed, shifted and turned, each of the three for half of the images; reflected from outside."""
+        if not self.settings.student.strong_affine:
+            return image, label_map
+        draw = seeding.uniform(self.settings.seed, f"{stream}/affine", index, (7,))
+        grid = affine_grid(2 * draw[:, :4] - 1, STRONG_AFFINE, image.shape[-1], draw[:, 4:] < 0.5).to(image.device)
+        labels = warp(label_map[:, None].float(), grid, "nearest")[:, 0]
+        return warp(image.float(), grid, "bilinear"), labels.to(label_map.dtype)
 
+
+STRONG_AFFINE = ((0.7, 1.4), 0.1, 25.0)  # zoom, shift as a share of the side, rotation both ways in degrees
 OWN_STAGES = (PoolStage.name, StudentStage.name)  # not the generator's
 
 

@@ -80,8 +80,9 @@ def test_the_average_answers_in_eval_mode():
 def test_the_two_strong_views_differ_from_one_another_and_from_the_weak_one():
     stage = semi_supervised(UniMatchStage)
     weak = stage.unlabelled_batch(0)
-    boxes = [stage._boxes(weak, stream) for stream in ("a", "b")]
-    first, second = (stage._strong(weak, stream, box) for stream, box in zip("ab", boxes, strict=True))
+    label_map = (weak.image[:, 0] > 0).long()
+    (first, labels), (second, others) = (stage._strong(weak, label_map, stream) for stream in ("a", "b"))
+    assert not torch.equal(labels, others) and labels.shape == label_map.shape
     assert not torch.equal(first, second) and not torch.equal(first, weak.image)
     assert first.shape == weak.image.shape and -1 <= first.min() and first.max() <= 1
 
@@ -94,7 +95,7 @@ def test_unlabelled_images_make_answers_stand_up_to_strong_changes():
         stage = semi_supervised(UniMatchStage, FOUR, labelled=2, **chosen)
         train(stage, range(60))
         weak = unlabelled_stream(4, seed=12).batch(0, 20)
-        strong = stage._strong(weak, "test", torch.zeros(20, 16, 16, dtype=torch.bool))
+        strong = stage._changed(weak.image, "test", weak.index.tolist())
         with torch.no_grad():
             network = stage.network.eval()
             answers = [probabilities(network(image)) for image in (weak.image, strong)]

@@ -60,11 +60,10 @@ class UniMatchStage(BaselineStage):
         with torch.no_grad():
             found = probabilities(self.forward(self.average, weak.image))
         label_map = pseudo_labels(found, self.settings.baseline.confidence_threshold)
-        boxes = [self._boxes(weak, stream) for stream in STRONG_STREAMS]
-        strong = [self._strong(weak, stream, inside) for stream, inside in zip(STRONG_STREAMS, boxes, strict=True)]
+        views, labels = zip(*(self._strong(weak, label_map, stream) for stream in STRONG_STREAMS), strict=True)
         known, perturbed = self._known_and_perturbed(labelled, weak)
-        views = self.forward(self.network, torch.cat(strong)).float().chunk(2)
-        strong_loss = sum(pseudo_label_loss(v, paste(label_map, box)) for v, box in zip(views, boxes, strict=True))
+        answers = self.forward(self.network, torch.cat(views)).float().chunk(len(views))
+        strong_loss = sum(pseudo_label_loss(one, label) for one, label in zip(answers, labels, strict=True))
         supervised = supervised_loss(known, labelled.label_map)
         return {name: HALF * value for name, value in supervised.items()} | {
             "strong_views": HALF * STRONG_WEIGHT * strong_loss,
@@ -89,16 +88,21 @@ class UniMatchStage(BaselineStage):
         factor = (draws >= FEATURE_DROPOUT).to(self.device, torch.float32) / (1 - FEATURE_DROPOUT)
         return list(factor.split(channels, 1))
 
-    def _boxes(self, weak: Batch, stream: str) -> Tensor:
-        size_px, index = weak.image.shape[-1], weak.index.tolist()
-        return box_masks(size_px, seed=self.settings.seed, stream=stream, index=index).to(self.device)
+    def _strong(self, weak: Batch, label_map: Tensor, stream: str) -> tuple[Tensor, Tensor]:
+        """A strong view of the images and the label map it should get."""
+        index = weak.index.tolist()
+        image, label_map = self.moved(weak.image, label_map, stream, index)
+        inside = box_masks(image.shape[-1], seed=self.settings.seed, stream=stream, index=index).to(self.device)
+        changed = paste(self._changed(image, stream, index), inside)
+        return changed.contiguous(memory_format=torch.channels_last), paste(label_map, inside)
 
-    def _strong(self, weak: Batch, stream: str, inside: Tensor) -> Tensor:
-        index, seed = weak.index.tolist(), self.settings.seed
-        changed = photometric(
-            weak.image, seed=seed, stream=stream, index=index, probability=STRONG_PROBABILITY, ranges=STRONG
-        )
-        return paste(changed, inside).contiguous(memory_format=torch.channels_last)
+    def _changed(self, image: Tensor, stream: str, index: list[int]) -> Tensor:
+        seed = self.settings.seed
+        return photometric(image, seed=seed, stream=stream, index=index, probability=STRONG_PROBABILITY, ranges=STRONG)
+
+    def moved(self, image: Tensor, label_map: Tensor, stream: str, index: list[int]) -> tuple[Tensor, Tensor]:
+        """Images and label maps of a strong view where they are to lie; UniMatch leaves them where they are."""
+        return image, label_map
 
     def after_step(self, images_seen: int) -> None:
         """Weights and statistics of the average move towards the network's."""
