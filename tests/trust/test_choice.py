@@ -8,18 +8,24 @@ import numpy as np
 import pytest
 from conftest import made_samples
 
-from semgan.trust.choice import Choice, best_margin, case_means, learn_choice
+from semgan.trust import choice as module
+from semgan.trust.choice import FEWEST_CASES, Choice, best_margin, case_means, learn_choice
 from semgan.trust.fit import Trust, fit
 from semgan.trust.samples import FIRST, OWN, POSTERIOR
 
 
 def first_is_better_where_badly_reconstructed(signals, own, chance):
-    """Step 0 loses a little where the reconstruction is good and wins much where it is bad."""
-    return np.clip(own + np.where(signals["reconstruction"] > 0.4, 0.15, -0.03), 0, 1)
+    """Step 0 loses where the reconstruction is good and wins where it is bad."""
+    return np.clip(own + np.where(signals["reconstruction"] > 0.4, 0.15, -0.1), 0, 1)
 
 
 def never_better(signals, own, chance):
     return np.clip(own - 0.05 + chance.normal(0, 0.01, len(own)), 0, 1)
+
+
+def ruins_some(signals, own, chance):
+    """A little better, but for one image of sixteen, which nothing foretells."""
+    return np.clip(own + np.where(chance.random(len(own)) < 0.06, -0.3, 0.015), 0, 1)
 
 
 def better_by_chance(signals, own, chance):
@@ -27,7 +33,7 @@ def better_by_chance(signals, own, chance):
 
 
 def test_an_answer_is_left_where_signals_say_that_another_gains():
-    samples = made_samples(**{FIRST: first_is_better_where_badly_reconstructed, POSTERIOR: never_better})
+    samples = made_samples(75, **{FIRST: first_is_better_where_badly_reconstructed, POSTERIOR: never_better})
     learned = learn_choice(samples)
     assert learned.choice.usual == OWN and learned.report["is safe"]
     gain = learned.report["gain held out"]["with shifted copies"]
@@ -40,25 +46,64 @@ def test_an_answer_is_left_where_signals_say_that_another_gains():
 
 def test_where_nothing_can_be_told_everybody_gets_the_usual_answer():
     for make in (never_better, better_by_chance):
-        samples = made_samples(**{FIRST: make})
+        samples = made_samples(40, **{FIRST: make})
         learned = learn_choice(samples)
-        low = min(found["interval"][0] for found in learned.report["gain held out"].values())
-        if learned.choice.margin is None:
-            assert set(learned.choice.chosen(samples.signals)) == {learned.choice.usual}
-            assert learned.choice.answers == (learned.choice.usual,)
-        else:
-            assert low >= -0.002
-    assert learn_choice(made_samples(**{FIRST: never_better})).choice.margin is None
+        assert learned.choice.margin is None and learned.choice.usual == OWN
+        assert set(learned.choice.chosen(samples.signals)) == {OWN} and learned.choice.answers == (OWN,)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_the_bound_against_the_best_fixed_answer_holds_or_there_is_no_choice(seed):
-    samples = made_samples(seed=seed, **{FIRST: better_by_chance, POSTERIOR: better_by_chance})
-    learned = learn_choice(samples, seed=seed)
-    lows = [found["interval"][0] for found in learned.report["gain held out"].values()]
-    assert learned.choice.margin is None or min(lows) >= -0.002
-    means = learned.report["mean score of each for all"]
-    assert learned.choice.usual == max(means, key=lambda name: means[name])
+@pytest.mark.parametrize("seed", range(3))
+def test_new_images_do_not_lose_by_a_choice_that_was_let_through(seed):
+    for make in (ruins_some, better_by_chance, first_is_better_where_badly_reconstructed):
+        learned = learn_choice(made_samples(FEWEST_CASES, seed=seed, **{FIRST: make}), seed=seed)
+        new = made_samples(1000, seed=100 + seed, **{FIRST: make})
+        names = np.array(learned.choice.chosen(new.signals))
+        got = np.where(names == OWN, new.scores[OWN], new.scores[FIRST])
+        for rows in (new.intact, np.ones(len(got), bool)):
+            best = max(values[rows].mean() for values in new.scores.values())
+            assert learned.choice.margin is None or got[rows].mean() > best - 0.002
+
+
+def test_the_usual_answer_is_another_than_the_models_own_only_where_it_is_surely_better():
+    def little(signals, own, chance):
+        return np.clip(own + chance.normal(0.001, 0.2, len(own)), 0, 1)
+
+    def much(signals, own, chance):
+        return np.clip(own + chance.normal(0.05, 0.05, len(own)), 0, 1.2)
+
+    samples = made_samples(40, **{FIRST: much, POSTERIOR: little})
+    assert learn_choice(samples).choice.usual == FIRST
+    assert learn_choice(made_samples(40, seed=3, **{FIRST: little})).choice.usual == OWN
+
+
+def test_a_rule_that_may_lose_more_than_the_bound_is_refused(monkeypatch):
+    samples = made_samples(75, **{FIRST: first_is_better_where_badly_reconstructed})
+    learned = learn_choice(samples)
+    assert learned.choice.margin is not None
+    low = min(found["interval"][0] for found in learned.report["gain held out"].values())
+    monkeypatch.setattr(module, "MOST_LOSS", -low + 1e-9)
+    assert learn_choice(samples).choice.margin is not None
+    monkeypatch.setattr(module, "MOST_LOSS", -low - 1e-3)
+    refused = learn_choice(samples)
+    assert refused.choice.margin is None and not refused.report["is safe"]
+
+
+def test_no_case_is_answered_by_a_rule_that_has_seen_it(monkeypatch):
+    samples = made_samples(75, **{FIRST: first_is_better_where_badly_reconstructed})
+    seen, learn = [], module._Table.learn
+    monkeypatch.setattr(module._Table, "learn", lambda self, rows, *rest: seen.append(rows) or learn(self, rows, *rest))
+    learn_choice(samples)
+    whole, *parts = seen
+    assert whole.all() and len(parts) == 8 and np.sum([~rows for rows in parts], 0).tolist() == [1] * len(whole)
+    groups = np.array(samples.groups)
+    assert not any(set(groups[rows]) & set(groups[~rows]) for rows in parts)
+
+
+def test_few_cases_teach_no_choice():
+    samples = made_samples(FEWEST_CASES - 1, **{FIRST: first_is_better_where_badly_reconstructed})
+    learned = learn_choice(samples)
+    assert learned.choice == Choice(OWN, {}, None) and "there are 31" in learned.report["why not"]
+    assert set(learned.choice.chosen(samples.signals)) == {OWN}
 
 
 def test_the_margin_is_the_surest_and_none_where_nothing_is_gained():
@@ -71,9 +116,9 @@ def test_the_margin_is_the_surest_and_none_where_nothing_is_gained():
 
 
 def test_a_choice_survives_the_file_of_trust(tmp_path):
-    trust = fit(made_samples(**{FIRST: first_is_better_where_badly_reconstructed}))
+    trust = fit(made_samples(75, **{FIRST: first_is_better_where_badly_reconstructed}))
     assert trust.choice is not None and trust.choice.margin is not None
-    trust = replace(trust, choice=replace(trust.choice, method="laplace"))
+    trust = replace(trust, choice=replace(trust.choice, method="laplace", posterior="abc"))
     trust.write(tmp_path)
     again = Trust.read(tmp_path)
     assert again is not None and again.choice == trust.choice and isinstance(again.choice, Choice)

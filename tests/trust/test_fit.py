@@ -10,7 +10,7 @@ from conftest import made_samples
 
 from semgan.metrics.calibration import calibration_scores
 from semgan.trust.domain import STRANGEST, fit_domain
-from semgan.trust.fit import FILE, Trust, best_threshold, fit
+from semgan.trust.fit import FILE, Trust, best_threshold, failure_limit, fit
 from semgan.trust.samples import OWN
 from semgan.trust.temperature import fit_temperature, tempered
 
@@ -58,6 +58,50 @@ def test_signals_that_say_nothing_predict_nothing():
     assert 0.3 < told["auroc of failures"] < 0.7
 
 
+def test_what_is_told_of_a_few_images_is_not_told_by_those_that_were_learned_from():
+    """Four numbers of chance explain ten images well, and new ones not at all."""
+    samples = made_samples(10, 0)
+    chance = np.random.default_rng(3)
+    samples.signals.update({name: chance.normal(size=10) for name in samples.signals})
+    told = fit(samples).report
+    errors = [told["predicted score"][name] for name in ("mean absolute error", "mean absolute error of the mean")]
+    assert errors[0] > 0.95 * errors[1]
+    assert told["flagged"]["of validation images that are no failures"] > 0.1  # strangers to the others' domain
+
+
+@pytest.mark.parametrize("cases", [10, 40])
+def test_few_new_images_of_the_domain_are_strange(cases):
+    found = [fit(made_samples(cases, seed=seed)).columns(made_samples(200, 0, seed=90).signals) for seed in range(6)]
+    assert np.mean([each["out_of_domain"] > 1 for each in found]) < (0.12 if cases == 10 else 0.05)
+
+
+def test_scores_that_many_images_share_leave_failures_to_learn_from():
+    zeros = np.array([0.0] * 5 + [0.5, 0.6] * 8)
+    assert failure_limit(zeros) == 0.5 and failure_limit(np.linspace(0, 1, 11)) == pytest.approx(0.2)
+    assert failure_limit(np.ones(4)) == 1.0
+    samples = made_samples()
+    samples.scores[OWN][samples.intact] = np.where(np.arange(24) < 8, 0.0, samples.scores[OWN][samples.intact])
+    told = fit(samples)
+    assert told.report["predicted score, unshifted"]["failures"] >= 8 and told.threshold > 0
+
+
+def test_a_report_without_failures_is_json(samples):
+    told = fit(samples, limit=0.0).report
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["predicted score"]["auroc of failures"] is None and told["flagged"]["of failures"] is None
+
+
+def test_one_image_without_a_number_does_not_end_the_domain_for_all(samples):
+    own = {name: values[samples.intact].copy() for name, values in samples.signals.items()}
+    whole = fit_domain(own)
+    own["reconstruction"][3], own["code_distance"][5] = np.nan, np.inf
+    domain = fit_domain(own)
+    assert domain.limit == pytest.approx(whole.limit, rel=0.5)
+    assert (domain.score(own) == STRANGEST).sum() == 2
+    own["reconstruction"][:] = np.nan
+    assert fit_domain(own).names == ("code_distance",)
+
+
 def test_images_beyond_the_domain_are_looked_at_whatever_their_predicted_score(trust, samples):
     middle = {name: np.array([np.median(values[samples.intact])]) for name, values in samples.signals.items()}
     assert trust.columns(middle)["look_at"] == [0] and trust.columns(middle)["out_of_domain"] < 1
@@ -93,6 +137,25 @@ def test_the_temperature_makes_probabilities_true_and_masks_stay():
     true = np.stack([1 - samples.truths, samples.truths], 1) * 0.6 + 0.2
     sharper = tempered(true, 0.5, axis=1)
     assert calibration_scores(sharper, samples.truths).nll < calibration_scores(true, samples.truths).nll
+
+
+def test_what_is_told_of_the_temperature_is_held_out():
+    """One patient's pixels are wrong and sure of it: a temperature that has seen them looks better than it is."""
+    samples = made_samples(cases=8)
+    wrong = samples.probabilities.copy()
+    wrong[0] = np.stack([samples.truths[0], 1 - samples.truths[0]]) * 0.98 + 0.01
+    groups = ["other", "other", *samples.groups[2:8]]
+    found = fit_temperature(wrong, samples.truths, groups)
+    seen = calibration_scores(tempered(wrong, found.temperature, axis=1), samples.truths)
+    assert found.after.nll > seen.nll + 1e-3
+
+
+def test_probabilities_that_are_true_are_left_as_they_are():
+    chance = np.random.default_rng(0)
+    foreground = chance.uniform(0.02, 0.98, (40, 16, 16))
+    truths = (chance.random(foreground.shape) < foreground).astype(np.uint8)
+    found = fit_temperature(np.stack([1 - foreground, foreground], 1), truths, [str(i) for i in range(40)])
+    assert found.temperature == pytest.approx(1, abs=0.1)
 
 
 def test_the_best_threshold_parts_failures_from_the_rest():

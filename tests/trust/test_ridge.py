@@ -34,6 +34,23 @@ def test_what_was_never_seen_counts_as_the_wildest_and_what_is_no_number_as_the_
     assert unknown == pytest.approx(ridge.predict({"one": [5.0], "other": [0.0], "same": [1.0]}), abs=0.05)
 
 
+def test_what_is_constant_but_for_rounding_says_nothing():
+    signals, target = table()
+    signals["same"] = 0.9 + 1e-9 * np.sign(target - 0.5)
+    ridge = fit_ridge(signals, target, 1.0)
+    few = {name: values[:2] for name, values in signals.items()}
+    moved = ridge.predict(few | {"same": np.array([0.5, 1.0])})
+    assert moved == pytest.approx(ridge.predict(few), abs=1e-9)
+    json.dumps(asdict(ridge), allow_nan=False)
+
+
+def test_an_infinite_signal_is_the_wildest_while_fitting_too():
+    signals, target = table()
+    plain = fit_ridge(signals, target, 1.0)
+    signals["one"] = np.where(signals["one"] > 12, np.inf, signals["one"])
+    assert fit_ridge(signals, target, 1.0).weights[0] == pytest.approx(plain.weights[0], rel=0.1)
+
+
 def test_it_survives_its_json_and_names_missing_signals():
     signals, target = table()
     ridge = fit_ridge(signals, target, 1.0)

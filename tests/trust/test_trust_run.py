@@ -21,6 +21,7 @@ from semgan.posterior.calibration import Calibration
 from semgan.posterior.latent import Budget
 from semgan.segment import segment
 from semgan.trust import answering, samples
+from semgan.trust.answering import posterior_fingerprint
 from semgan.trust.choice import Choice
 from semgan.trust.fit import FILE, Trust, fit
 from semgan.trust.ridge import fit_ridge
@@ -136,6 +137,7 @@ def test_a_choice_is_learned_among_all_answers_where_the_posterior_is_calibrated
     calibrated, dataset, monkeypatch, capsys
 ):
     monkeypatch.setattr(samples, "SEVERITIES", samples.SEVERITIES[:1])
+    monkeypatch.setattr("semgan.trust.choice.FEWEST_CASES", 8)
     assert run("trust", "fit", "-m", calibrated, dataset, "--choose", "--json") == 0
     told = json.loads(capsys.readouterr().out)["choice"]
     assert set(told["mean score of each for all"]) == {OWN, FIRST, POSTERIOR}
@@ -149,7 +151,7 @@ def test_a_choice_is_learned_among_all_answers_where_the_posterior_is_calibrated
     assert set(json.loads(out)["choice"]["mean score of each for all"]) == {OWN, FIRST}
 
 
-def chosen_by_foreground(gan, threshold_low, threshold_high):
+def chosen_by_foreground(gan, folder, threshold_low, threshold_high):
     """Trust that sends images of much foreground to the posterior, of little to step 0."""
     chance = np.random.default_rng(0)
     images = torch.tensor(chance.uniform(-1, 1, (8, 1, 16, 16)), dtype=torch.float32)
@@ -159,7 +161,7 @@ def chosen_by_foreground(gan, threshold_low, threshold_high):
     share = {"foreground": np.linspace(0, 1, 101)}
     up = fit_ridge(share, share["foreground"] - threshold_high, 1e-6)
     down = fit_ridge(share, threshold_low - share["foreground"], 1e-6)
-    choice = Choice(OWN, {FIRST: down, POSTERIOR: up}, 0.0, "laplace")
+    choice = Choice(OWN, {FIRST: down, POSTERIOR: up}, 0.0, "laplace", posterior_fingerprint(folder))
     return Trust(**{**trust.__dict__, "choice": choice})
 
 
@@ -167,7 +169,7 @@ def test_every_image_gets_the_answer_that_is_chosen_for_it(calibrated, gan, pict
     plain = segment(calibrated, pictures, tmp_path / "own", signals=True, save_probabilities=True, device="cpu")
     shares = sorted(row["foreground"] for row in plain)
     low, high = ((shares[place] + shares[place + 1]) / 2 for place in (0, 1))
-    chosen_by_foreground(gan, low, high).write(calibrated)
+    chosen_by_foreground(gan, calibrated, low, high).write(calibrated)
     zero = {row["stem"]: row for row in segment(calibrated, pictures, tmp_path / "zero", steps=0, device="cpu")}
     rows = segment(calibrated, pictures, tmp_path / "out", choose=True, save_probabilities=True, device="cpu")
     ordered = sorted(plain, key=lambda row: row["foreground"])
@@ -185,6 +187,11 @@ def test_every_image_gets_the_answer_that_is_chosen_for_it(calibrated, gan, pict
         else:
             assert not np.array_equal(*saved)
         assert row["predicted_score"] >= 0 and own["steps"] == 2
+    known = (calibrated / "posterior.json").read_bytes()
+    (calibrated / "posterior.json").write_bytes(known + b" ")
+    with pytest.raises(ValueError, match="was calibrated anew since it learned to choose; run `semgan trust fit`"):
+        segment(calibrated, pictures, tmp_path / "anew", choose=True, device="cpu")
+    (calibrated / "posterior.json").write_bytes(known)
     alone = segment(calibrated, pictures, tmp_path / "one", choose=True, batch=1, device="cpu")
     assert [row["answer"] for row in alone] == [row["answer"] for row in rows]
     for row, same in zip(alone, rows, strict=True):

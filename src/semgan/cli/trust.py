@@ -71,25 +71,31 @@ def _told(found: Any) -> dict[str, Any]:
     error, of_mean = score["mean absolute error"], score["mean absolute error of the mean"]
     rows = {
         f"error of the predicted {found.metric}": f"{error:.4f} (the mean for all: {of_mean:.4f})",
-        "AUROC of failures": score["auroc of failures"],
+        "AUROC of failures": _or_unknown(score["auroc of failures"]),
         "failures score below": found.limit,
         "looked at: predicted below": found.threshold,
         "looked at: of validation images": flagged["of validation images"],
-        "looked at: of all failures": flagged["of failures"],
+        "looked at: of all failures": _or_unknown(flagged["of failures"]),
         "temperature": found.temperature,
         "calibration error": f"{warmth['before']['ece']:.4f}, with temperature {warmth['after']['ece']:.4f}",
     }
     if "choice" not in found.report:
         return rows
     choice = found.report["choice"]
+    if "why not" in choice:
+        return rows | {"usual answer": choice["usual"], "choice": f"always the usual: {choice['why not']}"}
     gain = choice["gain held out"]["validation"]
     low, high = gain["interval"]
     worth = f"{gain['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
     return rows | {
         "usual answer": choice["usual"],
         "choice": "always the usual" if choice["margin"] is None else f"gains above {choice['margin']:g}",
-        "gain of choosing, held out": worth if choice["is safe"] else f"{worth}: not safe, so nobody leaves the usual",
+        "against the best fixed, held out": worth if choice["is safe"] else f"{worth}: not safe, all get the usual",
     }
+
+
+def _or_unknown(share: float | None) -> float | str:
+    return "unknown: there were none, or nothing else" if share is None else share
 
 
 @app.command(

@@ -16,6 +16,7 @@ from torch import Tensor
 from semgan import artifacts
 from semgan.data.whole_images import SegmentedImage
 from semgan.posterior.calibration import BUDGET, Calibration
+from semgan.posterior.calibration import FILE as CALIBRATION
 from semgan.posterior.latent import LatentPosterior, Method
 from semgan.stages.semantic_gan import SemanticGan
 from semgan.stages.stage3_inversion import mean_confidence
@@ -51,6 +52,11 @@ def calibrated_posterior(segmenter: Segmenter, folder: Path) -> LatentPosterior 
     return LatentPosterior(segmenter, temperature=known.temperature, slack=known.slack)
 
 
+def posterior_fingerprint(folder: Path) -> str:
+    """Of posterior.json of a model folder: a choice holds for the posterior that it was learned with."""
+    return hashlib.sha256((folder / CALIBRATION).read_bytes()).hexdigest()[:16]
+
+
 def posterior_means(posterior: LatentPosterior, image: Tensor, method: Method) -> Tensor:
     """Mean probabilities ``[batch, classes, size_px, size_px]``; image by image, each with the same random numbers, so
     that none depends on its neighbours."""
@@ -73,6 +79,8 @@ class ChoosingSegmenter:
         self.posterior = calibrated_posterior(model, folder) if POSTERIOR in self.choice.answers else None
         if POSTERIOR in self.choice.answers and self.posterior is None:
             raise ValueError(f"{folder} lost its posterior.json; run `semgan calibrate` and `semgan trust fit` again.")
+        if self.posterior is not None and self.choice.posterior != posterior_fingerprint(folder):
+            raise ValueError(f"{folder} was calibrated anew since it learned to choose; run `semgan trust fit` again.")
 
     def preprocess(self, image: np.ndarray, modality: str = "default") -> Tensor:
         """As `SemanticGan.preprocess`."""
@@ -137,6 +145,8 @@ class Answering:
             return lambda image, answer: answer.signals  # it has measured them to choose
         if self.trust is None and not self.every_signal:
             return None
+        if self.trust is not None and modality not in (None, "default"):
+            logger.warning("Trust was fitted to images of the default rule; images of '%s' are judged by it.", modality)
         return lambda image, answer: measure(self.segmenter, image, answer, modality)
 
     def columns(self, answer: SegmentedImage) -> dict[str, Any]:
@@ -183,7 +193,7 @@ def answering(
             raise ValueError("Only one model folder of method semgan can choose its answers; leave --choose out.")
         return Answering(segmenter, identity, options, None, signals)
     folder = artifacts.find_model(several[0])
-    trust = trust_of(folder, segmenter, steps)
+    trust = Trust.read(folder) if choose and steps is None else trust_of(folder, segmenter, steps)
     if trust is not None:
         options["trust"] = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()[:16]
         options["temperature"] = trust.temperature

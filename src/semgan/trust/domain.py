@@ -5,7 +5,8 @@
 over the signals that are measured on the image (distances of the reconstruction, gap to the encoder, distance of the
 code); feed-forward networks have none of these, and their doubts stand in. Only strangely *high* doubt counts, and
 the spread is that of the upper side: these signals have long tails, and one that strays in domain should not decide.
-``limit`` is the 99 % quantile of validation, so that 1 is where the domain ends.
+``limit`` is the 99 % quantile of validation, so that 1 is where the domain ends (`semgan.trust.fit.domain_of` moves it
+to the quantile of held-out images). What is no number in an in-domain image is left out there.
 """
 
 from __future__ import annotations
@@ -50,15 +51,18 @@ class Domain:
 def fit_domain(signals: Mapping[str, ArrayLike]) -> Domain:
     """Middle, spread and limit of in-domain images' signals ``[images]``. Raises ValueError where none can be used."""
     known = {name: SIGNALS[name] for name in signals if name in SIGNALS and SIGNALS[name].surer}
+    known = {name: kind for name, kind in known.items() if np.isfinite(np.asarray(signals[name])).any()}
     names = tuple(name for name in known if known[name].domain) or tuple(known)
     if not names:
         raise ValueError(f"None of the signals {', '.join(signals)} tells how strange an image is.")
     signs = tuple(-known[name].surer for name in names)
     table = columns(signals, names) * np.array(signs)
-    middle = np.median(table, 0)
-    spread = np.quantile(table, FAR, 0) - middle
+    table = np.where(np.isfinite(table), table, np.nan)
+    middle = np.nanmedian(table, 0)
+    spread = np.nanquantile(table, FAR, 0) - middle
     spread = np.maximum(spread, LEAST_SPREAD * np.maximum(np.abs(middle), 1e-6))
-    limit = float(np.quantile(_raw(table * np.array(signs), signs, middle, spread), QUANTILE))
+    raw = _raw(table * np.array(signs), signs, middle, spread)
+    limit = float(np.quantile(raw[np.isfinite(raw)], QUANTILE)) if np.isfinite(raw).any() else 1.0
     return Domain(names, signs, tuple(middle.tolist()), tuple(spread.tolist()), max(limit, 1e-6))
 
 

@@ -7,13 +7,14 @@ temperature: of the probabilities
 choice:      which of several answers an image gets (`semgan.trust.choice`), where that was asked for
 
 A failure scores below ``limit``, a fifth of the validation images as they are unless another is given. What is told
-(``report``) is held out by cross-validation over cases.
+(``report``) is held out by cross-validation over cases, thresholds and the domain's end included; only the strength of
+the ridge is chosen on the predictions that it is judged by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 from semgan import artifacts
 from semgan.metrics.selective import auroc, rank_correlation, risk_coverage
 from semgan.trust.choice import Choice, learn_choice
-from semgan.trust.domain import Domain, fit_domain
-from semgan.trust.ridge import Ridge, cross_validated, fit_ridge
+from semgan.trust.domain import QUANTILE, Domain, fit_domain
+from semgan.trust.ridge import Ridge, cross_validated, fit_ridge, folds
 from semgan.trust.samples import OWN, Samples
 from semgan.trust.signals import doubts
 from semgan.trust.temperature import fit_temperature
@@ -89,17 +90,24 @@ def fit(samples: Samples, *, limit: float | None = None, seed: int = 0) -> Trust
     strength, held_out = cross_validated(samples.signals, scores, samples.groups, seed)
     held_out = np.clip(held_out, 0, 1)
     intact = samples.intact
-    limit = float(np.quantile(scores[intact], WORST)) if limit is None else limit
+    limit = failure_limit(scores[intact]) if limit is None else limit
     threshold = best_threshold(held_out, scores < limit)
-    domain = fit_domain({name: np.asarray(values)[intact] for name, values in samples.signals.items()})
+    domain, strange = domain_of(samples, seed)
     own_groups = np.array(samples.groups)[intact].tolist()
     warmth = fit_temperature(samples.probabilities, samples.truths, own_groups, seed=seed)
     learned = learn_choice(samples, seed=seed) if len(samples.scores) > 1 else None
+    flagged = _flagged(held_out, scores < limit, strange, samples.groups, seed)
     report = {
         "images": int(intact.sum()),
         "copies": round(len(scores) / int(intact.sum())) - 1,
         "predicted score": prediction_report(samples.signals, scores, held_out, limit),
-        "flagged": flag_report(held_out, scores, intact, domain.score(samples.signals), limit, threshold),
+        "predicted score, unshifted": prediction_report(
+            {name: np.asarray(values)[intact] for name, values in samples.signals.items()},
+            scores[intact],
+            held_out[intact],
+            limit,
+        ),
+        "flagged": flag_report(flagged, scores, intact, limit),
         "calibration": asdict(warmth),
         **({} if learned is None else {"choice": learned.report}),
     }
@@ -114,6 +122,44 @@ def fit(samples: Samples, *, limit: float | None = None, seed: int = 0) -> Trust
         None if learned is None else learned.choice,
         report,
     )
+
+
+def failure_limit(scores: NDArray) -> float:
+    """A score that a fifth of the images lie below, or, where so many share the lowest one, the next one above it.
+
+    Where all are equal nothing lies below.
+    """
+    limit = float(np.quantile(scores, WORST))
+    above = scores[scores > limit]
+    return limit if (scores < limit).any() or not above.size else float(above.min())
+
+
+def domain_of(samples: Samples, seed: int) -> tuple[Domain, NDArray]:
+    """The domain of the validation images as they are, and how strange every image is to one fitted without its case.
+
+    The domain ends where 99 % of the validation images end when others describe them: their own quantile would be too
+    near with few images.
+    """
+
+    def fitted(rows: NDArray) -> Domain:
+        return fit_domain({name: np.asarray(values)[rows & samples.intact] for name, values in samples.signals.items()})
+
+    whole, raw = fitted(np.ones(len(samples.intact), bool)), np.empty(len(samples.intact))
+    for inside in folds(samples.groups, seed):
+        part = fitted(~inside)
+        raw[inside] = part.limit * part.score({name: np.asarray(v)[inside] for name, v in samples.signals.items()})
+    limit = max(whole.limit, float(np.quantile(raw[samples.intact], QUANTILE)))
+    return replace(whole, limit=limit), raw / limit
+
+
+def _flagged(
+    held_out: NDArray, failed: NDArray, strange: NDArray, groups: Sequence[str], seed: int
+) -> NDArray[np.bool_]:
+    """Which images would be looked at by a threshold that was set without their case."""
+    flagged = strange > 1
+    for inside in folds(groups, seed):
+        flagged[inside] |= held_out[inside] < best_threshold(held_out[~inside], failed[~inside])
+    return flagged
 
 
 def best_threshold(predicted: NDArray, failed: NDArray) -> float:
@@ -136,28 +182,36 @@ def prediction_report(
     """How good the held-out predictions are, beside the best single signal and the mean score for everybody."""
     failed = scores < limit
     turned = doubts({name: np.asarray(values) for name, values in signals.items()})  # type: ignore[arg-type]
-    alone = {name: auroc(np.nan_to_num(np.asarray(values)), failed) for name, values in turned.items()}
+    alone = {name: auroc(_most_doubtful_where_unknown(np.asarray(values)), failed) for name, values in turned.items()}
     return {
         "mean absolute error": float(np.abs(held_out - scores).mean()),
         "mean absolute error of the mean": float(np.abs(scores.mean() - scores).mean()),
         "rank correlation": rank_correlation(held_out, scores),
         "limit": limit,
         "failures": int(failed.sum()),
-        "auroc of failures": auroc(-held_out, failed),
-        "auroc of single signals": alone,
+        "auroc of failures": _or_none(auroc(-held_out, failed)),
+        "auroc of single signals": {name: _or_none(value) for name, value in alone.items()},
         "aurc": risk_coverage(held_out, 1 - scores).area,
         "aurc of the best order": risk_coverage(scores, 1 - scores).area,
     }
 
 
-def flag_report(
-    held_out: NDArray, scores: NDArray, intact: NDArray, strange: NDArray, limit: float, threshold: float
-) -> dict[str, float]:
-    """Which share of the images would have been flagged, and which of the failures (nan: there were none)."""
-    flagged, failed = (held_out < threshold) | (strange > 1), scores < limit
+def _or_none(value: float) -> float | None:
+    """JSON has no nan: None where all images are failures, or none."""
+    return None if np.isnan(value) else value
 
-    def share(rows: NDArray) -> float:
-        return float(flagged[rows].mean()) if rows.any() else float("nan")
+
+def _most_doubtful_where_unknown(doubt: NDArray) -> NDArray:
+    known = np.isfinite(doubt)
+    return np.where(known, doubt, doubt[known].max() + 1 if known.any() else 0.0)
+
+
+def flag_report(flagged: NDArray, scores: NDArray, intact: NDArray, limit: float) -> dict[str, float | None]:
+    """Which share of the images would have been flagged, and which of the failures (None: there were none)."""
+    failed = scores < limit
+
+    def share(rows: NDArray) -> float | None:
+        return float(flagged[rows].mean()) if rows.any() else None
 
     return {
         "of validation images": share(intact),

@@ -30,7 +30,7 @@ from semgan.metrics.selective import RiskCoverage, auroc, auroc_interval, rank_c
 from semgan.report.curves import write_bytes_atomic
 from semgan.report.selective import Line, risk_coverage_png
 from semgan.segmentation_rows import TABLE, Row, read_rows
-from semgan.trust.fit import WORST
+from semgan.trust.fit import failure_limit
 from semgan.trust.pixels import PixelCalibration, pixel_calibration
 from semgan.trust.samples import PER_IMAGE
 from semgan.trust.signals import SIGNALS
@@ -130,7 +130,7 @@ def judge(
         of_home = {} if home is None else _trust(home, list(table_of(home).values()), list(trust))
         found.append(Predictions(_name(folder, predictions), true, {BEST: true, **trust}, of_home))
     if limit is None:
-        limit = float(np.quantile(np.concatenate([each.scores for each in found]), WORST))
+        limit = failure_limit(np.concatenate([each.scores for each in found]))
     judged = {(each.name, name): _judged(each, name, limit) for each in found for name in each.trust}
     out = Path(out)
     artifacts.write_text_atomic(out / "trust.csv", _csv([asdict(row) for row, _ in judged.values()], Judged))
@@ -184,7 +184,15 @@ def _trust(folder: Path, rows: Sequence[Row], signals: Sequence[str] | None) -> 
             f"{folder}/{TABLE} has no signal {', '.join(unknown)}; it has {', '.join(there)}. "
             "`semgan segment --signals` writes more."
         )
-    return {name: SURER[name] * np.array([row[name] for row in rows], float) for name in signals or there}
+    found = {name: SURER[name] * np.array([row[name] for row in rows], float) for name in signals or there}
+    for name, values in found.items():
+        if not np.isfinite(values).all():
+            strange = rows[int(np.flatnonzero(~np.isfinite(values))[0])]
+            raise ValueError(
+                f"{folder}/{TABLE} has no number for {name} of image {strange['stem']}; leave the signal out "
+                "(--signals) or the image (--stems)."
+            )
+    return found
 
 
 def _judged(found: Predictions, signal: str, limit: float) -> tuple[Judged, RiskCoverage]:

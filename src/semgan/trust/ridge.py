@@ -1,7 +1,7 @@
 """A number in [0, 1], or a difference of two, predicted from signals: ridge regression that never extrapolates.
 
 Signals are standardised, and held within the bounds that the central 98 % of the images had in fitting: a signal gone
-wild counts as the wildest that was seen. A signal that is not finite counts as the middle one.
+wild, or infinite, counts as the wildest that was seen; what is no number counts as the middle one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from semgan import seeding
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the penalty, in images; the best is found by cross-validation
 FOLDS = 8
+MUTE = 1e30  # scale of a signal that says nothing
+LEAST_SCALE = 1e-6  # of its mean: a signal that varies by less is constant but for rounding
 KEPT = 0.98  # share of the images within the bounds
 
 Table = Mapping[str, ArrayLike]  # signal -> [images]
@@ -53,11 +55,15 @@ def fit_ridge(signals: Table, target: ArrayLike, strength: float) -> Ridge:
     table, wanted = columns(signals, names), np.asarray(target, np.float64)
     for column in table.T:  # views
         known = np.isfinite(column)
-        column[~known] = np.median(column[known]) if known.any() else 0.0
+        column[np.isnan(column)] = np.median(column[known]) if known.any() else 0.0
+        if known.any():
+            np.clip(column, column[known].min(), column[known].max(), out=column)
+        else:
+            column[:] = 0.0
     low, high = np.quantile(table, [(1 - KEPT) / 2, (1 + KEPT) / 2], axis=0)
     kept = np.clip(table, low, high)
     middle, scale = kept.mean(0), kept.std(0)
-    scale = np.where(scale > 0, scale, 1.0)
+    scale = np.where(scale > LEAST_SCALE * np.maximum(np.abs(middle), 1e-9), scale, MUTE)
     z = _standardised(table, middle, scale, low, high)
     centred = wanted - wanted.mean()
     weights = np.linalg.solve(z.T @ z + strength * np.eye(len(names)), z.T @ centred)

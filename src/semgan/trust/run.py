@@ -14,7 +14,7 @@ from semgan.data.folder import Dataset
 from semgan.data.loading import load_labels
 from semgan.data.readers import read_image_files
 from semgan.posterior.latent import Method
-from semgan.trust.answering import calibrated_posterior, posterior_means
+from semgan.trust.answering import calibrated_posterior, posterior_fingerprint, posterior_means
 from semgan.trust.fit import Trust, fit
 from semgan.trust.samples import answered
 from semgan.types import Steps
@@ -68,6 +68,7 @@ def fit_trust(
     )
     found = fit(samples, limit=limit, seed=seed)
     if found.choice is not None and posterior is not None:
-        found = replace(found, choice=replace(found.choice, method=method))
+        learned_with = {"method": method, "posterior": posterior_fingerprint(folder)}
+        found = replace(found, choice=replace(found.choice, **learned_with))
     found.write(folder)
     return found

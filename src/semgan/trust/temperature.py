@@ -18,8 +18,8 @@ from semgan.metrics.calibration import CalibrationScores, calibration_scores
 from semgan.trust.ridge import folds
 from semgan.types import IGNORE
 
-TEMPERATURES = tuple(float(value) for value in np.geomspace(0.3, 8.0, 34))
-LEAST = 1e-12
+TEMPERATURES = tuple(sorted({1.0, *(float(value) for value in np.geomspace(0.3, 8.0, 34))}))
+LEAST = 1e-7  # about the smallest number of the half precision that probabilities are kept in while a T is fitted
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,7 @@ def tempered(probabilities: NDArray, temperature: float, axis: int = 0) -> NDArr
     return powers / powers.sum(axis, keepdims=True)
 
 
-def fit_temperature(
-    probabilities: NDArray, label_maps: NDArray, groups: Sequence[str], *, seed: int = 0
-) -> Tempered:
+def fit_temperature(probabilities: NDArray, label_maps: NDArray, groups: Sequence[str], *, seed: int = 0) -> Tempered:
     """Fit to ``[images, classes, height, width]`` and labels ``[images, height, width]`` (255: does not count)."""
     counted = (label_maps != IGNORE).reshape(len(label_maps), -1).sum(1)
     # Negative log-likelihood of every image, in nats, at every temperature.
