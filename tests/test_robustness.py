@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from tiny_gan import saved_gan, tiny_gan
 
+import semgan
 from semgan import robustness as module
 from semgan.data.folder import Dataset
 from semgan.metrics import overlap
@@ -44,7 +46,7 @@ def test_scores_are_those_of_the_shifted_pixels(model, tiny_dataset, tmp_path, m
     rows = robustness([model], tiny_dataset, tmp_path / "out", shifts=("shading", "turn"), device="cpu")
     assert [row.shift for row in rows] == ["none", "shading", "turn"] and rows[0].difference == 0
     assert rows[1].score < rows[0].score  # uneven light
-    bench = module._Bench(data, data.validation(), 0, 8, None)
+    bench = module._Bench(data, data.validation(), "dice", 0, 8)
     counts = []
     for image, truth in bench.pairs("turn"):
         answer = module_answer(Threshold(data.labels), image)
@@ -75,6 +77,48 @@ def test_the_files_tell_what_was_returned(model, tiny_dataset, tmp_path):
     again = robustness([model, model], tiny_dataset, out, shifts=("mixed",), cases=2, steps=0, device="cpu")
     assert [row.score for row in again] == [row.score for row in read] and len(again) == 4
     assert (out / "robustness.csv").stat().st_mtime_ns == before
+
+
+class Network(Threshold):
+    """Refuses steps, as feed-forward networks do."""
+
+    def segment_batch(self, image, *, steps=None, snapshot_steps=()):
+        assert steps is None
+        return super().segment_batch(image)
+
+
+def test_steps_are_for_the_models_that_optimise(model, tiny_dataset, tmp_path, monkeypatch):
+    network, gan = Network(Dataset.open(tiny_dataset).labels), semgan.load(model, device="cpu")
+    given = []
+    monkeypatch.setattr(gan, "segment_batch", lambda image, **own: given.append(own["steps"]) or answer(image, **own))
+    answer = type(gan).segment_batch.__get__(gan)
+    of = {"network": (network, "network"), "gan": (gan, "gan")}
+    for name in of:
+        shutil.copytree(model, tmp_path / name)
+    monkeypatch.setattr(module, "load_identified", lambda path, device: of[path.name])
+    options = {"shifts": ("turn",), "cases": 2, "device": "cpu"}
+    both = [tmp_path / "network", tmp_path / "gan"]
+    rows = robustness(both, tiny_dataset, tmp_path / "out", steps=3, **options)
+    assert given == [3, 3] and [row.model for row in rows] == ["network", "network", "gan", "gan"]
+    with pytest.raises(ValueError, match="No model here is optimised"):
+        robustness(both[:1], tiny_dataset, tmp_path / "refused", steps=3, **options)
+    with pytest.raises(ValueError, match="gan has no stopping rule for --steps auto"):
+        robustness(both, tiny_dataset, tmp_path / "refused", steps="auto", **options)
+    assert given == [3, 3] and not list(tmp_path.glob("refused*"))
+
+
+def test_all_models_are_scored_by_the_first_ones_metric(model, tiny_dataset, tmp_path, caplog):
+    other = shutil.copytree(model, tmp_path / "other")
+    about = json.loads((other / "config.json").read_text())
+    assert about["settings"]["metric"] == "dice"
+    about["settings"]["metric"] = "jaccard"
+    (other / "config.json").write_text(json.dumps(about))
+    options = {"shifts": ("turn",), "cases": 2, "steps": 0, "device": "cpu"}
+    rows = robustness([model, other], tiny_dataset, tmp_path / "dice", **options)
+    assert [row.score for row in rows[:2]] == [row.score for row in rows[2:]]  # the same weights, the same metric
+    assert "All scores are dice, the metric of model; on their own other count another" in caplog.text
+    turned = robustness([other, model], tiny_dataset, tmp_path / "jaccard", **options)
+    assert turned[0].score == turned[2].score != rows[0].score
 
 
 def test_means_leave_the_unshifted_images_out():

@@ -5,6 +5,7 @@
 #
 #   DATA=... results/active-64/run.sh                                 DATA as for results/lungs-64/run.sh
 #   SEEDS="3 4" BY="diversity random" DATA=... results/active-64/run.sh    only adds to what is there
+#   IMAGES=24000 OUT=... WORK=... DATA=... results/active-64/run.sh        other settings or sizes: other folders
 TASK=lungs
 OUT=${OUT:-results/active-64}
 WORK=${WORK:-runs/active-64}

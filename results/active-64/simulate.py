@@ -10,13 +10,16 @@ longer list with the same seed. Every model is scored on the test sets; nothing 
 OUT/scores.csv   as in every results folder; method "METHOD+STRATEGY", and METHOD for the common first model
 OUT/lists.json   what was suggested: seed -> strategy -> list size -> stems
 OUT/curves.png   score over labels; README.md: the table between the marks
+OUT/settings.json   what everything there is made with; WORK has it too
 
-Stopped, the same command goes on. More seeds, sizes or strategies only add to what is there.
+Stopped, the same command goes on. More seeds, strategies or sizes at the end only add to what is there; for anything
+else (recipe, method, --set, data, sizes in between) give other folders, for lists and scores would be mixed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import statistics
 from collections.abc import Sequence
@@ -27,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from semgan import artifacts, results
 from semgan.benchmark.grid import part_of_file
 from semgan.data.folder import Dataset
-from semgan.data.splits import import_splits
+from semgan.data.splits import COUNTED_IN, import_splits
 from semgan.report.curves import write_bytes_atomic
 from semgan.report.plotting import CYCLE, draw
 from semgan.scoring import HeldOut, TrainedModel
@@ -39,8 +42,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKS = ("<!-- table -->", "<!-- end of table -->")
-KEPT = ("metric", "test", "validation", "pool")  # lists of the dataset that every view of it keeps
+KEPT = ("metric", "test", "validation", "pool", COUNTED_IN)  # lists of the dataset that every view of it keeps
 RANDOM = "random"
+SETTINGS = "settings.json"
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -64,6 +68,8 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> None:
     args = arguments(words)
+    claim(args.work, args, holds="seed*")
+    claim(args.out, args, holds="scores.csv")
     for seed in args.seeds:
         start = view(args.dataset, args.work / f"seed{seed}" / "start" / "data", args.sizes[0], seed)
         first = taught(args, start, args.sizes[0], seed, args.method)
@@ -72,6 +78,32 @@ def main(words: Sequence[str] | None = None) -> None:
     rows = results.read_rows(args.out / "scores.csv")
     write_bytes_atomic(args.out / "curves.png", plot(rows))
     fill_page(args.out / "README.md", table(rows))
+
+
+def claim(folder: Path, args: argparse.Namespace, holds: str) -> None:
+    """Note in a folder what everything there is made with. Raises ValueError where it was something else.
+
+    A list depends on all sizes before its own, so known sizes may go on or be cut short, but not differ.
+    holds: pattern of what is there once work has begun
+    """
+    path, recipe = folder / SETTINGS, Path(args.recipe)
+    of_file = {"recipe_sha256": hashlib.sha256(recipe.read_bytes()).hexdigest()} if recipe.is_file() else {}
+    made_with = {"task": args.task, "recipe": recipe.name, **of_file, "method": args.method, "set": args.set}
+    asked = {**made_with, "data": Dataset.open(args.dataset).fingerprint, "sizes": args.sizes}
+    if not any(folder.glob(holds)):
+        artifacts.write_json(path, asked)
+        return
+    if not path.is_file():
+        raise ValueError(f"{folder} holds results, and no {SETTINGS} says what made them; give another folder.")
+    known = artifacts.read_json(path)
+    common = min(len(known["sizes"]), len(args.sizes))
+    other = [key for key in known | asked if key != "sizes" and known.get(key) != asked.get(key)]
+    other += ["sizes"] * (known["sizes"][:common] != args.sizes[:common])
+    if other:
+        told = "; ".join(f"{key}: {known.get(key)}, and now {asked.get(key)}" for key in other)
+        raise ValueError(f"{folder} was made with other settings ({told}); give other --work and --out.")
+    if len(args.sizes) > common:
+        artifacts.write_json(path, asked)
 
 
 def follow(args: argparse.Namespace, by: str, seed: int, model: Path) -> None:
@@ -90,18 +122,22 @@ def follow(args: argparse.Namespace, by: str, seed: int, model: Path) -> None:
 
 
 def view(dataset: Path, path: Path, labels: int, seed: int) -> Path:
-    """The dataset under another name, by links, with one labelled list; suggestions come from its pool alone."""
+    """The dataset under another name, by links, with one labelled list; suggestions come from its pool alone.
+
+    Raises ValueError where the lists of the dataset are no longer those that the view was made with.
+    """
     path.mkdir(parents=True, exist_ok=True)
     (dataset / "cache").mkdir(exist_ok=True)
     for each in dataset.iterdir():
         if each.name != "splits.json" and not (path / each.name).is_symlink():
             os.symlink(each.resolve(), path / each.name)
+    known = Dataset.open(dataset)
+    known.labelled(labels, seed)  # told here, where it is missing
+    kept = {key: known.splits[key] for key in (*KEPT, f"labelled_{labels}_seed{seed}") if key in known.splits}
     if not (path / "splits.json").is_file():
-        name = f"labelled_{labels}_seed{seed}"
-        known = Dataset.open(dataset)
-        known.labelled(labels, seed)  # told here, where it is missing
-        kept = {key: known.splits[key] for key in (*KEPT, name) if key in known.splits}
         artifacts.write_json(path / "splits.json", kept | {"unlabelled_extra": {"set": "none", "stems": []}})
+    elif changed := [key for key, value in kept.items() if Dataset.open(path).splits.get(key) != value]:
+        raise ValueError(f"{path} was made with other lists ({', '.join(changed)}); give other --work and --out.")
     return path
 
 
@@ -110,7 +146,8 @@ def taught(args: argparse.Namespace, dataset: Path, size: int, seed: int, name: 
     run, scores = dataset.parent / f"run-{size}", args.out / "scores.csv"
     done = results.read_rows(scores) if scores.is_file() else []
     wanted = {words[0] for words in args.test_set}
-    if wanted <= {row.test_set for row in done if (row.method, row.labels, row.seed) == (name, size, seed)}:
+    scored = {row.test_set for row in done if (row.method, row.labels, row.seed) == (name, size, seed)}
+    if wanted <= scored and artifacts.RunFolder(run).model.is_dir():
         return run
     options: dict[str, Any] = {"recipe": args.recipe, "method": args.method, "changes": args.set}
     train(dataset, run, labels=size, split_seed=seed, seed=seed, device=args.device, **options)

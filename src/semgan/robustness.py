@@ -4,9 +4,9 @@
     OUT/robustness.png    the same as bars, models side by side
     OUT/robustness.json   what was asked, and the means over shifts
 
-The shifts are those of `semgan.data.shifts`; every model sees the same pixels. Scores are the first model's metric at
-the images' own size, patients as cases where the data set counts patients. Test images play no part: this is where
-settings are chosen and models compared before anybody looks at images of another source.
+The shifts are those of `semgan.data.shifts`; every model sees the same pixels. Scores are the first model's metric, of
+all models, at the images' own size, patients as cases where the data set counts patients. Test images play no part:
+this is where settings are chosen and models compared before anybody looks at images of another source.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from semgan.metrics.intervals import overlap_interval
 from semgan.report.robustness import draw_robustness
 from semgan.result_folder import ResultFolder
 from semgan.segment import load_identified
-from semgan.types import Case, Segmenter, Steps
+from semgan.types import AUTO, Case, Segmenter, Steps
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +72,11 @@ def robustness(
 
     models: run or model folders; shifts: names of `semgan.data.shifts.SHIFTS`, or "mixed"
     cases:  the first so many validation images; None: all
-    steps:  as `semgan segment` takes them
+    steps:  of the models that optimise, as `semgan segment` takes them; feed-forward networks have none
 
-    Raises ValueError for unknown shifts, models of other classes than the data set, and no validation list;
-    FileNotFoundError where there is no model; FileExistsError where ``out`` has other content.
+    Raises ValueError, before any work, for unknown shifts, models of other classes than the data set, no validation
+    list, steps that no model takes; FileNotFoundError where there is no model; FileExistsError where ``out`` has other
+    content.
     """
     from semgan.runtime.device import prepare_cpu
 
@@ -85,12 +86,14 @@ def robustness(
     data = Dataset.open(dataset)
     for path, (segmenter, _) in zip(models, loaded, strict=True):
         chosen = data.validation_for(segmenter.labels, cases, model=str(path))
+    contestants = _contestants(models, [segmenter for segmenter, _ in loaded], steps)
     request = {
-        "format": 1,
+        "format": 2,
         "models": [identity for _, identity in loaded],
         "data": data.fingerprint,
         "cases": [case.stem for case in chosen],
         "shifts": list(shifts),
+        "metric": contestants[0].metric,
         "steps": steps,
         "seed": seed,
     }
@@ -98,19 +101,10 @@ def robustness(
     if folder.is_finished():
         logger.warning("%s already holds these results; nothing to do.", out)
         return read_rows(out / TABLE)
-    bench = _Bench(data, chosen, seed, batch, steps)
+    bench = _Bench(data, chosen, contestants[0].metric, seed, batch)
     folder.begin(overwrite=overwrite)
-    rows: list[Row] = []
     try:
-        names, total = _names(models), len(loaded) * (1 + len(shifts))
-        about = [artifacts.read_json(artifacts.find_model(Path(path)) / "config.json") for path in models]
-        for shift in (NONE, *shifts):
-            images, truths = zip(*bench.pairs(shift), strict=True)  # once for all models
-            for (segmenter, _), name, description in zip(loaded, names, about, strict=True):
-                rows.append(bench.row(segmenter, name, description, shift, images, truths, rows))
-                if progress is not None:
-                    progress(len(rows), total, "segment shifted images")
-        rows.sort(key=lambda row: names.index(row.model))
+        rows = bench.rows(contestants, (NONE, *shifts), progress)
     except BaseException:
         folder.discard()
         raise
@@ -119,12 +113,46 @@ def robustness(
     return rows
 
 
-class _Bench:
-    """The validation images, at their own size, under one shift after the other."""
+@dataclass(frozen=True)
+class _Contestant:
+    """A model to score. metric: its own; steps: None: the model's own choice, and none for feed-forward networks."""
 
-    def __init__(self, data: Dataset, cases: Sequence[Case], seed: int, batch: int, steps: Steps | None) -> None:
-        self.cases, self.seed, self.batch = cases, seed, batch
-        self.steps: Steps | None = steps
+    name: str
+    segmenter: Segmenter
+    method: str
+    metric: str
+    steps: Steps | None
+
+
+def _contestants(
+    models: Sequence[Path | str], segmenters: Sequence[Segmenter], steps: Steps | None
+) -> list[_Contestant]:
+    """Raises ValueError for steps that no model takes, and for "auto" where one has no stopping rule."""
+    from semgan.trust.signals import gan_of
+
+    gans = [gan_of(segmenter) for segmenter in segmenters]
+    if steps and not any(gan is not None for gan in gans):
+        raise ValueError("No model here is optimised at test time: all are feed-forward networks; leave --steps out.")
+    for path, gan in zip(models, gans, strict=True):
+        if steps == AUTO and gan is not None and gan.rule is None:
+            raise ValueError(f"{path} has no stopping rule for --steps auto; give a number, or leave --steps out.")
+    about = [artifacts.read_json(artifacts.find_model(Path(path)) / "config.json") for path in models]
+    parts = zip(_names(models), segmenters, gans, about, strict=True)
+    found = [
+        _Contestant(name, segmenter, own["method"], own["settings"]["metric"], None if gan is None else steps)
+        for name, segmenter, gan, own in parts
+    ]
+    if others := [one.name for one in found if one.metric != found[0].metric]:
+        told = (found[0].metric, found[0].name, ", ".join(others))
+        logger.warning("All scores are %s, the metric of %s; on their own %s count another.", *told)
+    return found
+
+
+class _Bench:
+    """The validation images, at their own size, under one shift after the other; scores are all of one metric."""
+
+    def __init__(self, data: Dataset, cases: Sequence[Case], metric: str, seed: int, batch: int) -> None:
+        self.cases, self.metric, self.seed, self.batch = cases, metric, seed, batch
         reader = masks.MaskReader("label", None, () if data.ignore is None else (data.ignore,))
         self.truths = [reader.read(case.label, data.labels.names) for case in cases if case.label is not None]
         if doubt := reader.doubt():
@@ -138,11 +166,21 @@ class _Bench:
             image = read_image_files(case.image)
             yield (image, truth) if shift == NONE else shifted(image, truth, shift, seed=self.seed, number=number)
 
+    def rows(self, contestants: Sequence[_Contestant], shifts: Sequence[str], progress: Progress | None) -> list[Row]:
+        """Every model under every shift, NONE the first of them; model after model."""
+        rows: list[Row] = []
+        for shift in shifts:
+            images, truths = zip(*self.pairs(shift), strict=True)  # once for all models
+            for one in contestants:
+                rows.append(self.row(one, shift, images, truths, rows))
+                if progress is not None:
+                    progress(len(rows), len(contestants) * len(shifts), "segment shifted images")
+        names = [one.name for one in contestants]
+        return sorted(rows, key=lambda row: names.index(row.model))
+
     def row(
         self,
-        segmenter: Segmenter,
-        name: str,
-        description: Mapping[str, Any],
+        one: _Contestant,
         shift: str,
         images: Sequence[np.ndarray],
         truths: Sequence[np.ndarray],
@@ -151,16 +189,15 @@ class _Bench:
         """The model's score on shifted images; rows: those before, the model's without shift among them."""
         from semgan.data.whole_images import segment_images
 
-        answers = segment_images(segmenter, images, steps=self.steps, batch=self.batch)
-        classes = segmenter.labels.classes
-        parts = [overlap.count(one.label_map, truth, classes) for one, truth in zip(answers, truths, strict=True)]
+        answers = segment_images(one.segmenter, images, steps=one.steps, batch=self.batch)
+        classes = one.segmenter.labels.classes
+        parts = [overlap.count(own.label_map, truth, classes) for own, truth in zip(answers, truths, strict=True)]
         counts = overlap.concatenate(parts)
         counts = counts if self.groups is None else counts.pooled_by(self.groups)[1]
-        metric = description["settings"]["metric"]
-        score = overlap.overall(counts, metric)
-        plain = next((row.score for row in rows if (row.model, row.shift) == (name, NONE)), score)
-        interval = overlap_interval(counts, metric, seed=self.seed)
-        return Row(name, description["method"], shift, counts.cases, score, interval, score - plain)
+        score = overlap.overall(counts, self.metric)
+        plain = next((row.score for row in rows if (row.model, row.shift) == (one.name, NONE)), score)
+        interval = overlap_interval(counts, self.metric, seed=self.seed)
+        return Row(one.name, one.method, shift, counts.cases, score, interval, score - plain)
 
 
 def _names(models: Sequence[Path | str]) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
 
-from semgan.artifacts import read_json
+from semgan.artifacts import read_json, write_json
 from semgan.data.folder import Dataset
 from semgan.results import read_rows
 
@@ -69,6 +70,63 @@ def test_every_strategy_grows_its_own_lists_and_a_stopped_simulation_goes_on(
     page = (tmp_path / "out" / "README.md").read_text()
     assert "| 5 | diversity | 1 | " in page and "| 3 | the given list | 1 |" in page
     assert (tmp_path / "out" / "curves.png").stat().st_size > 5000
+
+
+def test_scores_without_their_runs_are_made_again(simulate, words, tmp_path, monkeypatch):
+    """A folder of results alone holds no model to go on from."""
+    more = [*words, "--by", "random", "--sizes", "3", "4"]
+    simulate.main(more)
+    scores, rows = tmp_path / "out" / "scores.csv", read_rows(tmp_path / "out" / "scores.csv")
+    shutil.rmtree(tmp_path / "work")
+    trained = []
+    monkeypatch.setattr(
+        simulate, "train", lambda *given, train=simulate.train, **own: trained.append(train(*given, **own))
+    )
+    simulate.main(more)
+    assert len(trained) == 2 and len(read_rows(scores)) == len(rows)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["--set", "baseline.images=8"],
+        ["--method", "unet-strong"],
+        ["--recipe", "phantoms"],
+        ["--sizes", "3", "5"],
+    ],
+)
+def test_other_settings_and_sizes_are_refused_where_results_lie(simulate, words, tmp_path, monkeypatch, other):
+    first = [*words, "--by", "random", "--sizes", "3"]
+    simulate.main(first)
+    monkeypatch.setattr(simulate, "train", lambda *given, **own: pytest.fail("it trains"))
+    simulate.main(first)  # the very same is there
+    longer = [*words, "--by", "random", "--sizes", "3", "4", "5"]
+    for folder in ("work", "out"):
+        path = tmp_path / folder / "settings.json"
+        write_json(path, read_json(path) | {"sizes": [3, 4, 5]})
+    simulate.claim(tmp_path / "out", simulate.arguments(longer), "scores.csv")
+    assert str(tmp_path) not in (tmp_path / "out" / "settings.json").read_text()
+    with pytest.raises(ValueError, match="other settings .*give other --work and --out"):
+        simulate.main([*longer, *other])
+    elsewhere = [*longer, *other, "--work", str(tmp_path / "fresh")]
+    with pytest.raises(ValueError, match="other settings"):
+        simulate.main(elsewhere)  # its scores would join those of the others
+    (tmp_path / "out" / "settings.json").unlink()
+    with pytest.raises(ValueError, match="no settings.json says what made them"):
+        simulate.main(longer)
+
+
+def test_a_view_counts_labels_as_its_dataset_does_and_notices_other_lists(simulate, dataset, tmp_path):
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    lists = read_json(copy / "splits.json")
+    counted = lists | {"labels_counted_in": "group"}
+    write_json(copy / "splits.json", counted)
+    view = simulate.view(copy, tmp_path / "view", 3, 0)
+    assert Dataset.open(view).splits["labels_counted_in"] == "group"
+    assert simulate.view(copy, view, 3, 0) == view
+    write_json(copy / "splits.json", counted | {"labelled_3_seed0": lists["pool"][-3:]})
+    with pytest.raises(ValueError, match="other lists .labelled_3_seed0"):
+        simulate.view(copy, view, 3, 0)
 
 
 def test_the_table_compares_with_random_choice_of_the_same_seed(simulate):

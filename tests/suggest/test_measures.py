@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import semgan
-from semgan.student import SemganStudent
-from semgan.suggest.measures import generative_part, measuring
-from semgan.types import Segmentation
+from semgan.stages.inversion_objective import Guide
+from semgan.stages.stopping import StoppingRule
+from semgan.student_answer import SemganStudent
+from semgan.suggest.measures import entropy, generative_part, measuring
+from semgan.types import AUTO, Segmentation
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,8 @@ def network(unet):
     return semgan.load(unet, device="cpu")
 
 
-def measured(model, images):
-    return measuring(model, steps=0, posterior=None, seed=0)(images, 0)
+def measured(model, images, steps=0):
+    return measuring(model, steps=steps, posterior=None, seed=0)(images, 0)
 
 
 def test_features_do_not_depend_on_how_images_are_batched(network, images):
@@ -50,9 +52,33 @@ def test_a_network_that_also_sees_the_mirror_image_gives_both_the_same_features(
 
 def test_a_student_beside_its_generator_has_the_measures_of_both(network, gan, images):
     generator = semgan.load(gan, device="cpu")
-    both = SemganStudent(generator, network, 0.5)
+    both = SemganStudent(generator, network, 0.5, 0.0)
     assert generative_part(both) is generator and generative_part(network) is None
     found, own = measured(both, images), measured(generator, images)
     assert found["features"] == pytest.approx(own["features"], abs=1e-6)
     assert found["reconstruction"] == pytest.approx(own["reconstruction"], abs=1e-6)
     assert abs(found["entropy"] - own["entropy"]).max() > 1e-4
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_guided_generator_is_measured_before_its_student_has_a_share(network, gan, images, share):
+    """With a share of 1 the whole answer never changes: its own snapshots would disagree nowhere."""
+    generator = semgan.load(gan, device="cpu")
+    both = SemganStudent(generator, network, share, 2.0)
+    guide = Guide(network.segment_batch(images).probabilities, 2.0)
+    own = generator.segment_batch(images, steps=25, snapshot_steps=(0,), guide=guide)
+    changed = (own.snapshots[0].argmax(1) != own.label_map).float().mean((1, 2))
+    found = measured(both, images, steps=25)
+    assert found["disagreement"] == pytest.approx(changed.numpy()) and changed.max() > 0
+    assert found["reconstruction"] == pytest.approx([own.losses_of(row)["loss"] for row in range(3)], abs=1e-5)
+    assert abs(found["reconstruction"] - measured(generator, images, steps=25)["reconstruction"]).min() > 1e-3
+    assert found["entropy"] == pytest.approx(entropy(both.segment_batch(images, steps=25).probabilities), abs=1e-6)
+
+
+def test_images_that_a_rule_answers_with_the_encoder_disagree_most_not_least(gan, images):
+    generator = semgan.load(gan, device="cpu")
+    fixed = measured(generator, images, steps=25)["disagreement"]
+    generator.rule, generator.steps = StoppingRule(1.0, (0, 25)), AUTO
+    answers = generator.segment_batch(images)
+    assert any(answers.steps_of(row) == 0 and fixed[row] > 0 for row in range(3))  # it does fall back
+    assert measured(generator, images, steps=None)["disagreement"] == pytest.approx(fixed)

@@ -12,11 +12,15 @@ from PIL import Image
 from strange_chests import ALIENS, prepared
 from tiny_gan import saved_gan, tiny_gan
 
+import semgan
 from semgan.artifacts import read_json, write_json
 from semgan.benchmark.fairness import Guard, TestSetOpened, closed
 from semgan.cli import main
 from semgan.data.folder import Dataset
 from semgan.data.splits import import_splits
+from semgan.posterior.calibration import Calibration
+from semgan.posterior.run import DEFAULT_TEMPERATURE
+from semgan.student_answer import SemganStudent
 from semgan.suggest import run as module
 from semgan.suggest.measures import entropy
 from semgan.suggest.run import BY, suggest
@@ -76,7 +80,6 @@ def test_shorter_lists_begin_longer_ones_and_the_batch_does_not_matter(by, asked
 def test_entropy_takes_the_least_certain_and_says_so(asked, unet, dataset):
     import torch
 
-    import semgan
     from semgan.data.readers import read_image_files
 
     opened, model = Dataset.open(dataset), semgan.load(unet, device="cpu")
@@ -122,6 +125,51 @@ def test_a_generator_adds_its_own_measures(asked, gan):
     assert max(row["disagreement"] for row in found) > 0
     ungrouped = [row["gain"] for row in found if not row["group"] == "stranger"]
     assert ungrouped == sorted(ungrouped, reverse=True)
+
+
+@pytest.mark.parametrize("rule", [None, {"at_least": 0.0, "checkpoints": [0]}])
+def test_disagreement_is_refused_where_the_model_itself_never_optimises(rule, asked, gan, tmp_path):
+    still = shutil.copytree(gan, tmp_path / "still")
+    about = read_json(still / "config.json")
+    about["inversion"] = {"chosen_steps": 0 if rule is None else 4} | ({} if rule is None else {"rule": rule})
+    write_json(still / "config.json", about)
+    with pytest.raises(ValueError, match="by its own choice does not optimise.* --steps 25"):
+        asked(1, model=still, by="disagreement")
+    assert asked(1, model=still, by="disagreement", steps=25)["suggestions"][0]["disagreement"] > 0
+
+
+def calibrated(model, temperature, slack=0.4):
+    Calibration(slack, temperature, 8, {}).write(model)
+
+
+def test_a_calibrated_posterior_is_another_request(gan, plain, tmp_path):
+    model = shutil.copytree(gan, tmp_path / "model")
+    options = {"images": plain / "unlabelled", "count": 9, "by": "entropy", "posterior": True, "device": "cpu"}
+
+    def entropies(**more):
+        found = suggest(model, tmp_path / "out", **options, **more)
+        return {row["stem"]: row["entropy"] for row in found["suggestions"]}
+
+    first = entropies()
+    assert entropies() == first
+    for temperature, slack in ((3e-3, 0.4), (3e-3, 1.0)):
+        calibrated(model, temperature, slack)
+        with pytest.raises(FileExistsError, match="--overwrite"):
+            entropies()
+        before, first = first, entropies(overwrite=True)
+        assert before != first == entropies()
+        asked_for = read_json(tmp_path / "out" / "suggest.json")
+        assert (asked_for["temperature"], asked_for["slack"]) == (temperature, slack)
+
+
+def test_a_student_is_told_that_its_posterior_cannot_be_calibrated(gan, unet, plain, tmp_path, monkeypatch, caplog):
+    both = SemganStudent(semgan.load(gan, device="cpu"), semgan.load(unet, device="cpu"), 0.5, 1.0)
+    monkeypatch.setattr(module, "load_identified", lambda model, device: (both, "known"))
+    options = {"images": plain / "unlabelled" / "alien_2.png", "count": 1, "posterior": True, "device": "cpu"}
+    suggest(gan, tmp_path / "out", **options)
+    (told,) = [line.getMessage() for line in caplog.records if "calibrate" in line.getMessage()]
+    assert "takes no model of method semgan-student" in told and "default temperature 0.0003" in told
+    assert read_json(tmp_path / "out" / "suggest.json")["temperature"] == DEFAULT_TEMPERATURE
 
 
 def test_the_posterior_changes_the_entropy_and_its_seed_the_draws(asked, gan, plain):
@@ -262,14 +310,30 @@ def test_what_cannot_be_suggested_is_told(asked, dataset, plain, unet, gan, tmp_
         suggest(unet, tmp_path / "out", count=1, device="cpu")
     with pytest.raises(ValueError, match="names of images in .*unlabelled_00000"):
         asked(1, images=plain / "unlabelled")
-    with pytest.raises(ValueError, match="give --steps above 0"):
+    with pytest.raises(ValueError, match="--steps 0 was asked for.* --steps 25"):
         asked(1, model=gan, by="disagreement", steps=0)
+    with pytest.raises(ValueError, match="no stopping rule for --steps auto.* --steps 25"):
+        asked(1, model=gan, by="disagreement", steps="auto")
     copy = shutil.copytree(dataset, tmp_path / "copy")
     shutil.rmtree(copy / "imagesUn")
     write_json(copy / "splits.json", {"pool": Dataset.open(dataset).splits["pool"]})
     with pytest.raises(ValueError, match="has no unlabelled images: .*--labels N"):
         asked(1, dataset=copy)
     assert not any(path.name.startswith("out") for path in tmp_path.iterdir())
+
+
+def test_a_list_that_is_asked_for_has_to_be_there(asked, dataset, tmp_path, caplog):
+    """Without one asked for, all masks of another dataset count, and that is told."""
+    with pytest.raises(ValueError, match="no list 'labelled_3_seed7'"):
+        asked(1, split_seed=7)
+    assert "every image with a mask" not in caplog.text
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    lists = read_json(copy / "splits.json")
+    del lists["labelled_3_seed0"]
+    write_json(copy / "splits.json", lists)
+    found = asked(1, dataset=copy)
+    assert found["list"]["labels"] == len(lists["pool"]) + 1
+    assert "no list 'labelled_3_seed0', on which the model was trained: every image with a mask" in caplog.text
 
 
 def test_a_model_of_other_channels_or_classes_is_refused(asked, dataset, tmp_path):

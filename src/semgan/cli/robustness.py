@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from semgan.cli.output import AsJson, examples, existing, progress_bars, show, verb
-from semgan.cli.segment import Steps
 from semgan.cli.use import Device, Out, Overwrite
+from semgan.types import parse_steps
 
 
 def register(app: typer.Typer) -> None:
@@ -25,14 +25,25 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def robustness(
-    models: Annotated[list[Path], typer.Option("-m", "--model", help="Run or model folder; repeatable.")],
+    models: Annotated[
+        list[Path],
+        typer.Option("-m", "--model", help="Run or model folder; repeatable. Scores: the first one's metric."),
+    ],
     dataset: Annotated[Path, typer.Argument(help="Dataset folder with a validation list.")],
     out: Out,
     shifts: Annotated[
         str | None, typer.Option(metavar="LIST", help="Comma list of shifts, or mixed; default: each one by itself.")
     ] = None,
     cases: Annotated[int | None, typer.Option(min=1, help="The first so many validation images; default: all.")] = None,
-    steps: Steps = None,
+    steps: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_steps,
+            metavar="N|auto",
+            help="Optimisation steps of the models with a generator (feed-forward networks pass them over), or auto; "
+            "0: encoder only; default: each model's own choice.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the shifts.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images given to a model at a time; does not change results.")] = 64,
     overwrite: Overwrite = False,

@@ -22,6 +22,22 @@ class By(StrEnum):
     random = "random"
 
 
+Optimised = Annotated[
+    str | None,
+    typer.Option(
+        "--steps",
+        help="Models with a generator: optimisation steps, or auto; default: 0, the encoder alone; for disagreement "
+        "the model's own choice, which must be above 0.",
+    ),
+]
+Drawn = Annotated[
+    bool,
+    typer.Option(
+        "--posterior",
+        help="Models with a generator: entropy over drawn masks (Laplace), not of one answer. A semgan-student cannot "
+        "be calibrated: its generator's masks, at the default temperature.",
+    ),
+]
 EXAMPLES = examples(
     "semgan suggest -m run dataset -n 10 -o next",
     "semgan suggest -m run dataset --labels 9 --split-seed 0 -n 9 --by diversity -o next",
@@ -52,12 +68,8 @@ def suggest(
     split_seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the labelled list; default: the model's own.")
     ] = None,
-    steps: Annotated[
-        str | None, typer.Option(help="Method semgan: optimisation steps, or auto; default: 0, the encoder alone.")
-    ] = None,
-    posterior: Annotated[
-        bool, typer.Option("--posterior", help="Method semgan: entropy over drawn masks (Laplace), not of one answer.")
-    ] = False,
+    steps: Optimised = None,
+    posterior: Drawn = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the random choice and the drawn masks.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
     overwrite: Overwrite = False,

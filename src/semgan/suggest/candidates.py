@@ -56,12 +56,24 @@ class Field:
 
 
 def known_list(dataset: Dataset, labels: int | None, split_seed: int | None, settings: dict) -> tuple[int | None, int]:
-    """Size and seed of the labelled list: as asked; else the one that the model was trained on, where the dataset has
-    it; else (None) every case with a mask."""
+    """Size and seed of the labelled list: as asked; else as the model was trained; None: every case with a mask.
+
+    A dataset that lacks the model's list may be another one: its masks all count, which is told. A seed that was asked
+    for names the list of the model's size, which then has to be there (`Dataset.labelled` tells).
+    """
+    own = settings["labels"]
     seed = settings["split_seed"] if split_seed is None else split_seed
-    if labels is None and f"labelled_{settings['labels']}_seed{seed}" in dataset.splits:
-        return settings["labels"], seed
-    return labels, seed
+    if labels is not None or own is None:
+        return labels, seed
+    if split_seed is None and (name := f"labelled_{own}_seed{seed}") not in dataset.splits:
+        logger.warning(
+            "%s has no list '%s', on which the model was trained: every image with a mask counts as labelled. Name "
+            "another list with --labels N --split-seed S.",
+            dataset.path,
+            name,
+        )
+        return None, seed
+    return own, seed
 
 
 def of_dataset(

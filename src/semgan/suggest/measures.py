@@ -1,11 +1,13 @@
 """What a trained model thinks of an image: how unsure it is, how well it knows it, and where it lies among others.
 
-    entropy         mean over pixels of the class probabilities' entropy, as a share of the most there can be
-    reconstruction  generators: the loss of Eq. 7 at the answer, high where nothing the generator draws resembles it
-    disagreement    generators: share of the pixels whose class the optimisation has changed since the encoder's answer
-    features        vectors to tell images apart by: of generators the whitened code, a mean over layers, which is the
-                    nearest single w; of networks means and deviations over space of feature maps of every size
-                    (of the coarsest alone they tell strange pictures from others less well: tried on phantoms)
+entropy         mean over pixels of the class probabilities' entropy, as a share of the most there can be
+reconstruction  generators: the loss of Eq. 7 at the answer, high where nothing the generator draws resembles it
+disagreement    generators: share of the pixels whose class the optimisation has changed since the encoder's answer,
+                of the generator's own masks also beside a student; where a stopping rule chooses the answer, at
+                its last step whatever it answers (it falls back to the encoder just where the mask changes much)
+features        vectors to tell images apart by: of generators the whitened code, a mean over layers, which is the
+                nearest single w; of networks means and deviations over space of feature maps of every size
+                (of the coarsest alone they tell strange pictures from others less well: tried on phantoms)
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from semgan.posterior.latent import Budget, LatentPosterior
+from semgan.stages.inversion_objective import Guide
 from semgan.stages.semantic_gan import SemanticGan
-from semgan.student_answer import SemganStudent
-from semgan.types import Segmentation, Segmenter, Steps
+from semgan.student_answer import SemganStudent, mix
+from semgan.types import AUTO, Segmentation, Segmenter, Steps
 
 GENERATIVE = ("reconstruction", "disagreement")
 DRAWS = Budget(count=16, chains=1)  # of the Laplace approximation, for a mean of probabilities
@@ -44,15 +47,16 @@ def measuring(
     generator = generative_part(segmenter)
     if generator is None:
         return _NetworkGauge(segmenter)
+    student = segmenter if isinstance(segmenter, SemganStudent) else None
+    last = last_step(generator, steps)
 
     def measure(image: Tensor, first: int) -> Measured:
-        found = segmenter.segment_batch(image, steps=steps, snapshot_steps=(0,))
-        shown = found.probabilities
+        found, shown = _answered(generator, student, image, steps, (0, last))
         if posterior is not None:
             drawn = posterior.draw(image, "laplace", DRAWS, seed=seed, first=first, steps=_fixed(generator, steps))
             shown = torch.stack([each.mean for each in drawn])
         assert found.w_plus is not None
-        changed = found.snapshots[0].argmax(1) != found.label_map
+        changed = found.snapshots[0].argmax(1) != found.snapshots[last].argmax(1)
         return {
             "entropy": entropy(shown),
             "reconstruction": np.array([found.losses_of(row)["loss"] for row in range(len(image))]),
@@ -61,6 +65,31 @@ def measuring(
         }
 
     return measure
+
+
+def last_step(generator: SemanticGan, steps: Steps | None) -> int:
+    """The most steps that an image may be optimised for; None: as the model chooses. Raises ValueError for "auto"
+    without a stopping rule."""
+    chosen = generator.steps if steps is None else steps
+    if chosen != AUTO:
+        return chosen
+    if generator.rule is None:
+        raise ValueError("The model has no stopping rule for --steps auto; give a number, for example --steps 25.")
+    return generator.rule.steps
+
+
+def _answered(
+    generator: SemanticGan, student: SemganStudent | None, image: Tensor, steps: Steps | None, kept: tuple[int, int]
+) -> tuple[Segmentation, Tensor]:
+    """The generator's own answer, snapshots at the steps ``kept``, and the whole model's probabilities
+    ``[batch, classes, size_px, size_px]``: beside a student as `SemganStudent.segment_batch` gives them."""
+    if student is None:
+        found = generator.segment_batch(image, steps=steps, snapshot_steps=kept)
+        return found, found.probabilities
+    learnt = student.student.segment_batch(image).probabilities
+    guide = Guide(learnt, student.guide_weight) if student.guide_weight else None
+    found = generator.segment_batch(image, steps=steps, snapshot_steps=kept, guide=guide)
+    return found, mix(found.probabilities, learnt, student.share)
 
 
 def _fixed(generator: SemanticGan, steps: Steps | None) -> int | None:

@@ -28,14 +28,17 @@ from PIL import Image
 from semgan import artifacts, seeding
 from semgan.data.folder import Dataset
 from semgan.data.parallel import Progress, thread_pool
-from semgan.posterior.run import posterior_of
+from semgan.posterior.calibration import Calibration
+from semgan.posterior.latent import LatentPosterior
+from semgan.posterior.run import DEFAULT_TEMPERATURE, posterior_of
 from semgan.result_folder import ResultFolder
 from semgan.runtime.device import prepare_cpu
 from semgan.segment import load_identified
 from semgan.segmentation_rows import fingerprint
+from semgan.student_answer import SemganStudent
 from semgan.suggest import sheet
 from semgan.suggest.candidates import Enlarged, Field, Unit, enlarged, known_list, of_dataset, of_folder
-from semgan.suggest.measures import GENERATIVE, Measured, generative_part, measuring
+from semgan.suggest.measures import GENERATIVE, Measured, generative_part, last_step, measuring
 from semgan.suggest.selection import Pick, nearest_distances, pick, rank_share, standardised
 from semgan.types import Segmenter, Steps
 
@@ -70,13 +73,14 @@ def suggest(
     """Suggest ``count`` unlabelled images of a dataset, or of the folder ``images``; returns what suggestions.json has.
 
     dataset: whose labelled list the suggestions add to; may be left out with ``images``
-    labels, split_seed: name that list; None: the model's own, where the dataset has it, else every case with a mask
+    labels, split_seed: name that list; None: the model's own; where the dataset lacks it every case with a mask (told)
     steps: of generators' optimisation; None: 0, the encoder alone; for "disagreement" the model's own choice
-    posterior: entropy of a mean over draws of a generator's posterior (Laplace), instead of its single answer
+    posterior: entropy of a mean over draws of a generator's posterior (Laplace), instead of its single answer; at the
+        calibrated temperature, of a student's generator at the default one
     seed: of the random choice and of the posterior's draws
 
-    Raises ValueError for too few candidates, a model that does not fit, measures that it does not have;
-    FileNotFoundError where something is missing; FileExistsError where ``out`` has other content.
+    Raises ValueError for too few candidates, a model that does not fit, measures that it does not have, "disagreement"
+    without optimisation; FileNotFoundError where something is missing; FileExistsError where ``out`` has other content.
     """
     if by not in BY:
         raise ValueError(f"Unknown way to suggest '{by}'; there are {', '.join(BY)}.")
@@ -91,13 +95,13 @@ def suggest(
     field = _field(opened, images, segmenter, chosen, progress)
     _check_count(count, field, opened, images, chosen)
     options = {"count": count, "by": by, "steps": steps, "posterior": posterior, "seed": seed, "batch": batch}
-    request = {"format": 1, "model": identity, **_identity(field, opened), "list": list(chosen), **options}
+    drawing, drawn_at = _posterior(segmenter, artifacts.find_model(Path(model))) if posterior else (None, {})
+    request = {"format": 2, "model": identity, **_identity(field, opened), "list": list(chosen), **options, **drawn_at}
     folder = ResultFolder(Path(out), MARKER, request)
     if folder.is_finished():
         logger.warning("%s already holds these suggestions; nothing to do.", out)
         return artifacts.read_json(folder.out / RESULT)
     folder.begin(overwrite=overwrite)
-    drawing = posterior_of(_generator(segmenter), artifacts.find_model(Path(model))) if posterior else None
     measure = measuring(segmenter, steps=steps, posterior=drawing, seed=seed)
     measured = _measured(measure, field, folder.partial, batch, progress)
     rows, picked = _ranked(field, measured, count, by, seed)
@@ -111,10 +115,21 @@ def suggest(
 # ---------------------------------------------------------------- asking
 
 
-def _generator(segmenter: Segmenter) -> Any:
-    found = generative_part(segmenter)
-    assert found is not None
-    return found
+def _posterior(segmenter: Segmenter, folder: Path) -> tuple[LatentPosterior, Row]:
+    """The posterior that a model folder's draws come from, and what names it in a request."""
+    generator, known = generative_part(segmenter), Calibration.read(folder)
+    assert generator is not None
+    temperature = None
+    if known is None and isinstance(segmenter, SemganStudent):
+        temperature = DEFAULT_TEMPERATURE
+        logger.warning(
+            "`semgan calibrate` takes no model of method semgan-student: --posterior draws from its generator alone, "
+            "at the default temperature %g, a guess, so that entropies may be too high or too low. For a calibrated "
+            "one give a model of method semgan.",
+            temperature,
+        )
+    found = posterior_of(generator, folder, temperature)
+    return found, {"temperature": found.temperature, "slack": None if known is None else known.slack}
 
 
 def _checked_steps(
@@ -131,10 +146,14 @@ def _checked_steps(
         )
     if generator is not None and generator.encoder is None:
         raise ValueError(f"The model {model} has no encoder yet, and so no code for an image: finish its training.")
-    if by != "disagreement":
-        return 0 if steps is None else steps
-    if steps == 0:
-        raise ValueError("--by disagreement compares the encoder's mask with an optimised one; give --steps above 0.")
+    if by != "disagreement" and steps is None:
+        steps = 0
+    if generator is not None and last_step(generator, steps) == 0 and by == "disagreement":
+        why = "--steps 0 was asked for" if steps == 0 else "the model by its own choice does not optimise"
+        raise ValueError(
+            f"--by disagreement compares the encoder's mask with an optimised one, and {why}: no image would differ. "
+            "Give a number of steps, for example --steps 25."
+        )
     return steps
 
 
