@@ -2,8 +2,9 @@
 
 A validation list tells little about images of another hospital, camera or style. These changes stand in for them where
 settings are chosen and models are compared, so that real test images of another source stay unseen. They are of other
-kinds than the training augmentation (`semgan.data.photometric`: noise, blur, brightness, contrast, gamma), or go
-beyond its range, and happen to the decoded image, before any preprocessing, as another device would.
+kinds than the default training augmentation (`semgan.data.photometric`: noise, blur, brightness, contrast, gamma), or
+go beyond its range (nnU-Net's zooms and turns go as far), and happen to the decoded image, before any preprocessing,
+as another device would.
 
 What happens to an image depends on (seed, name of the shift, its number) alone.
 """
