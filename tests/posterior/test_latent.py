@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
+from semgan.posterior import latent
+from semgan.posterior.calibration import calibrate
+from semgan.posterior.diagnostics import Diagnosis
 from semgan.posterior.latent import Budget, Energy, LatentPosterior, MaskDraws
 from semgan.posterior.sampler import Kernel, run_chains
+from semgan.stages.semantic_gan import SemanticGan
 
+CHAINS = ("hmc", "mala", "langevin")
 SHORT = Budget(count=8, chains=2, warmup=15, thin=1)
+MOVING = Budget(count=16, chains=2, warmup=20, thin=1)
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +25,67 @@ def posterior(model):
     return LatentPosterior(model, temperature=1e-3)
 
 
+@pytest.fixture(scope="module")
+def warm(posterior):
+    """Hot enough for chains to move after a short warm-up."""
+    return LatentPosterior(posterior.model, temperature=3e-2, prior=posterior.prior)
+
+
 @pytest.mark.parametrize("method", ["hmc", "mala", "langevin", "laplace", "iterates"])
-def test_every_method_draws_masks_that_are_probabilities(posterior, images, method):
-    draws = posterior.draw(images, method, SHORT)
+def test_every_method_draws_masks_that_are_probabilities(warm, images, method):
+    draws = warm.draw(images, method, MOVING)
     assert len(draws) == len(images)
     for each in draws:
-        assert each.probabilities.shape == (8, 2, 16, 16)
+        assert each.probabilities.shape == (16, 2, 16, 16)
         torch.testing.assert_close(each.mean.sum(0), torch.ones(16, 16), atol=2e-3, rtol=0)
-        assert each.label_maps.shape == (8, 16, 16) and each.shares().sum(1) == pytest.approx(1)
-        assert (each.acceptance is not None) == (method in ("hmc", "mala", "langevin"))
-    assert float(draws[0].probabilities.float().std(0).max()) > 0  # they differ
+        assert each.label_maps.shape == (16, 16, 16) and each.shares().sum(1) == pytest.approx(1)
+        assert (each.acceptance is not None) == (method in CHAINS)
+        own = each.probabilities.float().unflatten(0, (MOVING.chains, MOVING.per_chain))
+        assert float(own.std(1).amax((1, 2, 3)).min()) > 1e-3  # they differ, within every chain
+
+
+@pytest.mark.parametrize("method", CHAINS)
+def test_chains_move_and_a_chain_that_cannot_is_told(warm, images, method, monkeypatch):
+    (draws,) = warm.draw(images[:1], method, MOVING)
+    assert draws.acceptance > 0.2 and draws.energies.shape == (16,)
+    assert (np.ptp(draws.energies.reshape(2, 8), axis=1) > 0).all()
+    assert math.isfinite(draws.diagnoses["energy"].r_hat)
+    monkeypatch.setitem(latent.KERNELS, method, Kernel(step_size=1e6))
+    (stuck,) = warm.draw(images[:1], method, Budget(count=8, chains=2, warmup=0, thin=1))
+    assert stuck.acceptance < 0.01 and stuck.diagnoses["energy"] == Diagnosis(math.inf, 2.0)
+
+
+def test_diagnoses_see_every_move_and_draws_are_every_nth(posterior, images, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        latent, "diagnose", lambda values, **options: seen.update({len(seen): (values, options)}) or Diagnosis(1.0, 1.0)
+    )
+    (draws,) = posterior.draw(images[:1], "mala", Budget(count=4, chains=2, warmup=10, thin=3))
+    (energies, first), (areas, second) = seen.values()
+    assert energies.shape == areas.shape == (2, 6)
+    assert first == {"draws": 4, "must_move": True} and second == {"draws": 4}
+    assert draws.energies.tolist() == energies[:, 2::3].reshape(-1).tolist()
+    assert draws.shares()[:, 1] == pytest.approx(areas[:, 2::3].reshape(-1))
+
+
+def test_a_laplace_draw_of_an_image_is_the_same_alone(posterior, images):
+    together = posterior.draw(images, "laplace", SHORT)
+    alone = posterior.draw(images[2:], "laplace", SHORT, first=2)
+    torch.testing.assert_close(alone[0].mean, together[2].mean, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [None, 3, 30])
+def test_iterates_are_the_last_of_at_least_twice_as_many_steps(posterior, images, steps, monkeypatch):
+    asked, segment = [], posterior.model.segment_batch
+
+    def noted(image, **given):
+        asked.append(given)
+        return segment(image, **given)
+
+    monkeypatch.setattr(posterior.model, "segment_batch", noted)
+    posterior.draw(images[:1], "iterates", SHORT, steps=steps)
+    last = 30 if steps == 30 else 16
+    assert asked[0]["steps"] == last and asked[0]["snapshot_steps"] == tuple(range(last - 7, last + 1))
 
 
 def test_an_image_has_the_same_draws_alone(posterior, images):
@@ -65,29 +125,6 @@ def test_the_energy_is_prior_plus_eq_8_over_the_temperature(posterior, model, im
     torch.testing.assert_close(own, prior + loss / 1e-3, rtol=1e-4, atol=1e-2)
 
 
-class Quadratic(Energy):
-    """1/2 u'Hu with a known H; the images do not matter."""
-
-    def __init__(self, hessian):
-        self.hessian = hessian
-
-    def __call__(self, u):
-        flat = u.flatten(1)
-        return 0.5 * ((flat @ self.hessian) * flat).sum(1)
-
-
-def test_curvature_is_the_hessians_diagonal(posterior, model, images):
-    root = torch.randn(12, 12, generator=torch.Generator().manual_seed(0)) * 0.1
-    hessian = torch.diag(torch.linspace(1, 30, 12)) + root + root.T
-    u = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
-    found = Quadratic(hessian).curvature(u, 0, [0, 1])
-    torch.testing.assert_close(found.flatten(1), hessian.diagonal().expand(2, -1), atol=1.0, rtol=0)
-    silent = LatentPosterior(model, temperature=1e9, prior=posterior.prior)
-    zero = torch.zeros(1, model.generator.layers, model.generator.w_dim)
-    flat = Energy(silent, images[:1], "default").curvature(zero, 0, [0])
-    torch.testing.assert_close(flat, torch.ones_like(flat), atol=1e-3, rtol=0)  # the prior's own
-
-
 @pytest.mark.parametrize("wrong", [{"count": 7, "chains": 2}, {"count": 0}, {"thin": 0}, {"warmup": -1}])
 def test_draws_that_cannot_be_shared_out_are_refused(wrong):
     with pytest.raises(ValueError, match="draws do not go into|warmup is 0 or more"):
@@ -97,6 +134,24 @@ def test_draws_that_cannot_be_shared_out_are_refused(wrong):
 def test_a_temperature_is_positive(model):
     with pytest.raises(ValueError, match="positive; got 0"):
         LatentPosterior(model, temperature=0)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"lambda_pose": 0.01}, "inversion.lambda_pose=null,"),
+        ({"lambda_tone": 0.0}, "inversion.lambda_tone=null,"),
+        ({"optimise_noise": True}, "inversion.optimise_noise=false,"),
+    ],
+)
+def test_a_model_that_explains_by_more_than_codes_is_refused(model, images, more, told):
+    inversion = model.settings.inversion.model_copy(update=more)
+    settings = model.settings.model_copy(update={"inversion": inversion})
+    other = SemanticGan(settings, model.generator, model.whitening, model.encoder, model.perceptual)
+    with pytest.raises(ValueError, match=f"Train a model with --set {told} or set the same"):
+        LatentPosterior(other, temperature=1e-3)
+    with pytest.raises(ValueError, match=f"Train a model with --set {told} or set the same"):
+        calibrate(other, images, np.zeros((3, 16, 16)))
 
 
 def test_few_draws_have_no_diagnosis_and_more_have_one_for_every_class(posterior, images):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from semgan.artifacts import read_json
@@ -14,7 +16,8 @@ from semgan.data.folder import Dataset
 from semgan.metrics.calibration import CalibrationScores
 from semgan.posterior import run as module
 from semgan.posterior.calibration import Calibration
-from semgan.posterior.latent import Budget
+from semgan.posterior.diagnostics import Diagnosis
+from semgan.posterior.latent import Budget, MaskDraws
 from semgan.posterior.run import draw_posterior, entropy_share, interval
 from semgan.types import LabelSpace
 
@@ -90,6 +93,67 @@ def test_calibration_is_kept_beside_the_weights_and_used(folder, tiny_dataset, p
         Calibration.read(folder)
 
 
+def test_results_at_another_slack_or_temperature_are_not_taken_for_these(folder, pictures, tmp_path):
+    def kept(slack, temperature):
+        Calibration(slack, temperature, 2, {}).write(folder)
+
+    def laplace(**options):
+        return draw_posterior(
+            folder, pictures, tmp_path / "out", budget=SHORT, device="cpu", method="laplace", **options
+        )
+
+    kept(0.4, 2e-3)
+    laplace()
+    asked = read_json(tmp_path / "out/posterior.json")
+    assert (asked["slack"], asked["temperature"]) == (0.4, 2e-3)
+    laplace()  # the same again: taken
+    for slack, temperature in ((0.8, 2e-3), (0.4, 1e-3)):
+        kept(slack, temperature)
+        with pytest.raises(FileExistsError, match="other options"):
+            laplace()
+    laplace(temperature=2e-3)
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_temperature_of_zero_is_refused_not_replaced(folder, pictures, tmp_path, calibrated):
+    if calibrated:
+        Calibration(0.4, 2e-3, 2, {}).write(folder)
+    with pytest.raises(ValueError, match="temperature of a posterior is positive; got 0"):
+        draw_posterior(folder, pictures, tmp_path / "out", budget=SHORT, device="cpu", temperature=0.0)
+
+
+def test_few_draws_are_warned_of(folder, pictures, tmp_path, caplog):
+    drawn(folder, pictures, tmp_path / "few", method="laplace")
+    assert "intervals of 4 draws cover about 57 %" in caplog.text
+    caplog.clear()
+    many = Budget(count=40, chains=4)
+    draw_posterior(folder, pictures, tmp_path / "many", budget=many, device="cpu", temperature=1e-3, method="laplace")
+    assert "cover about" not in caplog.text
+
+
+@pytest.mark.parametrize("draws", [4, 8, 40])
+def test_the_coverage_of_few_draws_is_that_of_a_simulation(draws):
+    sizes = np.random.default_rng(0).random((20_000, draws))  # uniform: a gap's length is its share
+    low, high = np.quantile(sizes, [0.025, 0.975], axis=1)
+    assert module.coverage(draws) == pytest.approx((high - low).mean(), abs=0.005)
+
+
+def test_the_row_has_the_worst_of_all_quantities():
+    def row(*found):
+        diagnoses = {str(number): each for number, each in enumerate(found)}
+        return module._diagnostics(MaskDraws(torch.zeros(1, 2, 1, 1), acceptance=0.5, diagnoses=diagnoses))
+
+    good, bad, short = Diagnosis(1.01, 30.0), Diagnosis(1.4, 9.0), Diagnosis(1.1, -1.0)
+    stuck, neither = Diagnosis(math.inf, 4.0), Diagnosis(math.nan, math.nan)
+    assert row(good, bad) == row(bad, good) == {"acceptance": 0.5, "r_hat": 1.4, "ess": 9.0}
+    assert row(short) == {"acceptance": 0.5, "r_hat": 1.1, "ess": -1.0}
+    for order in ((good, stuck), (stuck, good), (neither, stuck), (stuck, neither)):
+        assert row(*order) == {"acceptance": 0.5, "r_hat": 999, "ess": 4.0}
+    for order in ((good, neither), (neither, good)):
+        assert row(*order) == {"acceptance": 0.5, "r_hat": 999, "ess": 30.0}
+    assert row() == {"acceptance": 0.5, "r_hat": -1, "ess": -1}
+
+
 def test_a_dataset_of_other_classes_cannot_calibrate(folder, tiny_dataset, monkeypatch):
     monkeypatch.setattr(Dataset, "labels", LabelSpace(("background", "heart")))
     with pytest.raises(ValueError, match="has the classes background, heart, the model background, lung"):
@@ -108,8 +172,6 @@ def test_the_best_temperature_is_the_one_of_the_smallest_nll(model, images, monk
 
 def test_the_slack_follows_the_codes(model):
     """Codes with one w in all layers want little slack, codes with unrelated layers all of it."""
-    import torch
-
     from semgan.posterior.calibration import fit_slack
 
     chance = torch.Generator().manual_seed(0)

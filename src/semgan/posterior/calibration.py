@@ -19,7 +19,7 @@ from torch import Tensor
 
 from semgan import artifacts
 from semgan.metrics.calibration import CalibrationScores, calibration_scores
-from semgan.posterior.latent import Budget, LatentPosterior, Method
+from semgan.posterior.latent import Budget, LatentPosterior, Method, check_codes_explain_all
 from semgan.posterior.prior import fit_prior
 from semgan.stages.semantic_gan import SemanticGan
 
@@ -72,7 +72,9 @@ def calibrate(
     """Fit both on images ``[n, channels, size_px, size_px]`` in [-1, 1] and label maps ``[n, size_px, size_px]``.
 
     budget: of the chains for every temperature, None: `BUDGET`; temperatures: None: `TEMPERATURES`
+    Raises ValueError for models that `LatentPosterior` does not take.
     """
+    check_codes_explain_all(model.settings.inversion)
     budget, temperatures = budget or BUDGET, temperatures or TEMPERATURES
     answers = [model.segment_batch(part) for part in images.split(batch)]
     codes = torch.cat([model.whitening.to_v(_code(answer)) for answer in answers])

@@ -7,13 +7,12 @@ all directions. The likelihood is Eq. 8; its encoder term is no energy, and the 
 temperature says how far a reconstruction may be off; it is fitted to the masks of the validation list
 (`semgan.posterior.calibration`).
 
-Two cheap stand-ins for chains: a Laplace approximation with a diagonal Hessian (Hutchinson 1989; MacKay 1992), and the
-last iterates of the optimisation.
+Two cheap stand-ins for chains: a Laplace approximation of low rank (`semgan.posterior.laplace`), and the last iterates
+of the optimisation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,11 +21,13 @@ import torch
 from torch import Tensor
 
 from semgan import seeding
+from semgan.config import InversionSettings
 from semgan.objectives.reconstruction import pixel_distance
 from semgan.objectives.segmentation import probabilities
-from semgan.posterior.diagnostics import Diagnosis, diagnose
+from semgan.posterior.diagnostics import Diagnosis, diagnose, enough
+from semgan.posterior.laplace import fit_laplace
 from semgan.posterior.prior import CodePrior, fit_prior
-from semgan.posterior.sampler import Kernel, Progress, run_chains, value_and_gradient
+from semgan.posterior.sampler import Kernel, Progress, run_chains
 from semgan.stages.semantic_gan import SemanticGan
 
 Method = Literal["hmc", "mala", "langevin", "laplace", "iterates"]
@@ -37,8 +38,7 @@ KERNELS = {
 }
 METHODS: tuple[Method, ...] = ("hmc", "mala", "langevin", "laplace", "iterates")
 DISPERSION = 0.3  # of the chains' starts around the optimised code, in standard deviations of the prior
-PROBES = 8  # of Hutchinson's estimate
-REACH = 0.05  # of its finite differences, in standard deviations of the prior
+PROBES = 16  # directions of the Laplace approximation; each takes two gradients
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class MaskDraws:
     probabilities: float16 ``[draws, classes, height, width]``, chain after chain
     energies:      ``[draws]``, potential of each draw; None for the cheap stand-ins
     acceptance:    mean over the chains; None for the cheap stand-ins
-    diagnoses:     "energy" and "area of CLASS" -> `Diagnosis`; empty where there are too few draws a chain
+    diagnoses:     "energy" and "area of CLASS" -> `Diagnosis` of all moves after the warm-up; empty for too few moves
     """
 
     probabilities: Tensor
@@ -94,21 +94,42 @@ class MaskDraws:
 
     def shares(self) -> np.ndarray:
         """Share of the pixels that each draw's mask gives to each class, ``[draws, classes]``."""
-        classes = self.probabilities.shape[1]
-        maps = self.label_maps.flatten(1)
-        return torch.stack([(maps == index).float().mean(1) for index in range(classes)], 1).numpy()
+        return class_shares(self.probabilities).numpy()
+
+
+def class_shares(probabilities: Tensor) -> Tensor:
+    """``[n, classes, height, width]`` -> share of the pixels whose likeliest class it is, ``[n, classes]`` float32."""
+    maps = probabilities.argmax(1).flatten(1)
+    return torch.stack([(maps == index).float().mean(1) for index in range(probabilities.shape[1])], 1)
+
+
+def check_codes_explain_all(settings: InversionSettings) -> None:
+    """Raises ValueError for an inversion that optimises more than codes: the posterior would explain otherwise."""
+    more = {
+        "lambda_pose=null": settings.lambda_pose is not None,
+        "lambda_tone=null": settings.lambda_tone is not None,
+        "optimise_noise=false": settings.optimise_noise,
+    }
+    if any(more.values()):
+        off = [f"--set inversion.{name}" for name, asked in more.items() if asked]
+        raise ValueError(
+            "The posterior is one of codes alone, and this model's inversion explains an image by its pose, tone or "
+            f"noise, too: their masks would not match. Train a model with {' '.join(off)}, or set the same in "
+            "config.json of a copy of the model folder."
+        )
 
 
 class LatentPosterior:
     """p(u | image) of a model. temperature: of the likelihood; slack: of the prior's coupling (`fit_prior`).
 
-    Raises ValueError for a temperature that is not positive.
+    Raises ValueError for a temperature that is not positive, and for models whose inversion optimises more than codes.
     """
 
     def __init__(self, model: SemanticGan, *, temperature: float, slack: float = 0.6, prior: CodePrior | None = None):
         if not temperature > 0:
             raise ValueError(f"The temperature of a posterior is positive; got {temperature:g}.")
-        self.model, self.temperature = model, temperature
+        check_codes_explain_all(model.settings.inversion)
+        self.model, self.temperature, self.slack = model, temperature, slack
         mixing = model.settings.gan.style_mixing
         self.prior = prior or fit_prior(model.generator, model.whitening, style_mixing=mixing, slack=slack)
 
@@ -127,7 +148,8 @@ class LatentPosterior:
         """Masks of each image of ``[batch, channels, size_px, size_px]`` in [-1, 1].
 
         first: number of the first image, which with the seed names its random numbers; steps: of the optimisation that
-        the chains start from. An image's draws do not depend on the others of its batch, but for rounding.
+        the chains start from. "iterates" keeps the last ``budget.count`` of them and takes twice as many steps at
+        least, whatever ``steps`` says. An image's draws do not depend on the others of its batch, but for rounding.
         """
         if method == "iterates":
             return self._iterates(image, budget.count, steps, modality)
@@ -155,54 +177,60 @@ class LatentPosterior:
         start = start.repeat_interleave(chains, 0)
         start = start + DISPERSION * seeding.normal(seed, "posterior/start", numbers, shape).to(start)
         energy = Energy(self, image.repeat_interleave(chains, 0), modality)
-        masks: list[Tensor] = []
+        kept: list[Tensor] = []
         energies: list[Tensor] = []
+        shares: list[Tensor] = []
 
         def visit(number: int, position: Tensor, potential: Tensor) -> None:
-            masks.append(self.masks(position).half().cpu())
-            energies.append(potential.cpu())
+            masks = self.masks(position).half()
+            energies.append(potential)
+            shares.append(class_shares(masks))
+            if (number + 1) % budget.thin == 0:
+                kept.append(masks.cpu())
 
         report = run_chains(
             energy,
             start,
             kernel,
             warmup=budget.warmup,
-            draws=budget.per_chain,
-            thin=budget.thin,
+            draws=budget.per_chain * budget.thin,
             visit=visit,
             seed=seed,
             numbers=numbers,
             progress=progress,
         )
-        all_masks, all_energies = torch.stack(masks, 1), torch.stack(energies, 1)
-        acceptance = report.acceptance.cpu()
+        masks, acceptance = torch.stack(kept, 1), report.acceptance.cpu()
+        series = torch.stack(energies, 1).cpu().double().numpy(), torch.stack(shares, 1).cpu().numpy()
         return [
-            self._draws(all_masks[own], all_energies[own].double().numpy(), float(acceptance[own].mean()))
+            self._draws(masks[own], series[0][own], series[1][own], float(acceptance[own].mean()), budget)
             for own in (slice(row * chains, (row + 1) * chains) for row in range(batch))
         ]
 
-    def _draws(self, masks: Tensor, energies: np.ndarray, acceptance: float) -> MaskDraws:
-        """masks ``[chains, per chain, classes, h, w]``, energies ``[chains, per chain]`` of one image."""
-        draws = MaskDraws(masks.flatten(0, 1), energies.reshape(-1), acceptance)
+    def _draws(
+        self, masks: Tensor, energies: np.ndarray, shares: np.ndarray, acceptance: float, budget: Budget
+    ) -> MaskDraws:
+        """Of one image: masks ``[chains, per chain, classes, h, w]``; after every move energies ``[chains, moves]`` and
+        shares ``[chains, moves, classes]``."""
         diagnoses: dict[str, Diagnosis] = {}
-        if energies.shape[1] >= 4:
-            shares = draws.shares().reshape(*energies.shape, -1)
+        if enough(*energies.shape):
             names = self.model.labels.names
-            diagnoses = {"energy": diagnose(energies)} | {
-                f"area of {names[index]}": diagnose(shares[..., index]) for index in range(1, len(names))
+            diagnoses = {"energy": diagnose(energies, draws=budget.count, must_move=True)} | {
+                f"area of {names[index]}": diagnose(shares[..., index], draws=budget.count)
+                for index in range(1, len(names))
             }
-        return MaskDraws(draws.probabilities, draws.energies, acceptance, diagnoses)
+        own = energies[:, budget.thin - 1 :: budget.thin].reshape(-1)
+        return MaskDraws(masks.flatten(0, 1), own, acceptance, diagnoses)
 
     def _laplace(
         self, image: Tensor, start: Tensor, count: int, seed: int, first: int, modality: str
     ) -> list[MaskDraws]:
-        curvature = Energy(self, image, modality).curvature(start, seed, range(first, first + len(image)))
-        deviation = curvature.clamp_min(1.0).rsqrt()  # never wider than the prior: its own curvature is 1
+        numbers = range(first, first + len(image))
+        found = fit_laplace(Energy(self, image, modality), start, rank=PROBES, seed=seed, numbers=numbers)
         draws = []
         for row in range(len(image)):
             numbers = range((first + row) * count, (first + row + 1) * count)
             chance = seeding.normal(seed, "posterior/laplace", numbers, tuple(start.shape[1:])).to(start)
-            masks = [self.masks(part).half().cpu() for part in (start[row] + deviation[row] * chance).split(64)]
+            masks = [self.masks(part).half().cpu() for part in found.draw(row, chance).split(64)]
             draws.append(MaskDraws(torch.cat(masks)))
         return draws
 
@@ -237,16 +265,3 @@ class Energy:
         if self.settings.lambda_pixel:
             loss = loss + self.settings.lambda_pixel * pixel_distance(image, self.image, self.settings.reduction)
         return 0.5 * u.square().sum((1, 2)) + loss / self.posterior.temperature
-
-    def curvature(self, u: Tensor, seed: int, numbers: Sequence[int]) -> Tensor:
-        """Diagonal of the Hessian H at u, of u's shape: mean of z * (H z) over random signs z (Hutchinson 1989).
-
-        H z is a central difference of gradients: the perceptual distance is differentiable once.
-        """
-        total = torch.zeros_like(u)
-        for probe in range(PROBES):
-            chance = seeding.uniform(seed, f"posterior/probe/{probe}", numbers, tuple(u.shape[1:])).to(u)
-            signs = (chance < 0.5).to(u) * 2 - 1
-            ahead, behind = (value_and_gradient(self, u + side * REACH * signs)[1] for side in (1, -1))
-            total = total + signs * (ahead - behind) / (2 * REACH)
-        return total / PROBES

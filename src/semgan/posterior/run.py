@@ -26,6 +26,7 @@ from semgan import artifacts, segmentation_rows
 from semgan.data.whole_images import Input, find_inputs, to_own_size
 from semgan.generative import load_generative
 from semgan.posterior.calibration import Calibration, calibrate
+from semgan.posterior.diagnostics import UNKNOWN
 from semgan.posterior.latent import METHODS, Budget, LatentPosterior, MaskDraws, Method
 from semgan.result_folder import ResultFolder
 from semgan.segment import check_inputs
@@ -38,7 +39,8 @@ MARKER = "posterior.json"
 TABLE = "posterior.csv"
 DEFAULT_TEMPERATURE = 3e-4  # where a model was not calibrated
 CREDIBLE = 0.95
-NEVER_MOVED = 999.0  # r_hat of chains that stand apart and still; a number that every reader takes
+FEW_DRAWS = 40  # below, the extreme draws are the interval, and it covers less than 90 % of the posterior
+NEVER_MOVED = 999.0  # r_hat of chains that are stuck; a number that every reader takes
 
 
 def draw_posterior(
@@ -71,12 +73,13 @@ def draw_posterior(
     inputs, _ = find_inputs(images, generative.settings.preprocessing.channels)
     check_inputs(generative, inputs, modality=modality, progress=progress)
     request = {
-        "format": 1,
+        "format": 2,
         "model": identity,
         "images": segmentation_rows.fingerprint((item.stem, item.path) for item in inputs),
         "method": method,
         "draws": vars(budget),
         "temperature": posterior.temperature,
+        "slack": posterior.slack,
         "steps": steps,
         "seed": seed,
         "modality": modality,
@@ -85,6 +88,7 @@ def draw_posterior(
     if folder.is_finished():
         logger.warning("%s already holds these results; nothing to do.", out)
         return segmentation_rows.read_rows(out / TABLE)
+    _warn_of_few(budget.count)
     goes_on = folder.begin(overwrite=overwrite)
     done = segmentation_rows.taken_up(folder.partial, ".png", goes_on=goes_on)
     writer = _Writer(folder.partial, generative.labels.names)
@@ -105,14 +109,26 @@ def posterior_of(model: SemanticGan, folder: Path, temperature: float | None = N
     """The posterior of a model at its folder's calibrated temperature, unless another is given."""
     known = Calibration.read(folder)
     if known is not None:
-        return LatentPosterior(model, temperature=temperature or known.temperature, slack=known.slack)
+        chosen = known.temperature if temperature is None else temperature
+        return LatentPosterior(model, temperature=chosen, slack=known.slack)
     if temperature is None:
         logger.warning(
             "The posterior of this model was not calibrated: temperature %g is a guess, and intervals may be too wide "
             "or too narrow. Run `semgan calibrate -m MODEL DATASET`, or give --temperature.",
             DEFAULT_TEMPERATURE,
         )
-    return LatentPosterior(model, temperature=temperature or DEFAULT_TEMPERATURE)
+        temperature = DEFAULT_TEMPERATURE
+    return LatentPosterior(model, temperature=temperature)
+
+
+def _warn_of_few(count: int) -> None:
+    if count < FEW_DRAWS:
+        logger.warning(
+            "The 95 %% intervals of %d draws cover about %.0f %% of the posterior; take %d draws or more (-n).",
+            count,
+            100 * coverage(count),
+            FEW_DRAWS,
+        )
 
 
 def _drawn(
@@ -187,21 +203,30 @@ def entropy_share(probabilities: np.ndarray) -> np.ndarray:
 
 
 def interval(name: str, sizes: Sequence[int]) -> Row:
-    """Median and central 95 % of the drawn sizes."""
+    """Median and central 95 % of the drawn sizes; of few draws it is narrower than the posterior's, see `coverage`."""
     low, middle, high = np.quantile(sizes, [(1 - CREDIBLE) / 2, 0.5, (1 + CREDIBLE) / 2]).tolist()
     return {name: round(middle, 1), f"{name}_low": round(low, 1), f"{name}_high": round(high, 1)}
 
 
+def coverage(draws: int) -> float:
+    """Share of a continuous posterior between the interval's ends, on average over sets of independent draws: of the
+    n + 1 gaps between them, each as likely, linear quantiles leave out 1 + q (n - 1) at either end; q = 0.025."""
+    left_out = 1 + (1 - CREDIBLE) / 2 * (draws - 1)
+    return 1 - 2 * left_out / (draws + 1)
+
+
 def _diagnostics(draws: MaskDraws) -> Row:
-    """The worst of all quantities; -1 where there are no chains to judge."""
+    """The worst of all quantities; -1 where there are no chains to judge, or too short ones."""
     acceptance = -1.0 if draws.acceptance is None else round(draws.acceptance, 4)
     if not draws.diagnoses:
         return {"acceptance": acceptance, "r_hat": -1.0, "ess": -1.0}
-    worst = max(each.r_hat for each in draws.diagnoses.values())
+    found = draws.diagnoses.values()
+    r_hats = [NEVER_MOVED if not math.isfinite(each.r_hat) else each.r_hat for each in found]
+    known = [each.ess for each in found if each.ess >= 0]  # neither nan nor unknown
     return {
         "acceptance": acceptance,
-        "r_hat": round(float(np.nan_to_num(worst, nan=NEVER_MOVED, posinf=NEVER_MOVED)), 4),
-        "ess": round(min(each.ess for each in draws.diagnoses.values()), 1),
+        "r_hat": round(max(r_hats), 4),
+        "ess": round(min(known, default=UNKNOWN), 1),
     }
 
 

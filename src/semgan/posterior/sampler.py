@@ -22,7 +22,7 @@ from torch import Tensor
 from semgan import seeding
 
 Potential = Callable[[Tensor], Tensor]  # [chains, *shape] -> [chains], -log density up to a constant
-Visit = Callable[[int, Tensor, Tensor], None]  # draw number, positions, potentials
+Visit = Callable[[int, Tensor, Tensor], None]  # number of the move after the warm-up, positions, potentials
 Progress = Callable[[int, int, str], None]
 
 JITTER = 0.2  # step sizes vary by so much, so that a trajectory never runs round a period
@@ -81,12 +81,11 @@ def run_chains(
     warmup: int,
     draws: int,
     visit: Visit,
-    thin: int = 1,
     seed: int = 0,
     numbers: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> ChainReport:
-    """Move chains from ``start [chains, *shape]``; ``visit`` is called for each of the ``draws``, ``thin`` moves apart.
+    """Move chains from ``start [chains, *shape]``; ``visit`` is called after each of ``draws`` moves past the warm-up.
 
     numbers: of the chains, which name their random numbers; default 0, 1, ...
     Raises ValueError where the potential is not finite at the start.
@@ -98,7 +97,7 @@ def run_chains(
     first = torch.full_like(value, kernel.step_size).log()
     state = ChainState(start.clone(), value, gradient, torch.zeros_like(start), first)
     settled, total = torch.zeros_like(first), torch.zeros_like(first)
-    moves = warmup + draws * thin
+    moves = warmup + draws
     for move in range(moves):
         chance = _chance(seed, move, numbers, start)
         accepted = _move(potential, state, kernel, *chance)
@@ -110,11 +109,10 @@ def run_chains(
                 state.log_step = settled  # the mean over the second half of the warm-up (Polyak)
         else:
             total = total + accepted
-            if (move - warmup + 1) % thin == 0:
-                visit((move - warmup) // thin, state.position, state.potential)
+            visit(move - warmup, state.position, state.potential)
         if progress is not None:
             progress(move + 1, moves, "sampling the posterior")
-    return ChainReport(total / max(draws * thin, 1), state.log_step.exp())
+    return ChainReport(total / max(draws, 1), state.log_step.exp())
 
 
 def _chance(seed: int, move: int, numbers: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,96 @@
+"""A Gaussian around a code: the prior's, tightened along the few directions in which the image speaks.
+
+In the prior's own coordinates the Hessian of the potential is I + A, where A is that of the likelihood. A few
+directions of A are stiff, so that with their orthonormal U and curvatures L
+
+    N(mode, (I + U L U')^-1),       draws: mode + z + U ((1 + L)^(-1/2) - 1) U' z,    z standard normal
+
+is the Laplace approximation (MacKay 1992) of low rank (Bui-Thanh et al. 2013, "A computational framework for
+infinite-dimensional Bayesian inverse problems, part I"). U and L come from as many products with A as there are
+directions, by Lanczos' iteration (1950) with full orthogonalisation and a Rayleigh-Ritz step. Negative curvatures count
+as 0, so that it is never wider than the prior. What A has beyond these directions is left out: there it is as wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semgan import seeding
+from semgan.posterior.sampler import Potential, value_and_gradient
+
+REACH = 0.05  # length of the finite differences' steps, in standard deviations of the prior
+SPENT = 1e-5  # a product with nothing new: such a share of it is outside the directions that are known
+
+
+@dataclass(frozen=True)
+class LowRankGaussian:
+    """One Gaussian a row.
+
+    mode: ``[rows, *shape]``; directions: orthonormal ``[rows, k, dims]``; curvatures: beyond the prior's ``[rows, k]``,
+    0 or more
+    """
+
+    mode: Tensor
+    directions: Tensor
+    curvatures: Tensor
+
+    def draw(self, row: int, chance: Tensor) -> Tensor:
+        """Standard normal ``chance [draws, *shape]`` -> draws of a row, of the same shape."""
+        flat, directions = chance.flatten(1), self.directions[row]
+        shrunk = (1 + self.curvatures[row]).rsqrt() - 1
+        flat = flat + ((flat @ directions.T) * shrunk) @ directions
+        return self.mode[row] + flat.reshape(chance.shape)
+
+
+def fit_laplace(
+    potential: Potential, mode: Tensor, *, rank: int, seed: int = 0, numbers: Sequence[int] | None = None
+) -> LowRankGaussian:
+    """The approximation of every row around ``mode [rows, *shape]``; it takes twice ``rank`` gradients.
+
+    numbers: of the rows, which with the seed name their random numbers; default 0, 1, ...
+    """
+    numbers = range(len(mode)) if numbers is None else numbers
+    dims = mode[0].numel()
+    rank = min(rank, dims)
+    known = mode.new_zeros(len(mode), 0, dims)
+    products = known
+    candidate = mode.new_zeros(len(mode), dims)
+    for step in range(rank):
+        fresh = seeding.normal(seed, f"posterior/lanczos/{step}", numbers, (dims,)).to(mode)
+        direction = _new_direction(candidate, fresh, known)
+        candidate = likelihood_product(potential, mode, direction.reshape(mode.shape)).flatten(1)
+        known = torch.cat([known, direction[:, None]], 1)
+        products = torch.cat([products, candidate[:, None]], 1)
+    inner = (known @ products.mT).double()
+    curvatures, rotation = torch.linalg.eigh((inner + inner.mT) / 2)
+    return LowRankGaussian(mode, rotation.to(mode).mT @ known, curvatures.clamp_min(0).to(mode))
+
+
+def likelihood_product(potential: Potential, u: Tensor, direction: Tensor) -> Tensor:
+    """A z of unit vectors z, of u's shape: a central difference of gradients, less the prior's own I z.
+
+    The perceptual distance is differentiable once, so that nothing is differentiated twice.
+    """
+    ahead, behind = (value_and_gradient(potential, u + side * REACH * direction)[1] for side in (1, -1))
+    return (ahead - behind) / (2 * REACH) - direction
+
+
+def _new_direction(candidate: Tensor, fresh: Tensor, known: Tensor) -> Tensor:
+    """Unit vectors ``[rows, dims]`` orthogonal to ``known [rows, k, dims]``: the candidates' rest, or where there is
+    none that of the fresh ones."""
+    rest = _orthogonal(candidate, known)
+    spent = rest.norm(dim=1) <= SPENT * candidate.norm(dim=1)
+    rest = torch.where(spent[:, None], _orthogonal(fresh, known), rest)
+    unit = rest / rest.norm(dim=1, keepdim=True)
+    unit = _orthogonal(unit, known)  # a short rest is full of rounding
+    return unit / unit.norm(dim=1, keepdim=True)
+
+
+def _orthogonal(x: Tensor, known: Tensor) -> Tensor:
+    for _ in range(2):  # twice is enough (Giraud et al. 2005)
+        x = x - ((x[:, None] @ known.mT) @ known)[:, 0]
+    return x
