@@ -63,7 +63,7 @@ class StoppingRule:
 
     def describe(self) -> str:
         if self.steps == 0:
-            return "no image is optimised: on validation nothing was gained by it"
+            return "no image is optimised: on validation nothing was surely gained by it"
         if self.at_least == 0:
             return f"every image is optimised for {self.steps} steps"
         looks = ", ".join(map(str, self.checkpoints[1:]))
