@@ -27,7 +27,7 @@ from semgan.data.transforms import to_unit
 from semgan.job import Scored, TrainingJob
 from semgan.stages.inversion_objective import Guide
 from semgan.stages.semantic_gan import SemanticGan
-from semgan.types import Segmentation, Steps
+from semgan.types import AUTO, Segmentation, Steps
 
 if TYPE_CHECKING:
     from semgan.types import LabelSpace
@@ -83,9 +83,20 @@ class SemganStudent:
         snapshot_steps: tuple[int, ...] = (),
         modality: str = "default",
     ) -> Segmentation:
-        """As `SemanticGan.segment_batch`, with the student's share in every answer; steps count the inversion's."""
+        """As `SemanticGan.segment_batch`, with the student's share in every answer; steps count the inversion's.
+
+        Where the student alone answers (share 1), steps would change nothing, and none is taken.
+        """
         self.model.check(image)
         learnt = self.student.segment_batch(image).probabilities
+        if self.share == 1 and steps != AUTO:
+            found = self.model.segment_batch(image, steps=0, modality=modality)
+            return replace(
+                found,
+                probabilities=learnt,
+                confidence=learnt.amax(1).mean((1, 2)),
+                snapshots=dict.fromkeys(snapshot_steps, learnt),
+            )
         guide = Guide(learnt, self.guide_weight) if self.guide_weight else None
         found = self.model.segment_batch(
             image, steps=steps, snapshot_steps=snapshot_steps, modality=modality, guide=guide
