@@ -23,6 +23,9 @@ student() { # NAME OPTIONS...
 
 student 9-student
 student 9-student-unlabelled --set student.unlabelled=true --set baseline.ema_decay=0.996
+student 9-student-affine --set student.unlabelled=true --set baseline.ema_decay=0.996 --set student.strong_affine=true
+semgan robustness -m "$WORK/9-student-unlabelled" -m "$WORK/9-student-affine" "$DATASET" -o "$WORK/robustness-affine" --overwrite
+cp "$WORK/robustness-affine/robustness.csv" "$OUT/robustness-affine.csv"
 models=()
 for run in ${RIVALS:-} "$WORK/9-student" "$WORK/9-student-unlabelled"; do models+=(-m "$run"); done
 semgan robustness "${models[@]}" "$DATASET" -o "$WORK/robustness" --overwrite
