@@ -155,7 +155,7 @@ def test_stage_by_stage_gives_the_same_student(both, start, tmp_path):
 def test_a_clock_that_ends_the_pool_leaves_no_blank_pairs_to_learn_from(start, teacher, tmp_path, monkeypatch):
     """The student sees what was drawn until then."""
     seen = []
-    monkeypatch.setattr(student_module, "MixedStream", lambda pairs, real, share: seen.append(pairs) or pairs)
+    monkeypatch.setattr(student_module, "MixedStream", lambda pairs, real, *shares: seen.append(pairs) or pairs)
     changes = ["student.pool_images=160", "student.pool_batch=16"]
     options = {"init_from": teacher, "changes": changes, "clock_ends": True}
     stop = stop_at(48, "pool")
@@ -186,6 +186,12 @@ def test_a_student_learns_from_generated_and_from_real_pairs(start, teacher, alo
     assert sorted(path.stem for path in (tmp_path / "0.0" / "model").glob("*.safetensors")) == [
         "encoder", "generator", "image_critic", "student",
     ]  # fmt: skip
+
+
+def test_the_share_of_real_pairs_rises_where_asked(start, teacher, alone, tmp_path):
+    for last in (0.25, 1.0):
+        start(tmp_path / str(last), "student", init_from=teacher, changes=[f"student.last_real_share={last}"])
+    assert same(weights(tmp_path / "0.25"), weights(alone)) and not same(weights(tmp_path / "1.0"), weights(alone))
 
 
 def test_students_learn_under_the_augmentation_of_unet_strong(both):

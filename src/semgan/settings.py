@@ -273,6 +273,9 @@ class StudentSettings(Frozen):
         default=0.8, gt=0, le=1, description="share of every pool batch that is kept: the most certain label maps"
     )
     real_share: float = Field(default=0.25, ge=0, le=1, description="share of real labelled images in training")
+    last_real_share: float | None = Field(
+        default=None, ge=0, le=1, description="what real_share becomes evenly until the end; None: it stays"
+    )
     unlabelled: bool = Field(
         default=False, description="learns from unlabelled images too, as method unimatch does, where there are any"
     )

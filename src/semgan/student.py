@@ -147,7 +147,9 @@ def _train(job: TrainingJob, *, with_inversion: bool) -> StageResult:
         return drawn
     real = job.labelled_stream("labelled")
     pairs = read_pool(_pool_folder(job), pairs_of(job.settings, drawn.images_seen))
-    mixed = MixedStream(job.labelled_stream("student/generated", pairs=pairs), real, job.settings.student.real_share)
+    own, length = job.settings.student, job.settings.baseline.schedule_images or job.settings.baseline.images
+    generated = job.labelled_stream("student/generated", pairs=pairs)
+    mixed = MixedStream(generated, real, own.real_share, own.last_real_share, length)
     learns_from_unlabelled = job.settings.student.unlabelled and len(job.unlabelled) > 0
     stage, result = run_baseline(job, ConsistentStudentStage if learns_from_unlabelled else StudentStage, mixed)
     _save(job, teacher, stage, result, model if with_inversion else None)

@@ -184,18 +184,21 @@ def test_a_mask_value_that_is_no_class_is_refused_and_an_ignored_one_becomes_255
     first=st.integers(0, 60),
     counts=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     share=st.floats(0, 1, allow_subnormal=False),
+    last=st.none() | st.floats(0, 1, allow_subnormal=False),
 )
-def test_a_mixture_shows_its_share_and_does_not_depend_on_how_indices_are_grouped(first, counts, share):
-    mixed = MixedStream(
-        stream(np.zeros_like(IMAGES), LABELS, stream_name="a"), stream(IMAGES | 1, LABELS, stream_name="b"), share
-    )
+def test_a_mixture_shows_its_share_and_does_not_depend_on_how_indices_are_grouped(first, counts, share, last):
+    """Also while its share moves to another one, over 40 images."""
+    ones = [stream(np.zeros_like(IMAGES), LABELS, stream_name="a"), stream(IMAGES | 1, LABELS, stream_name="b")]
+    mixed = MixedStream(*ones, share, last, 40)
     whole = mixed.batch(first, sum(counts))
     parts = [mixed.batch(first + sum(counts[:i]), count) for i, count in enumerate(counts)]
     assert torch.equal(whole.image, torch.cat([part.image for part in parts]))
     assert torch.equal(whole.label_map, torch.cat([part.label_map for part in parts]))
     assert whole.index.tolist() == list(range(first, first + sum(counts)))
     second = int((whole.image.amax((1, 2, 3)) > -1).sum())
-    assert abs(second - share * sum(counts)) <= 1
+    progress = np.minimum(np.arange(first, first + sum(counts)) + 0.5, 40) / 40
+    expected = share + (0 if last is None else last - share) * progress
+    assert abs(second - expected.sum()) <= 1.01
 
 
 def test_a_mixture_shows_each_streams_own_pairs_in_their_order():
@@ -210,6 +213,8 @@ def test_a_mixture_shows_each_streams_own_pairs_in_their_order():
 def test_a_share_beyond_one_is_refused():
     with pytest.raises(ValueError, match="between 0 and 1; got 1.5"):
         MixedStream(stream(), stream(), 1.5)
+    with pytest.raises(ValueError, match="between 0 and 1; got -0.5"):
+        MixedStream(stream(), stream(), 0.5, -0.5, 10)
 
 
 def test_movements_are_done_as_often_as_asked():

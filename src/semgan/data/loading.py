@@ -100,12 +100,32 @@ class MixedStream:
     """Two streams of labelled pairs in a fixed mixture; which one shows image i, and which of its own, follows from i.
 
     second_share: of ``second`` in [0, 1]; spread as evenly as it goes
+    last_share:   what that rises or falls to, evenly over the first ``ramp_images``; None: it stays
     """
 
-    def __init__(self, first: ImageStream, second: ImageStream, second_share: float) -> None:
-        if not 0 <= second_share <= 1:
-            raise ValueError(f"The share of a stream in a mixture lies between 0 and 1; got {second_share}.")
-        self.first, self.second, self.second_share = first, second, second_share
+    def __init__(
+        self,
+        first: ImageStream,
+        second: ImageStream,
+        second_share: float,
+        last_share: float | None = None,
+        ramp_images: int = 1,
+    ) -> None:
+        last_share = second_share if last_share is None else last_share
+        for share in (second_share, last_share):
+            if not 0 <= share <= 1:
+                raise ValueError(f"The share of a stream in a mixture lies between 0 and 1; got {share}.")
+        self.first, self.second = first, second
+        self.shares, self.ramp_images = (second_share, last_share), ramp_images
+
+    def _second_before(self, index: np.ndarray) -> np.ndarray:
+        """How many images of the second stream stand before each index: the shares until there, added up."""
+        start, end = self.shares
+        if start == end:
+            return np.floor(index * start).astype(np.int64)
+        inside = np.minimum(index, self.ramp_images).astype(np.float64)
+        rising = start * inside + (end - start) * inside**2 / (2 * self.ramp_images)
+        return np.floor(rising + end * (index - inside)).astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
@@ -113,7 +133,7 @@ class MixedStream:
     def batch(self, first_index: int, count: int) -> Batch:
         """As `ImageStream.batch`; ``index`` counts the mixture's images, label maps are always given."""
         edges = np.arange(first_index, first_index + count + 1)
-        before = np.floor(edges * self.second_share).astype(np.int64)  # images of the second stream before each index
+        before = self._second_before(edges)
         is_second = torch.from_numpy(np.diff(before) > 0)
         taken = int(before[-1] - before[0])
         parts = [(self.first, first_index - before[0], count - taken), (self.second, before[0], taken)]
