@@ -22,7 +22,13 @@ from semgan.student_answer import STUDENT_SHARES, AnswerChoice, choose_answer, m
 from semgan.train import train
 
 MORE = ["baseline={images: 16, batch: 4, precision: float32}", "gan.precision=float32", "encoder.precision=float32"]
-AS_BESIDE = ["student.unlabelled=true", "baseline.ema_decay=0.996"]  # a student alone as semgan-student has it
+# A student alone as semgan-student has it.
+AS_BESIDE = [
+    "student.unlabelled=true",
+    "baseline.ema_decay=0.996",
+    "student.real_share=0.5",
+    "student.last_real_share=1.0",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
