@@ -344,7 +344,7 @@ def test_the_answer_is_the_weighted_mean_at_every_step(both, teacher, share, gui
     torch.testing.assert_close(found.probabilities, found.snapshots[2])
     torch.testing.assert_close(found.confidence, found.probabilities.amax(1).mean((1, 2)))
     assert found.steps == (0 if share == 1 else 2) and found.reconstruction is not None
-    assert ("guide" in found.trace) == (guide_weight > 0 and share < 1)
+    assert ("guide" in found.trace) == (guide_weight > 0)
 
 
 def test_the_guide_draws_the_mask_to_the_students(both):

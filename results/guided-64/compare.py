@@ -63,7 +63,7 @@ def _rows(inversion, student, images, weights, steps) -> Iterator[tuple[float | 
     learnt = student.segment_batch(images).probabilities
     yield "", "", 1.0, learnt
     for weight in weights:
-        guide = Guide(learnt, weight) if weight else None
+        guide = Guide(learnt, weight)
         found = inversion.segment_batch(images, steps=max(steps), snapshot_steps=tuple(steps), guide=guide)
         for step in steps:
             for share in (0.0, 0.25, 0.5, 0.75):

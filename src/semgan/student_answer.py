@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -87,20 +87,11 @@ class SemganStudent:
 
         Where the student alone answers (share 1), steps would change nothing, and none is taken.
         """
-        self.model.check(image)
-        learnt = self.student.segment_batch(image).probabilities
         if self.share == 1 and steps != AUTO:
-            found = self.model.segment_batch(image, steps=0, modality=modality)
-            return replace(
-                found,
-                probabilities=learnt,
-                confidence=learnt.amax(1).mean((1, 2)),
-                snapshots=dict.fromkeys(snapshot_steps, learnt),
-            )
-        guide = Guide(learnt, self.guide_weight) if self.guide_weight else None
-        found = self.model.segment_batch(
-            image, steps=steps, snapshot_steps=snapshot_steps, modality=modality, guide=guide
-        )
+            found, learnt = self.inverted(image, steps=0, modality=modality)
+            found = replace(found, snapshots=dict.fromkeys(snapshot_steps, learnt))
+        else:
+            found, learnt = self.inverted(image, steps=steps, snapshot_steps=snapshot_steps, modality=modality)
         mixed = mix(found.probabilities, learnt, self.share)
         return replace(
             found,
@@ -108,6 +99,13 @@ class SemganStudent:
             confidence=mixed.amax(1).mean((1, 2)),
             snapshots={step: mix(answer, learnt, self.share) for step, answer in found.snapshots.items()},
         )
+
+    def inverted(self, image: Tensor, **options: Any) -> tuple[Segmentation, Tensor]:
+        """The guided inversion's own answer, with options of `SemanticGan.segment_batch`, and the student's
+        probabilities ``[batch, classes, size_px, size_px]``."""
+        self.model.check(image)
+        learnt = self.student.segment_batch(image).probabilities
+        return self.model.segment_batch(image, **options, guide=Guide(learnt, self.guide_weight)), learnt
 
 
 # ---------------------------------------------------------------- what is chosen on validation
@@ -169,8 +167,7 @@ def _answers(
     images = np.asarray(shown.images)
     own = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
     learnt = student.segment_batch(own).probabilities
-    guide = Guide(learnt, guide_weight) if guide_weight else None
-    found = model.segment_batch(own, steps=steps[-1], snapshot_steps=steps, guide=guide)
+    found = model.segment_batch(own, steps=steps[-1], snapshot_steps=steps, guide=Guide(learnt, guide_weight))
     ranks.wait()
 
     def of_all(answer: Tensor) -> Tensor:

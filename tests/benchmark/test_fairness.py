@@ -145,7 +145,8 @@ def cell(name, *, labelled="x", images=32, seconds=60.0, seed=0, **budget) -> Co
 
 
 def test_cells_of_equal_conditions_are_fair():
-    assert unfairness([cell("a", images=32), cell("b"), cell("c", labelled="y", seed=1)]) == []
+    assert unfairness([cell("a"), cell("b"), cell("c", labelled="y", seed=1)]) == []
+    assert unfairness([Conditions("a", ("lungs", 9, 0), {}, 32, 60.0, Budget(images=32))]) == []
     assert unfairness([cell("a", images=5, minutes=1), cell("b", images=9, cpu_minutes=1)]) == []
     assert unfairness([cell("a", images=5), cell("b", seconds=1)]) == []
 

@@ -129,7 +129,7 @@ def calibrated(gan_folder, monkeypatch):
     """The model with a posterior of two cheap draws."""
     Calibration(0.6, 1e-2, 2, {"optimised": CalibrationScores(0.5, 0.2, 0.1, 512)}).write(gan_folder)
     monkeypatch.setattr(answering, "BUDGET", Budget(count=2, chains=1, warmup=0, thin=1))
-    monkeypatch.setattr(latent, "PROBES", 1)
+    monkeypatch.setattr(latent, "LAPLACE_RANK", 1)
     return gan_folder
 
 

@@ -254,8 +254,7 @@ def identity(cell: Cell, grid: Grid) -> dict[str, Any]:
     """Everything a cell's numbers depend on, without places of files: folders may move between machines."""
     task = cell.task
     own, method, budget = grid.variant(cell.method), grid.method_of(cell.method), grid.budget_of(cell.method)
-    of_row = grid.settings_of(cell.method) if own.settings else grid.settings.get(cell.method, {})
-    settings = {"task": task.settings, "method": of_row}
+    settings = {"task": task.settings, "method": grid.settings_of(cell.method)}
     trains = {"trains": method} if own.method else {}
     sets = [_without_places(each) for each in task.test_sets]
     return {

@@ -203,6 +203,11 @@ class Grid(Frozen):
     def budget_of(self, row: str) -> Budget | None:
         return self.variant(row).budget or self.budget
 
+    def counts_processor(self, row: str) -> bool:
+        """Whether a row's clock is the processor's."""
+        budget = self.budget_of(row)
+        return budget is not None and budget.cpu_minutes is not None
+
     def settings_of(self, row: str) -> dict[str, Any]:
         """Setting -> value of a row, "gan.batch" -> 8."""
         return leaves(self.settings.get(row, {})) | leaves(self.variant(row).settings)

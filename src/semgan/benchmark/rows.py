@@ -37,14 +37,10 @@ class Budget(Frozen):
         """Minutes by the one clock or the other; None for a budget of images."""
         return self.minutes or self.cpu_minutes
 
-    @property
-    def by_processor(self) -> bool:
-        return self.cpu_minutes is not None
-
     def __str__(self) -> str:
         if self.images is not None:
             return f"{self.images} images"
-        return f"{self.time:g} minutes" + (" of processor time" if self.by_processor else "")
+        return f"{self.time:g} minutes" + ("" if self.cpu_minutes is None else " of processor time")
 
 
 class Variant(Frozen):

@@ -87,8 +87,7 @@ def benchmark(
     asked = read_grid(Path(grid))
     out, runs = Path(out), None if runs is None else Path(runs)
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    budgets = [asked.budget_of(row) for row in asked.methods]
-    if any(one is not None and one.by_processor for one in budgets) and choose_device(device).type != "cpu":
+    if any(map(asked.counts_processor, asked.methods)) and choose_device(device).type != "cpu":
         raise ValueError("A budget of cpu_minutes does not see what a GPU does; give minutes, or --device cpu.")
     chosen = selected(cells_of(asked), only)
     harness = _Harness(asked, out, runs, device, deadline, progress)

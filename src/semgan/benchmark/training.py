@@ -95,8 +95,7 @@ def lengths_in_images(row: str, settings: Settings, grid: Grid, images: int) -> 
 def lengths_in_minutes(cell: Cell, context: Context, minutes: float) -> dict[str, int]:
     """Stage -> images that fit into its share of the minutes by a rehearsal, with some room."""
     plan = rehearsed(cell, context)
-    budget = context.grid.budget_of(cell.method)
-    expected = plan.cpu_minutes if budget is not None and budget.by_processor else plan.expected_minutes
+    expected = plan.cpu_minutes if context.grid.counts_processor(cell.method) else plan.expected_minutes
     shares, found = shares_of(cell.method, context.grid), {}
     for stage in methods.get(context.grid.method_of(cell.method)).stages:
         section, images, batch = (LENGTHS[stage][0], *LENGTHS[stage][1:])
@@ -159,8 +158,7 @@ def _train_piece(piece: Piece, folder: CellFolder, state: State, context: Contex
     """True where the piece has come to its end."""
     left = None if piece.ends_at is None else max(piece.ends_at - state.training_seconds, 0.0)
     allowed = None if context.deadline is None else max(context.deadline - time.monotonic(), 0.0)
-    budget = context.grid.budget_of(folder.cell.method)
-    on_cpu = budget is not None and budget.by_processor
+    on_cpu = context.grid.counts_processor(folder.cell.method)
     is_last_word = left is not None and (on_cpu or allowed is None or left <= allowed)
     limits = [seconds for seconds in (None if on_cpu else left, allowed) if seconds is not None]
     watch = _Stopwatch(piece.stage, folder, state, context)
@@ -216,8 +214,7 @@ class _Stopwatch:
     def __init__(self, stage: str, folder: CellFolder, state: State, context: Context) -> None:
         self._stage, self._folder, self._state, self._context = stage, folder, state, context
         self._before = state.seconds.get(stage, 0.0)
-        budget = context.grid.budget_of(folder.cell.method)
-        self._clock = time.process_time if budget is not None and budget.by_processor else time.monotonic
+        self._clock = time.process_time if context.grid.counts_processor(folder.cell.method) else time.monotonic
         self._began = self._noted = self._clock()
 
     def progress(self, done: int, total: int, what: str) -> None:

@@ -38,7 +38,7 @@ KERNELS = {
 }
 METHODS: tuple[Method, ...] = ("hmc", "mala", "langevin", "laplace", "iterates")
 DISPERSION = 0.3  # of the chains' starts around the optimised code, in standard deviations of the prior
-PROBES = 16  # directions of the Laplace approximation; each takes two gradients
+LAPLACE_RANK = 16  # directions of the Laplace approximation; each takes two gradients
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class LatentPosterior:
         self, image: Tensor, start: Tensor, count: int, seed: int, first: int, modality: str
     ) -> list[MaskDraws]:
         numbers = range(first, first + len(image))
-        found = fit_laplace(Energy(self, image, modality), start, rank=PROBES, seed=seed, numbers=numbers)
+        found = fit_laplace(Energy(self, image, modality), start, rank=LAPLACE_RANK, seed=seed, numbers=numbers)
         draws = []
         for row in range(len(image)):
             numbers = range((first + row) * count, (first + row + 1) * count)

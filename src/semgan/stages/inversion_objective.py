@@ -34,7 +34,7 @@ LEAVES = ("code", "noise", "pose", "tone")  # what the search may move
 class Guide:
     """Another model's answer that the generated mask explains beside the image (Departure: `semgan.student_answer`).
 
-    probabilities: ``[batch, classes, side, side]``; weight: of the cross-entropy against them, above 0
+    probabilities: ``[batch, classes, side, side]``; weight: of the cross-entropy against them; 0: as without a guide
     """
 
     probabilities: Tensor

@@ -82,7 +82,7 @@ def invert(
         )
     networks = [part for part in (generator, encoder, whitening, perceptual) if part is not None]
     objective = Objective(generator, encoder, whitening, perceptual, settings, 0.0 if guide is None else guide.weight)
-    evidence = None if guide is None else guide.probabilities
+    evidence = guide.probabilities if guide is not None and guide.weight else None
     with frozen(*networks), torch.inference_mode(False):
         walk = Walk(objective, image, steps=steps, wanted=wanted, rule=rule, guide=evidence)
         return _segmentation(walk.run(), steps, by_rule=rule is not None)

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from semgan.posterior.latent import Budget, LatentPosterior
-from semgan.stages.inversion_objective import Guide
 from semgan.stages.semantic_gan import SemanticGan
 from semgan.student_answer import SemganStudent, mix
 from semgan.types import AUTO, Segmentation, Segmenter, Steps
@@ -86,9 +85,7 @@ def _answered(
     if student is None:
         found = generator.segment_batch(image, steps=steps, snapshot_steps=kept)
         return found, found.probabilities
-    learnt = student.student.segment_batch(image).probabilities
-    guide = Guide(learnt, student.guide_weight) if student.guide_weight else None
-    found = generator.segment_batch(image, steps=steps, snapshot_steps=kept, guide=guide)
+    found, learnt = student.inverted(image, steps=steps, snapshot_steps=kept)
     return found, mix(found.probabilities, learnt, student.share)
 
 

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from semgan.trust.samples import Samples
 
 MARGINS = (0.0, 0.005, 0.01, 0.02, 0.05)
-# With fewer, an answer that ruins one image of twenty is often not seen to: by simulation (tests/trust), 8 cases let
-# through rules that lose in every fourth fit.
+# Caution: intervals of few cases miss an answer that ruins one image of twenty; results/trust-64/choices.csv simulates it.
 FEWEST_CASES = 32
 
 
