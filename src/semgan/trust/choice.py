@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from semgan.trust.samples import Samples
 
 MARGINS = (0.0, 0.005, 0.01, 0.02, 0.05)
-# Caution: intervals of few cases miss an answer that ruins one image of twenty; results/trust-64/choices.csv simulates it.
+# Caution: few cases miss an answer that ruins one image of twenty; results/trust-64/choices.csv simulates that.
 FEWEST_CASES = 32
 
 
