@@ -149,6 +149,38 @@ def test_a_stopped_ablation_goes_on_with_the_variants_left(ablated, model, tiny_
     assert again.best == found.best and seen == [0.5]
 
 
+def test_values_in_another_order_are_another_request(ablated, model, tiny_dataset, tmp_path):
+    """What a stopped start left of one setting must never be taken for another's."""
+    out, options = tmp_path / "out", {"steps": (0, 4), "formats": ("pdf",), "device": "cpu"}
+
+    def stop(done, total, what):
+        if done > 6:  # "as saved" and the first value are on disk
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ablate(model, tiny_dataset, out, vary=["inversion.lambda_pixel=0.5,0.01"], progress=stop, **options)
+    ablate(model, tiny_dataset, out, vary=["inversion.lambda_pixel=0.01,0.5"], **options)
+    found = {(row["variant"], row["steps"]): row["distance"] for row in table(tmp_path / "out" / "ablation.csv")}
+    known = {(row["variant"], row["steps"]): row["distance"] for row in table(ablated.out / "ablation.csv")}
+    assert found["lambda_pixel=0.5", "4"] == known["lambda_pixel=0.5, learning_rate=0.05", "4"]
+    assert found["lambda_pixel=0.01", "4"] != found["lambda_pixel=0.5", "4"]
+
+
+def test_values_that_are_none_and_paths_can_be_varied(tmp_path, tiny_dataset, monkeypatch):
+    gan = tiny_gan()
+    gan.settings = gan.settings.model_copy(
+        update={"inversion": gan.settings.inversion.model_copy(update={"lambda_tone": 0.1})}
+    )
+    monkeypatch.setattr("semgan.models.lpips_weights.build_perceptual", lambda *args: (gan.perceptual, "the critic"))
+    vary = ["inversion.lambda_tone=null", "perceptual.trunk_weights=a file.pth"]
+    found = ablate(gan, tiny_dataset, tmp_path / "out", vary=vary, one_by_one=True, steps=(0,), cases=1)
+    rows = {row["variant"]: row for row in table(tmp_path / "out" / "ablation.csv")}
+    assert set(found.best) == {"as saved", "lambda_tone=None", "trunk_weights=a file.pth"}
+    assert rows["lambda_tone=None"]["inversion.lambda_tone"] == "none"
+    assert rows["as saved"]["inversion.lambda_tone"] == ""  # empty: as saved
+    assert rows["trunk_weights=a file.pth"]["perceptual.trunk_weights"] == "a file.pth"
+
+
 def test_test_images_are_never_opened(model, tiny_dataset, tmp_path, monkeypatch):
     def forbidden(self):
         raise AssertionError("the test list was asked for")
@@ -159,6 +191,12 @@ def test_test_images_are_never_opened(model, tiny_dataset, tmp_path, monkeypatch
 
 
 # ---------------------------------------------------------------- bad input
+
+
+def test_animations_are_refused_as_there_are_none(model, tiny_dataset, tmp_path):
+    with pytest.raises(ValueError, match="--format takes png, pdf; got 'gif'"):
+        ablate(model, tiny_dataset, tmp_path / "out", vary=VARY, formats=("gif",), device="cpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_classes_are_refused(tiny_dataset, tmp_path):

@@ -344,12 +344,34 @@ def test_class_names_come_from_the_dataset_and_its_ignore_value_is_left_out(tmp_
     assert result.classes == {"background": 1, "ear": 1, "eye": 1, "nose": 1}
 
 
-def test_class_names_come_from_classes_json_beside_the_masks(tmp_path):
+def test_regions_of_several_values_in_a_dataset_json_name_no_class(tmp_path):
+    """nnU-Net's region-based training: {"whole tumour": [1, 2]}."""
+    labels = write(tmp_path / "data" / "labelsTs", {"a": STRIPES})
+    regions = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "ignore": 255}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": regions}))
+    result = evaluate(write(tmp_path / "p", {"a": SWAPPED}), labels, metric="jaccard")
+    assert result.mean_over == ["class 1", "class 2", "class 3"]
+
+
+NAMES = ["sky", "a", "b", "c"]
+KEYED = {str(value): name for value, name in enumerate(NAMES)}
+
+
+@pytest.mark.parametrize("content", [NAMES, KEYED, {"classes": NAMES, "test": ["a"]}, {"classes": KEYED}])
+def test_class_names_come_from_classes_json_beside_the_masks(tmp_path, content):
     labels = write(tmp_path / "data" / "masks", {"a": STRIPES})
-    (tmp_path / "data" / "classes.json").write_text(json.dumps({"classes": {"0": "sky", "1": "a", "2": "b", "3": "c"}}))
+    (tmp_path / "data" / "classes.json").write_text(json.dumps(content))
     result = evaluate(write(tmp_path / "p", {"a": SWAPPED}), labels, metric="jaccard")
     assert result.classes == {"sky": 1, "a": 0, "b": 0, "c": 1}
     assert result.mean == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("content", ["text", 3, [["a"], ["b"]], {"0": {"name": "a"}, "1": 5}])
+def test_a_classes_json_that_names_nothing_is_passed_over(tmp_path, content):
+    labels = write(tmp_path / "data" / "masks", {"a": STRIPES})
+    (tmp_path / "data" / "classes.json").write_text(json.dumps(content))
+    result = evaluate(write(tmp_path / "p", {"a": SWAPPED}), labels, metric="jaccard")
+    assert result.mean_over == ["class 1", "class 2", "class 3"]
 
 
 def test_without_names_the_indices_that_occur_are_the_classes(tmp_path):
@@ -398,8 +420,9 @@ def test_predictions_and_labels_are_mapped_to_the_test_sets_classes(tmp_path):
     ],
 )
 def test_values_and_names_that_mean_nothing_are_refused(tmp_path, label, prediction, options, message):
-    labels, predictions = write(tmp_path / "labels", {"a": np.array(label)}), write(
-        tmp_path / "p", {"a": np.array(prediction)}
+    labels, predictions = (
+        write(tmp_path / "labels", {"a": np.array(label)}),
+        write(tmp_path / "p", {"a": np.array(prediction)}),
     )
     with pytest.raises(ValueError, match=message):
         evaluate(predictions, labels, metric="dice", **options)

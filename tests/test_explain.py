@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tiny_gan import saved_gan, tiny_gan
 
 from semgan.explain import explain
 from semgan.metrics import overlap
-from semgan.report.pictures import for_eyes
+from semgan.report.pictures import for_eyes, frame, text_px
 from semgan.segment import segment
 
 
@@ -162,6 +163,45 @@ def test_a_missing_mask_and_one_of_another_size_are_named(model, images, tmp_pat
     with pytest.raises(ValueError, match=r"b\.v2\.png is 18 x 33 px .* 17 x 33 px"):
         explain(model, images / "images", tmp_path / "out", labels=tmp_path / "labels", device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["labels"]
+
+
+def test_masks_that_mean_their_foreground_by_1_and_by_255_are_refused_as_evaluate_does(tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for stem, value in (("a", 1), ("b", 255)):
+        Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "images" / f"{stem}.png")
+        Image.fromarray(np.full((16, 16), value, np.uint8)).save(tmp_path / "labels" / f"{stem}.png")
+    with pytest.raises(ValueError, match=r"use 1 \(a\.png\), some 255 \(b\.png\)"):
+        explain(tiny_gan(), tmp_path / "images", tmp_path / "out", labels=tmp_path / "labels", steps=(0,))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_masks_that_count_the_classes_in_another_order_are_refused(model, images, tmp_path):
+    for kind in ("images", "labels"):
+        shutil.copytree(images / kind, tmp_path / kind)
+    (tmp_path / "classes.json").write_text('["background", "right", "left"]')
+    with pytest.raises(ValueError, match="background, right, left, the model background, left, right"):
+        explain(model, tmp_path / "images", tmp_path / "out", labels=tmp_path / "labels", steps=(0,), device="cpu")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_names_with_dollar_signs_and_underscores_are_drawn_as_they_are(tmp_path):
+    (tmp_path / "images").mkdir()
+    name = "_a $b_$ <i>"
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "images" / f"{name}.png")
+    gan = tiny_gan(channels=3, classes=("background", "fat $x_$", "_hidden"))
+    explain(gan, tmp_path / "images", tmp_path / "out", steps=(0, 1), formats=("png", "pdf", "gif"))
+    assert Image.open(tmp_path / "out" / f"{name}.png").size[0] > 300
+
+
+def test_frames_of_narrow_images_have_room_for_their_words():
+    narrow = np.zeros((192, 8, 3), np.uint8)
+    cells, caption = [("input", narrow), ("reconstruction", narrow), ("mask", narrow)], "step 400   mIoU 0.123"
+    sheet = frame(cells, caption, least_px=text_px([caption]))
+    starts = np.flatnonzero((sheet[60] == 0).all(-1))[::8]
+    assert (np.diff(starts) >= [text_px(["input"]), text_px(["reconstruction"])]).all()
+    assert sheet.shape[1] >= text_px([caption]) + 12
+    assert sheet.shape == frame(cells, "", least_px=text_px([caption])).shape
 
 
 def test_images_of_another_channel_count_are_refused(tmp_path):

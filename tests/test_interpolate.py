@@ -149,6 +149,31 @@ def test_embedded_images_and_random_codes_make_one_walk(gan, pictures, tmp_path)
     assert bool((ends[0] == ends[0, :1]).all())  # a random code is the same in every layer
 
 
+def test_images_of_one_name_are_told_apart_by_their_folders(gan, pictures, tmp_path):
+    files = []
+    for folder, name in (("here", "a.png"), ("there", "b.png"), ("else where", "a.png")):
+        (tmp_path / folder).mkdir()
+        files.append(tmp_path / folder / "_$x_$.png")
+        files[-1].write_bytes((pictures / name).read_bytes())
+    out = tmp_path / "out"
+    found = interpolate(
+        gan, out, space="w+", images=[*files, pictures / "b.png"], frames=2, steps=0, points=0, formats=("png", "gif")
+    )
+    walks = ["here/_$x_$ to there/_$x_$", "there/_$x_$ to else where/_$x_$", "else where/_$x_$ to b"]
+    assert list(found["evenness"]) == list(found["detour"]) == walks
+    with open(out / "frames.csv", newline="") as lines:
+        assert list(dict.fromkeys(row["walk"] for row in csv.DictReader(lines))) == walks
+
+
+def test_more_walks_than_colours_are_said_to_be_left_out_of_the_plot(gan, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    said = []
+    monkeypatch.setattr(Figure, "supxlabel", lambda self, text, **style: said.append(text))
+    interpolate(gan, tmp_path / "out", seeds=range(10), frames=1, points=0, formats=("png",))
+    assert said == ["the first 8 of 9 walks; all of them are in frames.csv"]
+
+
 def test_without_points_nothing_is_measured_at_random(gan, tmp_path):
     found = interpolate(gan, tmp_path / "out", seeds=(1, 2), frames=1, points=0, formats=("gif",))
     assert found["path_length"] is None and found["evenness"] == {"seed 1 to seed 2": 1.0}

@@ -70,6 +70,16 @@ def test_labelled_pairs_are_moved_only_where_asked(job):
     assert not torch.allclose(still.image, moved.image, atol=0.05)
 
 
+def test_unlabelled_images_are_moved_as_often_as_the_labelled_ones(job):
+    never = job(data={"mirror": False, "affine_probability": 0.0})
+    still, asked = (
+        never.image_stream("images", with_labelled=True, moved=moved).batch(0, 12) for moved in (False, True)
+    )
+    torch.testing.assert_close(asked.image, still.image, atol=1e-4, rtol=0)
+    moved = job(data={"mirror": False}).image_stream("images", with_labelled=True, moved=True).batch(0, 12)
+    assert not torch.allclose(moved.image, still.image, atol=0.05)
+
+
 def test_without_unlabelled_images_the_labelled_ones_take_their_place(job):
     found = job()
     bare = TrainingJob(**{**vars(found), "unlabelled": type(found.unlabelled)(np.zeros(0, np.int64))})

@@ -29,7 +29,10 @@ def test_the_papers_method_undoes_the_departures_of_a_recipe():
     assert settings.encoder.generated_weight == settings.encoder.photometric_augment == 0
     assert (settings.inversion.space, settings.inversion.reduction) == ("w_plus", "sum")
     assert (settings.inversion.lambda_encoder, settings.inversion.lambda_prior) == (0.1, 0)
-    assert (settings.gan.r1_gamma, settings.gan.pair_r1_gamma, settings.encoder.learning_rate) == (10, 10, 0.001)
+    assert (settings.gan.r1_gamma, settings.encoder.learning_rate) == (10, 0.001)
+    # The authors' gradient is of the mean of 32 pairs, summed over 3 scales; they add matching up over 2 + 1 layers.
+    assert settings.gan.pair_r1_gamma == pytest.approx(10 * 3**2 / 32**2)
+    assert settings.gan.feature_matching == 2 * 3
     assert settings.perceptual.distance == "auto"
     assert settings.generator == recipes.load("lungs-64").generator  # sizes stay the recipe's
 
@@ -42,6 +45,14 @@ def test_the_papers_method_takes_the_supplements_inversion_settings_of_the_task(
     recipe = recipes.load(name)
     inversion = config.override(recipe, methods.get("semgan-paper").changes(recipe)).inversion
     assert (inversion.lambda_pixel, inversion.steps) == (lambda_pixel, steps)
+
+
+def test_the_papers_method_keeps_lambda_3_on_mri_and_no_class_shares():
+    recipe = recipes.load("liver-ct-64")
+    assert recipe.gan.class_share_weight > 0
+    settings = config.override(recipe, methods.get("semgan-paper").changes(recipe))
+    assert (settings.inversion.lambda_pixel, settings.inversion.lambda_pixel_mri) == (0.001, pytest.approx(1e-5))
+    assert settings.gan.class_share_weight == 0
 
 
 def test_a_model_of_an_unknown_method_is_refused(tmp_path):

@@ -1,7 +1,8 @@
 """``semgan ablate``: the inversion under several settings, scored on validation images (the paper's Figure 2).
 
     OUT/ablation.png, .pdf    score over steps for every variant; reconstruction distance against score
-    OUT/ablation.csv          variant, its settings, steps, n, score, its interval, distance, seconds, problem
+    OUT/ablation.csv          variant, its settings, steps, n, score, its interval, distance, problem, and seconds: of
+                              the variant's whole run, the same in each of its rows
     OUT/cases.csv             variant, steps, case, score, distance
     OUT/suggestion.json       the best variant, its difference from the model as saved, correlations, in words too
     OUT/variants/NNN.npz      counts and distances of a variant; the same command goes on with those that are missing
@@ -17,6 +18,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 import logging
 import os
 import time
@@ -89,7 +91,7 @@ def ablate(
     Raises ValueError for unknown settings and values, for models without inversion or encoder, for a data set without
     validation list or of other classes; FileExistsError where ``out`` has other content.
     """
-    formats, out = pictures.checked_formats(formats), Path(out)
+    formats, out = pictures.checked_formats(formats, pictures.STILL), Path(out)
     gan, identity = load_generative(model, device)
     variants = grid(gan.settings, vary, one_by_one=one_by_one)
     data = Dataset.open(dataset)
@@ -100,7 +102,8 @@ def ablate(
         "model": identity,
         "data": data.fingerprint,
         "cases": [case.stem for case in chosen],
-        "variants": variants,
+        # In order: a variant's file is named by its number. Settings may hold paths.
+        "variants": json.loads(json.dumps(list(variants.items()), default=str)),
         "steps": list(steps),
         "seed": seed,
         "formats": list(formats),
@@ -295,7 +298,7 @@ def _finish(
 ) -> None:
     metric = gan.settings.metric
     pooled = [variant.pooled_by(bench.groups) for variant in variants]
-    details = suggestion(pooled, metric, gan.fixed_steps, seed=seed)
+    details = suggestion(pooled, metric, gan.fixed_steps, by_rule=gan.rule is not None, seed=seed)
     best = {}
     for variant in pooled:
         if not variant.problem:
@@ -314,7 +317,7 @@ def _table(variants: Sequence[Variant], metric: str, saved_steps: int, seed: int
     rows = []
     for variant in variants:
         for step, counts in variant.counts.items():
-            row: dict[str, Any] = {"variant": variant.name, **{key: variant.changes.get(key, "") for key in keys}}
+            row: dict[str, Any] = {"variant": variant.name, **_settings_of(variant, keys)}
             row |= {"steps": step, "as_saved": int(not variant.changes and step == saved_steps), "n": counts.cases}
             if not variant.problem:
                 interval = overlap_interval(counts, metric, seed=seed)
@@ -324,6 +327,11 @@ def _table(variants: Sequence[Variant], metric: str, saved_steps: int, seed: int
             rows.append(row | {"seconds": round(variant.seconds, 1), "problem": variant.problem})
     columns = ["variant", *keys, "steps", "as_saved", "n", "score", "low", "high", "distance", "seconds", "problem"]
     return _written(columns, rows)
+
+
+def _settings_of(variant: Variant, keys: Sequence[str]) -> dict[str, Any]:
+    """Columns of the settings that a variant changes; empty: as saved."""
+    return {key: "none" if (value := variant.changes[key]) is None else value for key in keys if key in variant.changes}
 
 
 def _cases(variants: Sequence[Variant], stems: Sequence[str], metric: str) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import tempfile
 import threading
 import time
@@ -23,6 +24,7 @@ from typing import Any
 BEAT_S = 15.0
 STALE_S = 180.0
 FILE = "claim.json"
+_CLAIM = re.compile(r"claim(?:\.(\d+))?\.json")
 
 
 class ClaimLost(RuntimeError):
@@ -51,15 +53,20 @@ def claimed(folder: Path) -> Iterator[Callable[[], None] | None]:
         return
     lost, ended = threading.Event(), threading.Event()
 
-    def keep() -> None:
-        while not ended.wait(BEAT_S):
-            if not _is_ours(claim, token):
+    def look() -> None:
+        with contextlib.suppress(OSError):  # a full or absent disk for a moment does not end the work
+            if _is_lost(claim, token):
                 lost.set()
-                return
-            with contextlib.suppress(OSError):  # a full or absent disk for a moment does not end the work
-                os.utime(claim)
+
+    def keep() -> None:
+        while not (ended.wait(BEAT_S) or lost.is_set()):
+            look()
+            with contextlib.suppress(OSError):
+                if not lost.is_set():
+                    os.utime(claim)
 
     def check() -> None:
+        look()  # after a long silence the thread has not looked yet
         if lost.is_set():
             raise ClaimLost(f"{folder} was taken over by another process, for this one was silent for too long.")
 
@@ -98,12 +105,12 @@ def _take(folder: Path, token: str) -> Path | None:
 
 def _claims(folder: Path) -> list[tuple[int, Path]]:
     """All claims of a folder with their numbers, lowest first."""
-    found = []
-    for path in folder.glob("claim*.json"):
-        number = path.name.removeprefix("claim").removesuffix("json").strip(".")
-        if number.isdecimal() or not number:
-            found.append((int(number or 0), path))
-    return sorted(found)
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    found = [(match, folder / match[0]) for match in map(_CLAIM.fullmatch, names) if match]
+    return sorted((int(match[1] or 0), path) for match, path in found)
 
 
 def _is_held(claim: Path) -> bool:
@@ -112,7 +119,8 @@ def _is_held(claim: Path) -> bool:
 
 
 def _self() -> dict[str, Any]:
-    return {"host": platform.node(), "space": _process_space(), "pid": os.getpid()}
+    pid = os.getpid()
+    return {"host": platform.node(), "space": _process_space(), "pid": pid, "started": _state_of(pid)[1]}
 
 
 def _process_space() -> str:
@@ -135,28 +143,48 @@ def _read(claim: Path) -> dict[str, Any] | None:
 
 
 def _is_ours(claim: Path, token: str) -> bool:
-    found, highest = _read(claim), [path for _, path in _claims(claim.parent)][-1:]
-    return found is not None and found.get("token") == token and highest == [claim]
+    return (_read(claim) or {}).get("token") == token and _is_highest(claim)
+
+
+def _is_lost(claim: Path, token: str) -> bool:
+    """Whether it is gone, or another's; one that cannot be read for the moment is not lost."""
+    found = _read(claim)
+    return found is None or found.get("token", token) != token or not _is_highest(claim)
+
+
+def _is_highest(claim: Path) -> bool:
+    return [path for _, path in _claims(claim.parent)][-1:] == [claim]
 
 
 def _is_stale(claim: Path, found: dict[str, Any]) -> bool:
     own = _self()
     if own["space"] and all(found.get(name) == own[name] for name in ("host", "space")):
-        return not _is_alive(int(found["pid"]))
+        return not _is_alive(int(found["pid"]), found.get("started"))
     try:
         return _present(claim.parent) - claim.stat().st_mtime > STALE_S
     except FileNotFoundError:
         return True
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(pid: int, started: str | None) -> bool:
+    """Whether the process of this number, begun then, goes on: numbers are given again, and the dead may keep theirs
+    until their parent asks for them. ``started`` None: not known."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    state, began = _state_of(pid)
+    return state not in ("Z", "X") and (not started or began in (started, ""))
+
+
+def _state_of(pid: int) -> tuple[str, str]:
+    """A process' state (Z, X: dead), and when it began, in ticks since the boot; "" where the system does not tell."""
+    with contextlib.suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return fields[0], fields[19]
+    return "", ""
 
 
 def _present(folder: Path) -> float:

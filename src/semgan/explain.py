@@ -154,7 +154,13 @@ class _Truths:
         if missing:
             raise ValueError(f"{folder} has no mask for {masks.listed(missing)}; leave these images out, or --labels.")
         self.files = {item.stem: found[item.stem] for item in inputs}
-        self.reader = masks.MaskReader("label", None, masks.class_space(None, folder, (), None).ignore)
+        known = masks.class_space(None, folder, (), None)
+        if known.names != names and sorted(known.names) == sorted(names):
+            raise ValueError(
+                f"{folder} counts the classes {', '.join(known.names)}, the model {', '.join(names)}: the same names "
+                "in another order. Give masks that count them as the model does."
+            )
+        self.reader = masks.MaskReader("label", None, known.ignore)
 
     @property
     def fingerprint(self) -> str | None:
@@ -177,6 +183,8 @@ class _Truths:
                     )
             except (ValueError, OSError) as error:
                 problems.append(str(error))
+        if self.files and (doubt := self.reader.doubt()):
+            problems.append(doubt)
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -285,9 +293,7 @@ class _Writer:
         artifacts.write_text_atomic(self.folder / TABLE, text.getvalue())
         per_image = self.steps[-1] + 1
         terms = [name for name in list(rows[0])[2:] if name != "confidence" and not name.startswith("score")]
-        trace = {
-            name: np.asarray([row[name] for row in rows], float).reshape(-1, per_image).mean(0) for name in terms
-        }
+        trace = {name: np.asarray([row[name] for row in rows], float).reshape(-1, per_image).mean(0) for name in terms}
         scores: dict[int, float] = {}
         for step in self.measured if self.truths.files else ():
             parts = [_counts(note["counts"][str(step)]) for note in notes]

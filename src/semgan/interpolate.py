@@ -31,6 +31,7 @@ from semgan.data.whole_images import Input, to_pixels
 from semgan.generative import distance_name, load_generative
 from semgan.metrics.intervals import mean_interval
 from semgan.report import pictures
+from semgan.report.evaluations import short_names
 from semgan.report.strips import Walk, write_walks
 from semgan.result_folder import ResultFolder
 from semgan.segment import check_inputs
@@ -128,8 +129,7 @@ def interpolate(
     goes_on = folder.begin(overwrite=overwrite) and identity is not None
     walker = _Walker(gan, space, truncation, progress)
     codes, ends = walker.end_points(folder.partial / CODES, seeds, inputs, steps, goes_on=goes_on)
-    names = [*(f"seed {number}" for number in seeds), *(item.stem for item in inputs)]
-    found = walker.walks(codes, names, ends, frames)
+    found = walker.walks(codes, _names(seeds, inputs), ends, frames)
     write_walks(folder.partial, [walk for walk, _ in found], gan.labels.names, formats)
     artifacts.write_text_atomic(folder.partial / TABLE, _table(found))
     measured = _smoothness(walker, codes if inputs else None, [walk for walk, _ in found], points, seed)
@@ -149,6 +149,14 @@ def _check(space: str, seeds: Sequence[int], images: Sequence[Any], frames: int,
         raise ValueError(f"Seeds are numbers of 0 or more; got {list(seeds)}.")
     if frames < 1 or truncation < 0:
         raise ValueError(f"A walk has 1 step or more and a truncation of 0 or more; got {frames} and {truncation}.")
+
+
+def _names(seeds: Sequence[int], inputs: Sequence[Input]) -> list[str]:
+    """What the codes are called; images of one stem are told apart by the folders above them."""
+    paths = [item.path.resolve().with_name(item.stem) for item in inputs]
+    stems = [path.name for path in dict.fromkeys(paths)]
+    short = short_names([path for path in paths if stems.count(path.name) > 1])
+    return [*(f"seed {number}" for number in seeds), *(short.get(path, path.name) for path in paths)]
 
 
 def _digest(item: Input) -> str:
@@ -290,9 +298,7 @@ def _before(values: Tensor) -> np.ndarray:
 # ---------------------------------------------------------------- numbers
 
 
-def _smoothness(
-    walker: _Walker, shown: Tensor | None, walks: Sequence[Walk], points: int, seed: int
-) -> Smoothness:
+def _smoothness(walker: _Walker, shown: Tensor | None, walks: Sequence[Walk], points: int, seed: int) -> Smoothness:
     lengths, mask_lengths = _path_lengths(walker, shown, points, seed) if points else (np.zeros(0), np.zeros(0))
     names = [f"{walk.names[0]} to {walk.names[1]}" for walk in walks]
     ways = {"z": "great circles", "w+": "lines"}[walker.space]

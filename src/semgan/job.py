@@ -128,6 +128,7 @@ class TrainingJob:
             stream_name=name,
             mirror=self.settings.data.mirror,
             affine=self._affine(moved),
+            affine_probability=self.settings.data.affine_probability,
         )
 
     def _affine(self, moved: bool) -> Affine | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,15 +80,14 @@ def class_space(
     beside = labels.resolve().parent
     if beside.parent.name == "volumes":  # DATASET/volumes/NAME/labels
         beside = beside.parent.parent
-    table: Mapping[str, int] = {}
+    table: Mapping[str, object] = {}
     left_out = set(ignore)
     if (beside / "dataset.json").is_file():
-        table = dict(artifacts.read_json(beside / "dataset.json").get("labels", {}))
-        left_out |= {int(table.pop("ignore"))} if "ignore" in table else set()
+        stored = dict(artifacts.read_json(beside / "dataset.json").get("labels", {}))
+        left_out |= {int(stored.pop("ignore"))} if "ignore" in stored else set()
+        table = stored
     elif (beside / "classes.json").is_file():
-        content = artifacts.read_json(beside / "classes.json")
-        content = content.get("classes", content) if isinstance(content, dict) else dict(enumerate(content))
-        table = {name: int(value) for value, name in content.items() if str(value).isdigit()}
+        table = _values_by_name(artifacts.read_json(beside / "classes.json"))
     # Names of the masks as stored say nothing about what a mapping turns them into.
     names = () if mapping is not None else _names_by_value(table)
     return named_space(names, tuple(left_out))
@@ -113,12 +113,24 @@ def inferred_space(values: Iterable[int], ignore: Sequence[int]) -> ClassSpace:
     return ClassSpace(names, tuple(ignore), averaged, remark)
 
 
-def _names_by_value(values: Mapping[str, int]) -> tuple[str, ...]:
-    """Class names in order of their index; empty where the indices are not 0, 1, 2, ..."""
-    ordered = sorted(values.items(), key=lambda item: item[1])
-    if len(ordered) < 2 or [value for _, value in ordered] != list(range(len(ordered))):
+def _values_by_name(content: Any) -> dict[str, int]:
+    """``{name: value}`` from what `data prepare` takes as classes: ["background", "lung"], {"0": "background"}, or an
+    object that has one at "classes"; empty for anything else."""
+    if isinstance(content, dict):
+        content = content.get("classes", content)
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict):
+        return {}
+    return {name: int(value) for value, name in content.items() if isinstance(name, str) and str(value).isdecimal()}
+
+
+def _names_by_value(values: Mapping[str, object]) -> tuple[str, ...]:
+    """Class names in order of their index; empty where values are not 0, 1, 2, ... (nnU-Net's regions are lists)."""
+    by_value = {value: name for name, value in values.items() if isinstance(value, int)}
+    if len(values) < 2 or sorted(by_value) != list(range(len(values))):
         return ()
-    return tuple(name for name, _ in ordered)
+    return tuple(by_value[value] for value in sorted(by_value))
 
 
 # ---------------------------------------------------------------- reading

@@ -138,6 +138,7 @@ PAPER_INVERSION = {"lungs": (0.001, 200), "chest": (0.001, 200), "skin": (0.1, 2
 PAPER_INVERSION_ELSE = (0.001, 400)  # faces
 PAPER_BATCHES = (32, 16)  # of the GAN and the encoder
 PAPER_EMA_IMAGES = 10_000  # StyleGAN2
+PAPER_MRI_PIXEL_SHARE = 0.01  # lambda_3 on MRI, of that on CT
 
 
 def paper_changes(settings: Settings) -> dict[str, Any]:
@@ -145,6 +146,7 @@ def paper_changes(settings: Settings) -> dict[str, Any]:
     debug = settings.recipe == "debug"  # keeps its few steps, and downloads nothing
     lambda_pixel, steps = PAPER_INVERSION.get(settings.recipe.split("-")[0], PAPER_INVERSION_ELSE)
     gan_batch, encoder_batch = (settings.gan.batch, settings.encoder.batch) if debug else PAPER_BATCHES
+    critics, has_mri = settings.critics, settings.inversion.lambda_pixel_mri is not None
     return {
         "gan": {
             "batch": gan_batch,
@@ -152,7 +154,11 @@ def paper_changes(settings: Settings) -> dict[str, Any]:
             "ema_half_life_images": settings.gan.ema_half_life_images if debug else PAPER_EMA_IMAGES,
             "learning_rate": 0.002,
             "r1_gamma": 10.0,
-            "pair_r1_gamma": 10.0,
+            # Theirs is R1 of the batch's mean, added up over scales, and adds feature matching up over layers; ours are
+            # means over pairs, scales and layers (objectives/adversarial.py).
+            "pair_r1_gamma": 10.0 * (critics.pair_scales / gan_batch) ** 2,
+            "feature_matching": 2.0 * (critics.pair_layers + 1),
+            "class_share_weight": 0.0,
             "feature_matching_of": "pairs",
             "pair_augment": "real",
             "augment": "none",
@@ -175,6 +181,7 @@ def paper_changes(settings: Settings) -> dict[str, Any]:
             "learning_rate": 0.1,
             "lambda_encoder": 0.1,
             "lambda_pixel": lambda_pixel,
+            "lambda_pixel_mri": lambda_pixel * PAPER_MRI_PIXEL_SHARE if has_mri else None,
             "lambda_prior": 0.0,
             "steps": settings.inversion.steps if debug else steps,
         },

@@ -185,6 +185,22 @@ def stems_of(held_out: HeldOut, channels: int) -> list[str]:
     return [item.stem for item in inputs if held_out.only is None or item.stem in set(held_out.only)]
 
 
+def check_held_out(held_out: HeldOut, channels: int, classes: Sequence[str]) -> None:
+    """Raise as `TrainedModel.score` does for what names of files and classes can tell.
+
+    channels, classes: the model's
+    """
+    _check_pairs(held_out, stems_of(held_out, channels), masks.masks_in(held_out.labels))
+    names = tuple(held_out.classes or classes)
+    _averaged(names, held_out)
+    table = _table(held_out.map_predictions)
+    if table is not None and not 0 <= table.min() <= table.max() < len(names):
+        raise ValueError(
+            f"Test set '{held_out.name}': map_predictions leads to {table.max() if table.min() >= 0 else table.min()}, "
+            f"and its classes are 0 to {len(names) - 1} ({masks.listed(names)})."
+        )
+
+
 def _check_pairs(held_out: HeldOut, stems: Sequence[str], truths: Mapping[str, Path]) -> None:
     without_image = sorted(set(held_out.only or ()) - set(stems))
     without_mask = [stem for stem in stems if stem not in truths]

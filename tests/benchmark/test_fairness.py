@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,6 +101,41 @@ def test_a_test_set_that_shares_cases_with_training_is_refused(tiny_dataset, tmp
     check_separate([same_names_elsewhere], dataset, [])
 
 
+def test_a_case_that_is_a_link_is_closed_where_it_leads_to(tmp_path):
+    """A test set of some cases only, in a folder of links to a data set that lies elsewhere."""
+    for folder in ("elsewhere", "links", "dataset"):
+        (tmp_path / folder).mkdir()
+    for link, target in (("a.png", "17.png"), ("b.png", "18.png")):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "elsewhere" / target)
+        (tmp_path / "links" / link).symlink_to(tmp_path / "elsewhere" / target)
+    held_out = HeldOut("far", tmp_path / "links", tmp_path / "links", only=("a",))
+    found = guard_of([held_out], SimpleNamespace(path=tmp_path / "dataset", splits={}))
+    for path in (tmp_path / "links" / "a.png", tmp_path / "elsewhere" / "17.png"):
+        with pytest.raises(TestSetOpened), closed(found):
+            read_label(path)
+        found.attempts.clear()
+    with closed(found):
+        read_label(tmp_path / "links" / "b.png")
+
+
+def test_only_the_cases_own_names_are_closed(tmp_path):
+    """With or without a channel, with dots and without a suffix as DICOM has them; others are not accused."""
+    held_out = HeldOut("own", tmp_path, tmp_path, only=("p1", "1.2.840.7"))
+    found = guard_of([held_out], SimpleNamespace(path=tmp_path / "dataset", splits={}))
+    for name in ("p1.png", "p1.nii.gz", "p1_0000.png", "p1_0003.tif", "1.2.840.7", "1.2.840.7.dcm"):
+        assert found.closes(str(tmp_path / name)), name
+    for name in ("p1.2.png", "p10.png", "p1_left.png", "1.2.840.8", "1.2.840"):
+        assert not found.closes(str(tmp_path / name)), name
+
+
+def test_a_test_set_of_links_to_training_images_is_refused(tiny_dataset, tmp_path):
+    dataset = Dataset.open(tiny_dataset)
+    stem = dataset.pool()[0]
+    (tmp_path / "mine.png").symlink_to((dataset.path / "imagesTr" / f"{stem}_0000.png").resolve())
+    with pytest.raises(ValueError, match=f"'far' names 1 cases of the training pool.*{stem}"):
+        check_separate([HeldOut("far", tmp_path, tmp_path)], dataset, [])
+
+
 def cheat_with(monkeypatch, look):
     """The method unet, which looks at a test label first."""
     honest = methods.METHODS["unet"]
@@ -137,6 +173,21 @@ def test_a_method_that_looks_at_a_test_label_fails_and_the_other_cells_go_on(
 
 
 # ---------------------------------------------------------------- equal conditions
+
+
+def test_cells_that_were_scored_on_other_cases_or_masks_are_told(grids, tmp_path):
+    """The list of a test set's cases is a file of its own, which may change between two cells."""
+    path = grids.write(lambda grid: grid.update(methods=["unet", "unet-strong"]))
+    benchmark(path, tmp_path / "out", device="cpu")
+    cases = tmp_path / "out" / "cells" / "chests-4-unet-strong-seed0" / "cases.csv"
+    *lines, last = cases.read_text().splitlines()
+    *others, truth = last.split(",")
+    cases.write_text("\n".join([*lines, ",".join([*others, str(int(truth) + 1)])]) + "\n")
+    result = benchmark(path, tmp_path / "out", device="cpu")
+    told = "chests-4-unet-strong-seed0 and chests-4-unet-seed0 differ in cases or masks of test set 'inverted'"
+    assert result.unfair == [told] and f"Not equal: {told}." in (tmp_path / "out" / "tables.md").read_text()
+    compared = (tmp_path / "out" / "comparisons.csv").read_text()
+    assert "standard" in compared and "inverted" not in compared
 
 
 def cell(name, *, labelled="x", images=32, seconds=60.0, seed=0, **budget) -> Conditions:

@@ -11,6 +11,7 @@ from semgan.data import parallel
 from semgan.data.check import check_dataset
 from semgan.data.folder import Dataset
 from semgan.data.loading import load_label
+from semgan.data.prepare import requests
 from semgan.data.prepare.folder import prepare_folder
 from semgan.data.readers import read_image_files, read_label
 
@@ -60,6 +61,78 @@ def test_the_same_call_again_finds_its_work_done_and_other_content_is_left_alone
     assert (tmp_path / "out/dataset.json").stat().st_mtime_ns == stamp
     save(tmp_path / "images", "case_0", picture(77))
     with pytest.raises(FileExistsError, match="other content.*-o"):
+        prepare(tmp_path)
+
+
+def copied(tmp_path, later_s=1000):
+    """The same files with other dates, as after a new download."""
+    for path in (tmp_path / "images", tmp_path / "labels"):
+        for file in path.iterdir():
+            os.utime(file, ns=(0, file.stat().st_mtime_ns + later_s * 10**9))
+
+
+def test_a_copy_of_the_files_with_other_dates_is_the_same_and_compared_only_once(tmp_path, monkeypatch):
+    write_pairs(tmp_path, 3)
+    prepare(tmp_path)
+    before = files_below(tmp_path / "out"), Dataset.open(tmp_path / "out").fingerprint
+    copied(tmp_path)
+    assert prepare(tmp_path).was_already_prepared
+    monkeypatch.setattr(requests, "contents_of", lambda files: pytest.fail("files were read again"))
+    assert prepare(tmp_path).was_already_prepared
+    assert before == (files_below(tmp_path / "out"), Dataset.open(tmp_path / "out").fingerprint)
+
+
+def other_contents(root):
+    file = next((root / "labels").iterdir())
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda root: None, {"ignore": [1]}, r"prepared with other options \(ignore\)"),
+        (lambda root: None, {"classes": ["a", "b"]}, r"prepared with other options \(classes\)"),
+        (lambda root: write_pairs(root, 4), {}, "it lacks case_3"),
+        (
+            lambda root: [(root / folder / "case_1.png").unlink() for folder in ("images", "labels")],
+            {},
+            "it has, and they are gone: case_1",
+        ),
+        (lambda root: os.truncate(root / "images/case_0.png", 50), {}, "had other names or sizes"),
+        (other_contents, {}, "of the same names and sizes, but with other contents"),
+    ],
+)
+def test_what_differs_from_an_earlier_call_is_told_with_what_to_do(tmp_path, change, options, message):
+    write_pairs(tmp_path, 3)
+    prepare(tmp_path)
+    change(tmp_path)
+    with pytest.raises(FileExistsError, match=f"out exists and holds other content: .*{message}.*remove it first"):
+        prepare(tmp_path, **options)
+
+
+def test_a_dataset_of_an_older_version_is_found_by_dates_alone(tmp_path):
+    write_pairs(tmp_path, 3)
+    prepare(tmp_path)
+    file = tmp_path / "out/dataset.json"
+    content = json.loads(file.read_text())
+    del content["semgan"]["request"]
+    file.write_text(json.dumps(content))
+    assert prepare(tmp_path).was_already_prepared
+    copied(tmp_path)
+    with pytest.raises(FileExistsError, match="older version prepared it.*the same command makes it again"):
+        prepare(tmp_path)
+
+
+def test_a_dataset_that_others_made_is_left_alone(tmp_path):
+    write_pairs(tmp_path, 3)
+    prepare(tmp_path)
+    file = tmp_path / "out/dataset.json"
+    content = json.loads(file.read_text())
+    del content["semgan"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(FileExistsError, match="holds other content; choose another -o"):
         prepare(tmp_path)
 
 

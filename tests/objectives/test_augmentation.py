@@ -131,3 +131,12 @@ def test_ada_augments_more_where_the_critic_is_too_sure_of_real_images():
 def test_ada_stays_between_nothing_and_the_limit_of_leaking():
     assert probability_after([-1.0], probability=0.05) == 0.0
     assert probability_after([1.0], probability=ADAPTIVE_LIMIT) == pytest.approx(ADAPTIVE_LIMIT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_positions_keep_their_precision_under_autocast(dtype):
+    image = torch.rand(2, 1, 256, 256, generator=torch.Generator().manual_seed(0)).to(dtype)
+    matrices = affine_matrices(draws(2), 1.0, WIDE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = warp(image, matrices)
+    assert_close(found.float(), warp(image.float(), matrices), atol=4e-3, rtol=4e-3)

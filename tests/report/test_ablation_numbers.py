@@ -66,6 +66,27 @@ def test_one_case_tells_nothing():
     assert found.variant == "a=1" and found.interval is None and "One case cannot tell" in found.words
 
 
+def test_cases_without_a_score_are_no_second_case():
+    """Of miou-per-case, a case with neither predicted nor true class has no score: nothing is left to compare with."""
+
+    def counts(hits: int) -> Counts:
+        both = np.array([[100, 0], [50, hits]])
+        return Counts(both, np.array([[100, 0], [50, 50]]), np.array([[100, 0], [50, 50]]))
+
+    names = {"as saved": {}, "a=1": {"inversion.a": 1.0}}
+    variants = [
+        Variant(name, changes, {10: counts(hits)}, {10: np.array([1.0, 2.0])})
+        for (name, changes), hits in zip(names.items(), (10, 40), strict=True)
+    ]
+    found = suggestion(variants, "miou-per-case", 10)
+    assert found.variant == "a=1" and found.interval is None and not found.beyond_chance
+
+
+def test_a_model_that_stops_by_a_rule_is_not_said_to_answer_at_its_fixed_steps():
+    found = suggestion([variant("as saved", {0: EVEN, 10: EVEN})], "dice", 10, by_rule=True)
+    assert "does already" not in found.words and "stopping rule" in found.words and "was not run here" in found.words
+
+
 def test_distance_and_score_are_correlated_over_settings_and_over_cases():
     rising = {0: [s - 0.2 for s in EVEN], 5: [s - 0.1 for s in EVEN], 10: EVEN}
     found = suggestion([variant("as saved", rising)], "dice", 10)

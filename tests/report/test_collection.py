@@ -168,7 +168,82 @@ def test_masks_that_are_gone_are_told_and_the_scores_stay(scored, tmp_path, page
     assert {alt.split(": ")[1] for alt, _ in page.images} == {"image", "prediction"}
 
 
+def test_cases_with_ignored_pixels_are_shown_as_they_were_scored(scored, tmp_path, page_of):
+    for i in range(2, CASES):  # not in the first: the crash was in the middle of the report
+        mask = label_map()
+        mask[:3] = 255
+        Image.fromarray(mask).save(scored["labels"] / f"case {i}.png")
+    evaluate(scored["good"], scored["labels"], metric="dice", classes=CLASSES, ignore=(255,))
+    write_report([scored["good"]], tmp_path / "out", images=scored["images"])
+    page = page_of(tmp_path / "out" / "report.html")
+    assert len(page.images) == 3 * CASES and "Not shown" not in page.text
+    image = np.array(Image.open(scored["images"] / "case 3.png"))
+    truth = np.array(dict(page.images)["case 3: truth"])
+    assert (truth[:2] == image[:2, :, None]).all(), "what is ignored has no colour, but an outline"
+
+
+def test_masks_that_are_not_what_was_scored_are_told_and_not_shown(scored, tmp_path, page_of):
+    swapped = {0: 0, 1: 2, 2: 1}
+    for path in scored["labels"].iterdir():
+        Image.fromarray(np.array([0, 2, 1], np.uint8)[np.array(Image.open(path))]).save(path)
+    evaluate(scored["good"], scored["labels"], metric="dice", classes=CLASSES, mapping=swapped)
+    (scored["good"] / "case 1.png").write_bytes(b"no picture")
+    Image.fromarray(np.ones((24, 24), np.uint8)).save(scored["good"] / "case 2.png")
+    write_report([scored["good"]], tmp_path / "out", images=scored["images"])
+    page = page_of(tmp_path / "out" / "report.html")
+    shown = [alt for alt, _ in page.images]
+    assert not [alt for alt in shown if alt.endswith("truth")]
+    assert "case 1: prediction" not in shown and "case 2: prediction" not in shown and "case 3: prediction" in shown
+    assert "Not shown (truth): 9 of 9" in page.text and "Not shown (prediction): 2 of 9" in page.text
+
+
+def test_images_with_their_channels_in_files_of_their_own_are_found(scored, tmp_path, page_of):
+    for path in list(scored["images"].iterdir()):
+        for channel in range(2):
+            shutil.copy(path, path.with_name(f"{path.stem}_{channel:04d}.png"))
+        path.unlink()
+    write_report([scored["good"]], tmp_path / "out", images=scored["images"])
+    assert len(page_of(tmp_path / "out" / "report.html").images) == 3 * CASES
+
+
+def test_true_masks_of_other_kinds_than_png_are_shown(scored, tmp_path, page_of):
+    for path in list(scored["labels"].iterdir()):
+        Image.open(path).save(path.with_suffix(".tif"))
+        path.unlink()
+    write_report([scored["good"]], tmp_path / "out", images=scored["images"])
+    assert len(page_of(tmp_path / "out" / "report.html").images) == 3 * CASES
+
+
+def test_cases_without_a_score_are_counted(scored, tmp_path, page_of):
+    for name in ("labels", "good"):
+        for i in range(4):
+            Image.fromarray(np.zeros((24, 24), np.uint8)).save(scored[name] / f"case {i}.png")
+    evaluate(scored["good"], scored["labels"], metric="miou-per-case", classes=CLASSES)
+    write_report([scored["good"]], tmp_path / "out", images=scored["images"])
+    assert "All 5 cases. 4 more have none of the classes" in page_of(tmp_path / "out" / "report.html").text
+
+
 # ---------------------------------------------------------------- tables
+
+
+def test_of_predictions_of_the_same_cases_the_best_is_set_off_and_of_others_none(scored, tmp_path):
+    shutil.copytree(scored["labels"], tmp_path / "perfect")
+    (tmp_path / "perfect" / "case 8.png").unlink()
+    (tmp_path / "fewer").mkdir()
+    for path in (tmp_path / "perfect").iterdir():
+        shutil.copy(path, tmp_path / "fewer" / path.name)
+    evaluate(tmp_path / "perfect", tmp_path / "fewer", metric="dice", classes=CLASSES)  # 1, but of other cases
+    write_report([scored["bad"], scored["good"], tmp_path / "perfect"], tmp_path / "out", with_images=False)
+    lines = (tmp_path / "out" / "tables.tex").read_text().splitlines()
+    strong = [line.split(" & ")[0] for line in lines if "textbf" in line]
+    assert strong == ["good"]
+
+
+def test_a_run_called_run_keeps_the_names_of_its_facts(short_run, tmp_path):
+    assert short_run.name == "run"
+    write_report([short_run], tmp_path / "out")
+    tex = (tmp_path / "out" / "tables.tex").read_text()
+    assert "run & run \\\\" in tex and "Size & " in tex
 
 
 def test_differences_are_paired_and_against_the_best(scored, tmp_path, page_of):
@@ -246,6 +321,13 @@ def test_damaged_case_tables_are_told(scored, tmp_path, damage):
     table.write_text(damage if damage != "cut" else "\n".join(table.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ValueError, match=r"cases\.csv.*again"):
         write_report([scored["good"]], tmp_path / "out")
+
+
+def test_a_file_in_the_place_of_the_folder_is_told_before_any_work(scored, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(FileExistsError, match="is a file; give a folder with -o"):
+        write_report([scored["good"]], tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_images_that_do_not_fit_are_told(make_run, scored, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from semgan.report.run_report import chosen_grids, duration, run_findings, write_run_report
+from semgan.report.sources import find_sources
 
 
 def test_the_report_holds_settings_health_curves_and_samples(make_run, page_of) -> None:
@@ -35,18 +36,27 @@ def test_names_from_files_are_escaped(make_run, page_of) -> None:
 
 def test_scores_beside_and_elsewhere_are_shown_with_the_worst_cases(make_run, tmp_path: Path, page_of) -> None:
     run, away = make_run(), tmp_path / "away"
-    for folder, mean in ((run / "masks", 0.91), (away, 0.42)):
-        folder.mkdir()
+    for folder, mean in ((run / "masks", 0.91), (run / "other" / "masks", 0.73), (away, 0.42)):
+        folder.mkdir(parents=True)
         scores = {"metric": "dice", "n": 2, "mean": mean, "classes": {"background": 0.99, "lung": mean}}
         (folder / "scores.json").write_text(json.dumps(scores))
         rows = "stem,group,class,intersection,prediction,truth,score\n"
         rows += "easy,,background,9,9,9,1\neasy,,lung,9,9,9,0.97\nhard,,background,9,9,9,1\nhard,,lung,1,9,9,0.13\n"
         (folder / "cases.csv").write_text(rows)
     text = page_of(write_run_report(run, scores=[away])).text
-    assert "0.91" in text and "0.42" in text
+    assert "0.91" in text and "0.73" in text and "0.42" in text  # two folders have one name
     assert text.index("hard") < text.index("easy")  # lowest first
     with pytest.raises(FileNotFoundError, match="semgan evaluate"):
         write_run_report(run, scores=[tmp_path / "nowhere"])
+
+
+def test_what_explain_left_in_a_run_is_no_evaluation(make_run, page_of) -> None:
+    run = make_run([])
+    for name, scores in (("story", {"0": 0.5, "25": 0.6}), ("untrue", {})):
+        (run / name).mkdir()
+        (run / name / "scores.json").write_text(json.dumps(scores))
+    assert "Scores" not in page_of(write_run_report(run)).headings
+    assert find_sources([run]).evaluations == {}
 
 
 def test_the_choice_of_steps_is_shown(make_run, gan_log, page_of) -> None:

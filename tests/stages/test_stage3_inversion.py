@@ -242,11 +242,17 @@ def test_networks_are_given_back_as_they_were_taken(images):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_callers_gradient_mode_does_not_matter(networks, images, mode):
+def test_callers_gradient_mode_does_not_matter(networks, images, mode, guided):
+    def answer():
+        wanted = torch.full((len(images), 2, *images.shape[2:]), 0.5)
+        guide = Guide(wanted, 1.0) if guided else None
+        return invert(*networks, images.clone(), exact(), steps=2, guide=guide).probabilities
+
     with mode():
-        inside = invert(*networks, images.clone(), exact(), steps=2)
-    assert_close(inside.probabilities, invert(*networks, images, exact(), steps=2).probabilities)
+        inside = answer()
+    assert_close(inside, answer())
 
 
 def test_bfloat16_ends_near_float32(networks, images):

@@ -6,8 +6,8 @@ import csv
 import io
 import logging
 import os
+import re
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,6 +24,7 @@ ENDINGS = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)
 SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz")
 MOST_BYTES = 2**30  # of one image file
 _COLUMNS = ("path", "stem")
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # how Python stands for bytes of names that are no UTF-8
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,12 @@ class Source:
             raise FileNotFoundError(f"{self.images} does not exist; give an image, a folder, shards or an address.")
         if not addresses.is_folder(self.images):
             name = self.images.rpartition("/")[2]
-            yield Entry(addresses.plain_name(name, ENDINGS), addresses.joined("", self.images))
+            yield Entry(_name(name, ENDINGS), addresses.joined("", self.images))
             return
         others = 0
         for name, address in addresses.walk(self.images):
             if self._fits(name):
-                yield Entry(addresses.plain_name(name, ENDINGS), address)
+                yield Entry(_name(name, ENDINGS), address)
             else:
                 others += 1
         if others:
@@ -111,7 +112,7 @@ class Source:
         assert self.images is not None, "a source without manifest has images"
         seen: set[str] = set()
         for shard in addresses.expanded(self.images):
-            name = addresses.plain_name(shard.rpartition("/")[2], SHARD_ENDINGS)
+            name = _name(shard.rpartition("/")[2], SHARD_ENDINGS)
             if name in seen:
                 raise ValueError(f"Two shards are named {name}; results go by this name. Rename one.")
             seen.add(name)
@@ -121,7 +122,7 @@ class Source:
         assert self.manifest is not None, "the kind says so"
         base = addresses.parent(self.manifest) if self.images is None else self.images
         for path, stem in _lines(self.manifest):
-            name = addresses.plain_name(stem or path, () if stem else ENDINGS)
+            name = _name(stem or path, () if stem else ENDINGS)
             yield Entry(name, addresses.joined(base, path))
 
     def members_of(self, shard: str) -> Iterator[Item]:
@@ -135,11 +136,12 @@ class Source:
                     file.members = []  # else it keeps every header  # type: ignore[attr-defined]
                     if info.isfile() and self._fits(info.name):
                         yield self._member(file, info, shard)
-        except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+                _check_end(file)
+        except Exception as error:  # damaged shards, and every driver of addresses, raise errors of their own
             yield Item("", shard, problem=f"the shard cannot be read to its end: {error}")
 
     def _member(self, file: tarfile.TarFile, info: tarfile.TarInfo, shard: str) -> Item:
-        name, address = addresses.plain_name(info.name, ENDINGS), f"{shard}/{info.name}"
+        name, address = _name(info.name, ENDINGS), f"{shard}/{info.name}"
         if info.size > MOST_BYTES:
             return Item(name, address, problem=f"it has {info.size:,} bytes, too many for one image")
         content = file.extractfile(info)
@@ -148,22 +150,38 @@ class Source:
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header; tarfile alone takes a shard that was cut off between two members for a whole one."""
+    """A member's header; tarfile alone takes what comes before a cut, or before a damaged header, for a whole shard."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
         if len(buf) < tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it ends without a tar's mark of the end: it may be cut off")
-        return super().frombuf(buf, encoding, errors)
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.InvalidHeaderError as error:
+            raise tarfile.ReadError(f"a member's header is damaged ({error})") from None
 
 
 def _opened(packed: IO[bytes]) -> tarfile.TarFile:
     return tarfile.open(fileobj=packed, mode="r|*", tarinfo=_Header)
 
 
+def _check_end(file: tarfile.TarFile) -> None:
+    """Raises ReadError where more than padding comes after a tar's mark of the end."""
+    assert file.fileobj is not None, "it was opened for reading"
+    while rest := file.fileobj.read(2**20):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("it goes on after its mark of the end: it is damaged, or several tars in one file")
+
+
+def _name(path: str, endings: tuple[str, ...]) -> str:
+    """As `addresses.plain_name`, and text: what is no UTF-8 in a file's name becomes ``_``."""
+    return _NO_TEXT.sub("_", addresses.plain_name(path, endings))
+
+
 def _lines(manifest: str) -> Iterator[tuple[str, str | None]]:
     """Path and stem (None: made of the path) of every line; the file is read as a stream."""
-    with addresses.open_binary(manifest) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+    with addresses.open_binary(manifest) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         try:
             if Path(manifest).suffix.lower() != ".csv":
                 yield from ((path, None) for line in text if (path := line.strip()))

@@ -1,6 +1,6 @@
 """Decoding, network and writing at the same time: threads with short queues between them, so that memory stays flat.
 
-    claims, reading  ->  decoding (pool)  ->  network (the caller's thread)  ->  PNG (pool)  ->  masks.tar, tables
+claims, reading  ->  decoding (pool)  ->  network (the caller's thread)  ->  PNG (pool)  ->  masks.tar, tables
 """
 
 from __future__ import annotations
@@ -97,16 +97,17 @@ class Behind(Generic[Thing]):
                     self._error = error
 
     def put(self, thing: Thing) -> None:
-        self._raise()
+        self.check()
         self._queue.put(thing)
 
     def close(self) -> None:
         """Wait until all is done."""
         self._queue.put(_END)
         self._thread.join()
-        self._raise()
+        self.check()
 
-    def _raise(self) -> None:
+    def check(self) -> None:
+        """Raise the error that the work has met, if any."""
         if self._error is not None:
             raise self._error
 
@@ -164,8 +165,10 @@ class Pipeline:
         blocks = Ahead(self._blocks(units), WAITING)
         writer = Behind(self._write, WAITING)
         try:
-            for block in filter(None, blocks):
-                writer.put(self._answered(block))
+            for block in blocks:
+                writer.check()  # also while there is nothing to do: its unit stays claimed, and nobody else would end
+                if block is not None:
+                    writer.put(self._answered(block))
         finally:
             blocks.close()
             writer.close()
@@ -191,7 +194,7 @@ class Pipeline:
             height, width = pixels.shape[:2]
             bare = Item(item.name, item.address)  # without the bytes, which may go
             return Decoded(bare, self.prepare(pixels), (height, width))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError) as error:  # damaged files may claim any size
             return Decoded(Item(item.name, item.address), problem=str(error) or type(error).__name__)
 
     # ------------------------------------------------------------ the caller's thread

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +17,7 @@ from typing import Any
 
 from semgan import artifacts
 from semgan.archive.inputs import Entry
-from semgan.claims import claimed
+from semgan.claims import ClaimLost, claimed
 
 MARKER = "archive.json"
 INPUTS = "inputs.jsonl"
@@ -75,8 +77,12 @@ def joined_plan(
             if check is not None and not (out / MARKER).is_file():
                 try:
                     images = _write_lists(out, entries(), unit_images, check)
+                except ClaimLost:  # to another worker, which makes the lists
+                    continue
                 except BaseException:
-                    discard(out)
+                    with contextlib.suppress(ClaimLost):  # what another has begun stays
+                        check()
+                        discard(out)
                     raise
                 artifacts.write_json(out / MARKER, {"request": request, "images": images})
                 continue
@@ -105,7 +111,7 @@ def found_plan(out: Path, request: dict[str, Any]) -> Plan | None:
 def _write_lists(out: Path, entries: Iterable[Entry], unit_images: int | None, check: Callable[[], None]) -> int | None:
     """Write inputs.jsonl and units.csv as the entries come; the number of images, None for shards."""
     lists = out / INPUTS, out / UNITS
-    temporary = [artifacts.temporary_beside(path) for path in lists]
+    temporary = [out / "open" / "plan" / f"{path.name}-{uuid.uuid4().hex}" for path in lists]  # goes with the claims
     count = units = start = 0
     try:
         with open(temporary[0], "wb") as inputs, open(temporary[1], "w", encoding="utf-8", newline="") as table:
@@ -119,7 +125,7 @@ def _write_lists(out: Path, entries: Iterable[Entry], unit_images: int | None, c
                     at, start, units = inputs.tell(), count, units + 1
                     check()
                 name = f"{units:06d}" if unit_images else entry.name
-                inputs.write(json.dumps([entry.name, entry.address], ensure_ascii=False).encode() + b"\n")
+                inputs.write(json.dumps([entry.name, entry.address]).encode() + b"\n")
                 count += 1
             if count == 0:
                 raise FileNotFoundError("There is nothing to segment: no image, or no line in the manifest.")
@@ -127,6 +133,7 @@ def _write_lists(out: Path, entries: Iterable[Entry], unit_images: int | None, c
             for file in (inputs, table):
                 file.flush()
                 os.fsync(file.fileno())
+        check()  # others may work with their own lists, whose order may differ
         for path, final in zip(temporary, lists, strict=True):
             os.replace(path, final)
     finally:

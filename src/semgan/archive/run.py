@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from semgan import artifacts
 from semgan.archive.inputs import Entry, Source
 from semgan.archive.pipeline import Pipeline
 from semgan.archive.plan import POLL_S, Plan, found_plan, joined_plan
 from semgan.archive.tables import merged
-from semgan.archive.unit import OpenUnit
+from semgan.archive.unit import ABOUT, OpenUnit
 from semgan.data import addresses
 from semgan.data.parallel import available_workers, thread_pool
 from semgan.data.whole_images import preprocessing_of
@@ -192,7 +193,8 @@ def _probed(work: Work, source: Source) -> float:
             plan = joined_plan(Path(folder), {}, probe.entries, unit_images=_unit_of(source, count))
             worker = _Worker(plan, probe, work, None)
             worker.run()
-            rate = worker.images / worker.seconds
+            good = artifacts.read_json(plan.done_folder(plan.units[0]) / ABOUT)["images"]
+            rate = good / worker.seconds
     return rate
 
 

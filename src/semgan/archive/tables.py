@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -60,7 +61,7 @@ def _totals(plan: Plan) -> dict[str, int]:
 def _concatenated(plan: Plan, name: str, target: Path) -> None:
     """One table of the units' tables called ``name``; none where no unit has one."""
     header = b""
-    temporary = artifacts.temporary_beside(target)
+    temporary = plan.out / "open" / "merge" / f"{name}-{uuid.uuid4().hex}"  # goes with the claims where we are killed
     try:
         with open(temporary, "wb") as out:
             for path in _tables(plan, name):

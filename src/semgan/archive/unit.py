@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from semgan import artifacts
 from semgan.archive.inputs import Item, Source
 from semgan.archive.plan import Plan, UnitSpan
 from semgan.claims import claimed
@@ -34,7 +34,7 @@ class OpenUnit:
         work = plan.out / "open" / span.name
         for old in work.iterdir():  # what a worker left that was killed
             if old.is_dir():
-                shutil.rmtree(old, ignore_errors=True)
+                _take_away(old)
         self._folder = work / uuid.uuid4().hex
         self._folder.mkdir()
         self._files = contextlib.ExitStack()
@@ -92,9 +92,14 @@ class OpenUnit:
         self.failed += 1
 
     def finish(self) -> bool:
-        """Put the results in place; False where another worker already had."""
+        """Put the results in place; False where another worker already had.
+
+        Raises FileNotFoundError where the one who took the unit over has taken our files away.
+        """
         self._files.close()
-        artifacts.write_json(self._folder / ABOUT, {"images": self.images, "failed": self.failed})
+        about = json.dumps({"images": self.images, "failed": self.failed}, indent=2)
+        # Not by `artifacts`, which would make a folder anew that another worker has taken away, without the masks.
+        (self._folder / ABOUT).write_text(about + "\n", encoding="utf-8")
         for path in self._folder.iterdir():
             _flush(path)
         _flush(self._folder)
@@ -124,10 +129,19 @@ class OpenUnit:
         self._held.close()
 
     def _table(self, name: str, columns: tuple[str, ...]) -> csv.DictWriter:
-        file: IO[str] = open(self._folder / name, "w", encoding="utf-8", newline="")
+        # Addresses may hold bytes that are no text, as file names may.
+        file: IO[str] = open(self._folder / name, "w", encoding="utf-8", errors="backslashreplace", newline="")
         table = csv.DictWriter(self._files.enter_context(file), columns, lineterminator="\n")
         table.writeheader()
         return table
+
+
+def _take_away(folder: Path) -> None:
+    """Remove the work of a worker that may only be silent, at once by its name: it cannot put half in place."""
+    gone = folder.with_name(f"gone-{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):  # it has just put all of it in place
+        os.rename(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

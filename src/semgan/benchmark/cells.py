@@ -31,6 +31,7 @@ from semgan.types import Steps, parse_steps
 
 FORMAT = 1
 OPEN, TRAINED, DONE, FAILED = "open", "trained", "done", "failed"
+ERROR = "error.txt"
 CASE_COLUMNS = ("test_set", "steps", "stem", "class", "in_mean", "intersection", "prediction", "truth")
 NO_FOLDER = "remove the folder, and the same command makes it again"
 
@@ -95,18 +96,21 @@ class CellFolder:
 
     @property
     def run(self) -> Path:
-        """Where the cell's run lies: as noted when it was begun."""
+        """Where the cell's run lies: as noted when it was begun, wherever runs are to lie now."""
         if self._pointer.is_file():
-            return self.path / artifacts.read_json(self._pointer)["run"]
-        return self.path / "run" if self._runs is None else self._runs / self.cell.name
+            return (self.path / artifacts.read_json(self._pointer)["run"]).resolve()
+        if self._runs is None or self._identity.is_file():
+            return self.path / "run"
+        return self._runs / self.cell.name
 
     def begin(self) -> State:
         """Make the folder, or read it. Raises DamagedCell for one that is damaged or of another grid."""
         state = self.read()
         if not self._identity.is_file():
+            if self._runs is not None:  # first: what has an identity and no pointer lies here
+                place = os.path.relpath(os.path.realpath(self.run), os.path.realpath(self.path))
+                artifacts.write_json(self._pointer, {"run": place})
             artifacts.write_json(self._identity, self.asked)
-            if self._runs is not None:
-                artifacts.write_json(self._pointer, {"run": os.path.relpath(self.run, self.path)})
         return state
 
     def read(self) -> State:
@@ -116,8 +120,10 @@ class CellFolder:
             state = self._read_state()
             if state.status == DONE:
                 self._check_results(state)
-        except (ValueError, OSError, TypeError, KeyError) as error:
-            raise DamagedCell(f"Damaged cell {self.path}: {error}; {NO_FOLDER}.") from None
+            _ = self.run  # its pointer can be read
+        except (ValueError, OSError, TypeError, KeyError, csv.Error) as error:
+            what = f"{self._pointer.name} lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+            raise DamagedCell(f"Damaged cell {self.path}: {what}; {NO_FOLDER}.") from None
         if known != self.asked:
             unlike = sorted(
                 key for key in self.asked if not isinstance(known, dict) or known.get(key) != self.asked[key]
@@ -133,7 +139,12 @@ class CellFolder:
             if self._identity.is_file() and self.scores.is_file():
                 raise ValueError(f"{self._state.name} is missing")
             return State()
-        return State(**artifacts.read_json(self._state))
+        state = State(**artifacts.read_json(self._state))
+        usual = {name: value for name, value in asdict(State()).items() if value is not None}
+        kinds = {name: int | float if isinstance(value, float) else type(value) for name, value in usual.items()}
+        if strange := [name for name, kind in kinds.items() if not isinstance(getattr(state, name), kind)]:
+            raise ValueError(f"{self._state.name} says nothing that makes sense about {', '.join(strange)}")
+        return state
 
     def _check_results(self, state: State) -> None:
         found = {row.test_set for row in results.read_rows(self.scores)}
@@ -170,6 +181,10 @@ class Cases:
     stems: tuple[str, ...]
     over: tuple[int, ...]
     counts: overlap.Counts
+
+    def same_as(self, other: Cases) -> bool:
+        """Whether these are the same cases with the same truth, whatever was predicted."""
+        return self.stems == other.stems and np.array_equal(self.counts.truth, other.counts.truth)
 
 
 def read_cases(path: Path) -> dict[str, dict[Steps, Cases]]:

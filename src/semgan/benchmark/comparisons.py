@@ -61,7 +61,8 @@ def compare(
 ) -> list[Comparison]:
     """Every method against the reference (None: the best of the column), by label count and test set.
 
-    others: rows that cannot be the best, since their budget was another
+    A column that lacks the reference has no comparison; others: rows that are not compared, since their budget was
+    another
     """
     found = []
     for labels in sorted(task.labels):
@@ -70,10 +71,10 @@ def compare(
             for each in counted:
                 if (each.task, each.labels, each.test_set) == (task.name, labels, test_set):
                     by_method.setdefault(each.method, {})[each.seed] = each.cases
-            equal = {method: cases for method, cases in by_method.items() if method not in others}
-            chosen = reference if reference in by_method else _best(equal, metric)
+            by_method = {method: cases for method, cases in by_method.items() if method not in others}
+            chosen = reference or _best(by_method, metric)
             for method, cases in by_method.items():
-                if method == chosen or chosen is None:
+                if method == chosen or chosen not in by_method:
                     continue
                 difference, seeds = _difference(cases, by_method[chosen], metric)
                 if difference is not None:
@@ -92,7 +93,8 @@ def _best(by_method: dict[str, dict[int, Cases]], metric: str) -> str | None:
 def _difference(first: dict[int, Cases], second: dict[int, Cases], metric: str) -> tuple[PairedDifference | None, int]:
     """Over the seeds that both have; None where they share no seed, or not the same two cases at least."""
     seeds = sorted(set(first) & set(second))
-    same = [seed for seed in seeds if first[seed].stems == second[seed].stems and len(first[seed].stems) > 1]
+    same = [seed for seed in seeds if first[seed].same_as(second[seed]) and len(first[seed].stems) > 1]
+    same = [seed for seed in same if first[seed].same_as(first[same[0]])]  # what is taken together must fit, too
     if not same:
         return None, 0
     over = first[same[0]].over

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ WHOLE_BATCHES = 256  # the last batch of every stage counts whole
 ROOM = 0.1  # a clock is looked at between steps, and choosing steps takes what it takes: share of the budget
 
 
+CHANNEL = re.compile(r"_\d{4}$")  # STEM_0000.png: nnU-Net's name of a channel's file
+
+
 class TestSetOpened(PermissionError):
     """Training tried to open a file of a test set."""
 
@@ -31,7 +35,8 @@ class TestSetOpened(PermissionError):
 class Guard:
     """Files that are closed for now, and those that somebody tried to open nevertheless.
 
-    folders: closed as a whole; files: closed one by one (names without suffix, for a folder shared with training)
+    folders: closed as a whole; files: closed one by one (names without suffix and channel, for a folder shared with
+    training)
     """
 
     folders: frozenset[str]
@@ -40,7 +45,7 @@ class Guard:
 
     def closes(self, path: str) -> bool:
         folder, name = os.path.split(os.path.realpath(path))
-        if f"{folder}/{name.partition('.')[0]}" in self.files or f"{folder}/{os.path.splitext(name)[0]}" in self.files:
+        if any(f"{folder}/{stem}" in self.files for stem in _stems(name)):
             return True
         return any(folder == closed or folder.startswith(f"{closed}/") for closed in self.folders)
 
@@ -99,11 +104,11 @@ def guard_of(held_outs: Iterable[HeldOut | VolumeSet], dataset: Dataset) -> Guar
                 files |= _linked_from(place)
             else:
                 files |= {f"{place}/{stem}" for stem in each.only}
-                files |= {f"{place}/{stem}_0000" for stem in each.only}
+                files |= _linked_from(place, set(each.only))
     root = os.path.realpath(dataset.path)
     folders |= {f"{root}/imagesTs", f"{root}/labelsTs", f"{root}/volumes"}
     for stem in dataset.splits.get("test", []):
-        files |= {f"{root}/labelsTr/{stem}", f"{root}/imagesTr/{stem}_0000"}
+        files |= {f"{root}/labelsTr/{stem}", f"{root}/imagesTr/{stem}"}
     return Guard(frozenset(folders), frozenset(files))
 
 
@@ -111,14 +116,30 @@ def _folders_of(each: HeldOut | VolumeSet) -> tuple[Path, Path]:
     return (each.volumes if isinstance(each, VolumeSet) else each.images), each.labels
 
 
-def _linked_from(place: str) -> set[str]:
-    """Files elsewhere that links in a folder lead to, without suffix: closing the folder does not close them."""
+def _linked_from(place: str, only: Set[str] | None = None) -> set[str]:
+    """Files elsewhere that links in a folder lead to, without suffix: closing the folder does not close them.
+
+    only: names of the links that count, without suffix (and channel); None: all
+    """
     paths = (os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names)
-    return {os.path.splitext(os.path.realpath(path))[0] for path in paths if os.path.islink(path)}
+    return {
+        os.path.splitext(os.path.realpath(path))[0] for path in paths if os.path.islink(path) and _is_of(path, only)
+    }
+
+
+def _is_of(path: str | Path, only: Set[str] | None) -> bool:
+    """Whether a file is of one of the cases; of any where ``only`` is None."""
+    return only is None or bool(_stems(os.path.basename(path)) & only)
+
+
+def _stems(name: str) -> set[str]:
+    """What a file may be called without its suffix and channel. DICOM files may have none, and dots in their names."""
+    names = {name, os.path.splitext(name)[0], name.removesuffix(".nii.gz")}
+    return names | {CHANNEL.sub("", each) for each in names}
 
 
 def check_separate(held_outs: Iterable[HeldOut | VolumeSet], dataset: Dataset, sources: Iterable[Path]) -> None:
-    """Raise ValueError where a test set shares a folder with the dataset, and cases that are trained or validated on.
+    """Raise ValueError where a test set shares files with the dataset that are trained or validated on, or links there.
 
     sources: folders that the dataset was prepared from
     """
@@ -128,12 +149,10 @@ def check_separate(held_outs: Iterable[HeldOut | VolumeSet], dataset: Dataset, s
         if isinstance(each, VolumeSet):
             _check_volumes_apart(each, dataset, shared)
             continue
-        if os.path.realpath(each.images) not in shared:
-            continue
-        names = each.only or [
-            path.name.removesuffix(path.suffix).removesuffix("_0000") for path in each.images.iterdir()
-        ]
-        if both := sorted(set(names) & taken):
+        only = None if each.only is None else set(each.only)
+        files = [os.path.realpath(path) for path in each.images.iterdir() if _is_of(path, only)]
+        names = [_stems(os.path.basename(file)) for file in files if os.path.dirname(file) in shared]
+        if both := sorted(set().union(*names) & taken):
             raise ValueError(
                 f"Test set '{each.name}' names {len(both)} cases of the training pool or the validation list: "
                 f"{listed(both)}. Take them out of one of the two."

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from semgan.artifacts import read_json
-from semgan.benchmark.rows import Budget, Variant, check_shares
+from semgan.benchmark.rows import Budget, Number, Seeds, Variant, check_shares, different
 from semgan.config import Frozen
 from semgan.masks import ClassMapping
 from semgan.rehearsal import LENGTHS
@@ -116,7 +116,7 @@ class Task(Frozen):
     prepare: Prepare | None = None
     splits: Text | None = None
     metric: Literal["dice", "jaccard", "miou", "miou-per-case"] | None = None
-    steps: tuple[int, ...] = ()
+    steps: tuple[Number, ...] = ()
     settings: dict[str, Any] = {}
     published: Published | None = None
 
@@ -125,7 +125,7 @@ class Task(Frozen):
     def _counts(cls, labels: tuple[int, ...]) -> tuple[int, ...]:
         if min(labels) < 2:
             raise ValueError("a labelled list has 2 cases or more")
-        return _different(labels)
+        return different(labels)
 
     @model_validator(mode="after")
     def _fits(self) -> Task:
@@ -134,7 +134,7 @@ class Task(Frozen):
             raise ValueError("either 'dataset' (a prepared folder) or 'prepare' (plain folders), not both or none")
         if self.splits is not None and self.prepare is None:
             raise ValueError("'splits' belongs to 'prepare'; a prepared dataset keeps the lists it has")
-        names = _different([each.name for each in self.test_sets])
+        names = different([each.name for each in self.test_sets])
         for name in names:
             _check_name(name)
         if VALIDATION in names:
@@ -145,6 +145,8 @@ class Task(Frozen):
         if unknown:
             raise ValueError(f"'published' names test sets that the task lacks: {', '.join(sorted(unknown))}")
         _refuse(self.settings, THE_GRIDS, "is decided by the grid itself")
+        if self.metric is not None:
+            _refuse(self.settings, ("metric",), "stands beside the task's own; leave one out")
         return self
 
 
@@ -168,8 +170,8 @@ class Grid(Frozen):
 
     tasks: tuple[Task, ...] = Field(min_length=1)
     methods: tuple[str, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    seeds_of: dict[str, tuple[int, ...]] = {}
+    seeds: Seeds = (0,)
+    seeds_of: dict[str, Seeds] = {}
     budget: Budget | None = None
     shares: dict[str, float] = {}
     variants: dict[str, Variant] = {}
@@ -179,15 +181,17 @@ class Grid(Frozen):
 
     @model_validator(mode="after")
     def _fits(self) -> Grid:
-        _different(self.methods)
+        different(self.methods)
         for name in self.methods:
             _check_name(name)
-        _different([task.name for task in self.tasks])
+        different([task.name for task in self.tasks])
         named: dict[str, Any] = {key: getattr(self, key) for key in ("seeds_of", "variants", "settings")}
         named["reference"] = [self.reference or self.methods[0]]
         for key, methods in named.items():
             if unknown := sorted(set(methods) - set(self.methods)):
                 raise ValueError(f"'{key}' names {', '.join(unknown)}, which is not among the methods of the grid")
+        if self.reference is not None and self.budget_of(self.reference) != self.budget:
+            raise ValueError(f"'reference' is {self.reference}, whose budget is another; such rows are not compared")
         check_shares(self.shares)
         self._check_selectors()
         for name in self.methods:
@@ -221,16 +225,17 @@ class Grid(Frozen):
                 _refuse(each, LENGTH_SETTINGS, "contradicts 'budget', which gives every cell its length; leave out one")
 
     def _check_selectors(self) -> None:
+        known = {
+            "tasks": {task.name for task in self.tasks},
+            "methods": set(self.methods),
+            "labels": {count for task in self.tasks for count in task.labels},
+            "seeds": {*self.seeds, *(seed for seeds in self.seeds_of.values() for seed in seeds)},
+        }
         for selector in self.priority:
             labels = selector.labels if isinstance(selector.labels, tuple) else ()
-            known = {
-                "tasks": {task.name for task in self.tasks},
-                "methods": set(self.methods),
-                "labels": {count for task in self.tasks for count in task.labels},
-            }
-            asked = {"tasks": selector.tasks or (), "methods": selector.methods or (), "labels": labels}
+            asked = {"tasks": selector.tasks, "methods": selector.methods, "labels": labels, "seeds": selector.seeds}
             for key, values in asked.items():
-                if unknown := [str(value) for value in values if value not in known[key]]:
+                if unknown := [str(value) for value in values or () if value not in known[key]]:
                     raise ValueError(f"'priority' names {key} that the grid lacks: {', '.join(unknown)}")
 
 
@@ -315,12 +320,6 @@ def _mapping_once(loader: _OneOfEachKey, node: yaml.MappingNode) -> dict[Hashabl
 _OneOfEachKey.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)
 
 
-def _different(values: Any) -> Any:
-    if twice := [value for place, value in enumerate(values) if value in values[:place]]:
-        raise ValueError(f"'{twice[0]}' is named twice")
-    return values
-
-
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise ValueError(f"'{name}' becomes part of a folder's name: letters, digits, '.', '_' and '-' only")
@@ -334,11 +333,13 @@ def _refuse(changes: Mapping[str, Any], keys: tuple[str, ...], why: str) -> None
 
 
 def leaves(changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as {"gan.batch": 8, ...}."""
+    """Nested settings as {"gan.batch": 8, ...}. Raises ValueError for one that is given in both ways."""
     found: dict[str, Any] = {}
     for key, value in changes.items():
-        name = f"{prefix}{key}"
-        found |= leaves(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+        own = leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        if twice := sorted(found.keys() & own.keys()):
+            raise ValueError(f"the setting '{twice[0]}' is given twice; keep one")
+        found |= own
     return found
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from semgan.config import Frozen
 from semgan.methods import METHODS
@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 
 # "steps" and "choice" are done after training: the number of inversion steps, or with a student that and its share.
 DEFAULT_SHARES = {"gan": 0.45, "encoder": 0.43, "steps": 0.12, "pool": 0.05, "student": 0.5, "choice": 0.12}
+
+
+def different(values: Any) -> Any:
+    """The values. Raises ValueError where one stands there twice."""
+    if twice := [value for place, value in enumerate(values) if value in values[:place]]:
+        raise ValueError(f"'{twice[0]}' is named twice")
+    return values
+
+
+Number = Annotated[int, Field(ge=0)]
+Seeds = Annotated[tuple[Number, ...], Field(min_length=1), AfterValidator(different)]
 
 
 class Budget(Frozen):

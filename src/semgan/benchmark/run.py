@@ -10,18 +10,31 @@ import logging
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from semgan import artifacts, claims, methods, ranks, results
-from semgan.benchmark.cells import DONE, FAILED, OPEN, TRAINED, Cell, CellFolder, DamagedCell, State, cells_of, selected
+from semgan.benchmark.cells import (
+    DONE,
+    ERROR,
+    FAILED,
+    OPEN,
+    TRAINED,
+    Cell,
+    CellFolder,
+    DamagedCell,
+    State,
+    cells_of,
+    selected,
+)
 from semgan.benchmark.fairness import unfairness
 from semgan.benchmark.grid import Grid, Task, held_out, read_grid
+from semgan.benchmark.tables import published_numbers, write_tables
 from semgan.benchmark.training import Context, lengths_in_images, rehearsed, settings_of
-from semgan.benchmark.work import conditions, prepared, work
+from semgan.benchmark.work import check_list, check_test_sets, conditions, prepared, work
 from semgan.data.folder import Dataset
 from semgan.rehearsal import stage_length
 from semgan.runtime.device import choose_device
@@ -90,6 +103,8 @@ def benchmark(
     if any(map(asked.counts_processor, asked.methods)) and choose_device(device).type != "cpu":
         raise ValueError("A budget of cpu_minutes does not see what a GPU does; give minutes, or --device cpu.")
     chosen = selected(cells_of(asked), only)
+    for task in asked.tasks:
+        published_numbers(task)  # now, and not when hours are over
     harness = _Harness(asked, out, runs, device, deadline, progress)
     if dry_run:
         return harness.plan(chosen)
@@ -157,20 +172,22 @@ class _Harness:
             except DamagedCell as error:
                 logger.error("%s", error)
             except Exception as error:  # whatever it is, the other cells go on
-                self._fail(folder, error)
+                self._fail(folder, error, check)
         if any(report.status == DONE for report in self._reports([cell])):
             self._gather()
 
-    def _fail(self, folder: CellFolder, error: Exception) -> None:
+    def _fail(self, folder: CellFolder, error: Exception, check: Callable[[], None]) -> None:
+        """Note what went wrong, unless the cell is another's by now (``check``), or damaged."""
         fault = not isinstance(error, USER_ERRORS)
-        if fault:
-            artifacts.write_text_atomic(folder.path / "error.txt", traceback.format_exc())
-        text = f"{type(error).__name__}: {error} (traceback: {folder.path / 'error.txt'})" if fault else str(error)
         try:
+            check()
             state = folder.read()
-        except DamagedCell as damage:
-            logger.error("%s", damage)
+        except (claims.ClaimLost, DamagedCell) as trouble:
+            logger.error("%s", trouble)
             return
+        if fault:
+            artifacts.write_text_atomic(folder.path / ERROR, traceback.format_exc())
+        text = f"{type(error).__name__}: {error} (traceback: {folder.path / ERROR})" if fault else str(error)
         state.status, state.error, state.fault = (TRAINED if state.status == TRAINED else FAILED), text, fault
         state.attempts = max(state.attempts, self._attempts.get(folder.cell.name, 0) + 1)
         folder.write(state)
@@ -254,7 +271,7 @@ class _Harness:
                 try:
                     self._check(cell)
                     key = (cell.task.name, cell.method)
-                    if expected is None and self._is_prepared(cell.task):
+                    if expected is None and self._can_rehearse(cell):
                         rehearsals.setdefault(key, None)
                         if rehearsals[key] is None:
                             rehearsals[key] = self._rehearsed_seconds(cell)
@@ -279,16 +296,25 @@ class _Harness:
             for folder in (entry.inputs, entry.labels):
                 if not Path(folder).is_dir():
                     raise FileNotFoundError(f"Test set '{each.name}': {folder} is not a folder.")
+        check_list(cell.task, cell.labels, cell.seed)
         if cell.task.dataset is not None:
             Dataset.open(cell.task.dataset).labelled(cell.labels, cell.seed)
+        if (self._place(cell.task) / "dataset.json").is_file():
+            check_test_sets([held_out(entry) for entry in cell.task.test_sets], Dataset.open(self._place(cell.task)))
 
-    def _is_prepared(self, task: Task) -> bool:
-        place = Path(task.dataset) if task.dataset is not None else (self.runs or self.out) / "data" / task.name
-        return (place / "dataset.json").is_file()
+    def _place(self, task: Task) -> Path:
+        """Where the task's dataset lies, prepared or not yet."""
+        return Path(task.dataset) if task.dataset is not None else (self.runs or self.out) / "data" / task.name
+
+    def _can_rehearse(self, cell: Cell) -> bool:
+        """Whether there is a dataset, with the labelled list, that a dry run may not draw."""
+        place = self._place(cell.task)
+        wanted = f"labelled_{cell.labels}_seed{cell.seed}"
+        return (place / "dataset.json").is_file() and wanted in Dataset.open(place).splits
 
     def _rehearsed_seconds(self, cell: Cell) -> float:
-        place = cell.task.dataset or (self.runs or self.out) / "data" / cell.task.name
-        plan = rehearsed(cell, Context(self.grid, Path(place), self.device))
+        place = self._place(cell.task)
+        plan = rehearsed(cell, Context(self.grid, place, self.device))
         budget = self.grid.budget_of(cell.method)
         if budget is None or budget.images is None:
             return 60 * sum(plan.expected_minutes.values())
@@ -308,7 +334,6 @@ class _Harness:
     def conclude(self, chosen: Sequence[Cell], sheets: Path | None) -> BenchmarkResult:
         """Scores and tables of all that is done, by whomever; sheets where asked for."""
         from semgan.benchmark.sheets import write_sheets
-        from semgan.benchmark.tables import write_tables
 
         states = self._states()
         done = {name: self._folders[name] for name, state in states.items() if state.status == DONE}

@@ -45,8 +45,8 @@ def _write_sheet(path: Path, task: Task, entry: TestSet, cells: Sequence[CellFol
     from semgan.report.colours import colourise
     from semgan.report.curves import write_bytes_atomic
 
+    cells = [each for each in cells if (each.run / SHOWN / entry.name).is_dir()]
     masks = {each.cell.method: each.run / SHOWN / entry.name for each in cells}
-    masks = {method: folder for method, folder in masks.items() if folder.is_dir()}
     stems = (
         sorted(set.intersection(*({file.stem for file in folder.glob("*.png")} for folder in masks.values())))
         if masks

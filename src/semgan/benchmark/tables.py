@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from semgan import artifacts, results
@@ -29,6 +29,7 @@ from semgan.results import MEAN, ScoreRow
 from semgan.types import Steps
 
 PUBLISHED = "published: "
+PAPERS_NAMES = {"iou": "miou"}  # of metrics, where they are others
 NOTE = (
     "Mean ± standard deviation over seeds (one seed: the value alone). Bold: best of our cells in the column. "
     "+ better, - worse than the reference of the column ({reference}), = not told apart from it: paired bootstrap over "
@@ -51,7 +52,7 @@ def write_tables(out: Path, grid: Grid, folders: Sequence[CellFolder], unfair: S
             comparisons += found
             tables += tables_of(task, grid, own, found)
     note = NOTE.format(reference=grid.reference or "the best")
-    remarks = [note, _budget_note(grid), *(f"Not equal: {text}." for text in unfair)]
+    remarks = [note, _budget_note(grid), *(f"Not equal: {text}." for text in [*unfair, *_other_seeds(grid, folders)])]
     files = {"tables.md": markdown(tables, remarks), "tables.tex": latex(tables, remarks)}
     for name, text in files.items():
         artifacts.write_text_atomic(out / name, text)
@@ -78,14 +79,29 @@ def _budget_note(grid: Grid) -> str:
     return " ".join([note, *(f"Not so {row}: {grid.budget_of(row)}; never the best here." for row in others)])
 
 
-def _counted(folders: Iterable[CellFolder]) -> list[Counted]:
+def _other_seeds(grid: Grid, folders: Sequence[CellFolder]) -> list[str]:
+    """Where rows that are compared are means over other seeds, in words."""
+    seeds: dict[tuple[str, int], dict[str, list[int]]] = {}
+    for cell in (folder.cell for folder in folders):
+        if cell.method not in _unequal(grid):
+            seeds.setdefault((cell.task.name, cell.labels), {}).setdefault(cell.method, []).append(cell.seed)
+    told = []
+    for (task, labels), rows in seeds.items():
+        if len({tuple(sorted(own)) for own in rows.values()}) > 1:
+            each = (f"{row} {', '.join(map(str, sorted(own)))}" for row, own in rows.items())
+            told.append(f"{task}, {labels} labels, is of the seeds {'; '.join(each)}")
+    return told
+
+
+def _counted(folders: Sequence[CellFolder]) -> list[Counted]:
     """The cases of every cell: at the reported step, and at 0 where that is another."""
     found = []
+    scores = {folder.cell.name: results.read_rows(folder.scores) for folder in folders}
+    optimising = {(row.task, row.method) for rows in scores.values() for row in rows if row.steps}  # by any seed
     for folder in folders:
         cell = folder.cell
-        scores = results.read_rows(folder.scores)
-        reported: dict[str, Steps] = {row.test_set: row.steps for row in scores if row.chosen}
-        optimises = any(row.steps for row in scores)
+        reported: dict[str, Steps] = {row.test_set: row.steps for row in scores[cell.name] if row.chosen}
+        optimises = (cell.task.name, cell.method) in optimising
         for test_set, by_step in read_cases(folder.cases).items():
             for step, cases in by_step.items():
                 for name in names_of_step(cell.method, step, reported.get(test_set, 0), optimises):
@@ -102,7 +118,7 @@ def tables_of(task: Task, grid: Grid, rows: Sequence[ScoreRow], comparisons: Seq
     columns = [(labels, test_set) for labels in sorted(task.labels) for test_set in sets]
     columns = [column for column in columns if any(key[1:3] == column for key in values)]
     metric = metric_title(rows[0].metric)
-    published = _published(task)
+    published = published_numbers(task, rows[0].metric)
     others = _unequal(grid)
     body = table_body(names, [(labels, test_set, MEAN) for labels, test_set in columns], values, marks, others)
     body += _published_rows(published, [(labels, test_set, MEAN) for labels, test_set in columns])
@@ -122,21 +138,31 @@ def tables_of(task: Task, grid: Grid, rows: Sequence[ScoreRow], comparisons: Seq
 # ---------------------------------------------------------------- published numbers
 
 
-def _published(task: Task) -> dict[tuple[str, int, str, str], float]:
-    """(method, labels, our test set, class) -> value, where the set is the same. Raises ValueError for another file."""
+def published_numbers(task: Task, metric: str | None = None) -> dict[tuple[str, int, str, str], float]:
+    """(method, labels, our test set, class) -> value, where the set is the same, and the metric (None: any).
+
+    Raises ValueError naming file and line for another table, FileNotFoundError for none.
+    """
     if task.published is None:
         return {}
-    path, ours = Path(task.published.file), {theirs: name for name, theirs in task.published.sets.items()}
+    path, found = Path(task.published.file), {}
+    if not path.is_file():
+        raise FileNotFoundError(f"The published numbers of task '{task.name}' are missing: {path}.")
     wanted = ("task", "labels", "method", "test_set", "class", "value")
-    found = {}
     with open(path, newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
         if missing := [name for name in wanted if name not in (table.fieldnames or ())]:
             raise ValueError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(wanted)}.")
         for row in table:
-            if row["task"] == task.published.task and row["test_set"] in ours:
-                key = (row["method"], int(row["labels"]), ours[row["test_set"]], row["class"])
-                found[key] = float(row["value"])
+            theirs = row.get("metric") or metric
+            if row["task"] != task.published.task or metric not in (None, theirs, PAPERS_NAMES.get(str(theirs))):
+                continue
+            try:
+                labels, value = int(row["labels"]), float(row["value"])
+            except (TypeError, ValueError):
+                raise ValueError(f"{path}, line {table.line_num}: labels and value are numbers; got {row}.") from None
+            for ours in (ours for ours, name in task.published.sets.items() if name == row["test_set"]):
+                found[row["method"], labels, ours, row["class"]] = value
     return found
 
 
@@ -157,12 +183,17 @@ def _published_rows(
 def markdown(tables: Sequence[ScoreTable], remarks: Sequence[str]) -> str:
     parts = []
     for table in tables:
-        lines = ["| " + " | ".join(table.header) + " |", "|---" * len(table.header) + "|"]
+        lines = [_line(table.header), "|---" * len(table.header) + "|"]
         for name, entries in table.rows:
             texts = ["" if e is None else f"**{e.text()}**" if e.best else e.text() for e in entries]
-            lines.append("| " + " | ".join([name, *texts]) + " |")
+            lines.append(_line([name, *texts]))
         parts.append(f"## {table.title}\n\n" + "\n".join(lines))
     return "\n\n".join([*parts, *remarks]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A row of a markdown table; a bar within a cell does not end it."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _write_page(path: Path, tables: Sequence[ScoreTable], remarks: Sequence[str]) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semgan import artifacts, methods
-from semgan.benchmark.cells import DONE, TRAINED, CellFolder, State
+from semgan.benchmark.cells import DONE, ERROR, FAILED, OPEN, TRAINED, CellFolder, State, read_cases
 from semgan.benchmark.fairness import Conditions, check_separate, closed, guard_of
 from semgan.benchmark.grid import Grid, Task, class_mapping, class_names, held_out, part
 from semgan.benchmark.training import Context, settings_of, train_cell
 from semgan.data.folder import Dataset
-from semgan.scoring import HeldOut, Scored, TrainedModel, stems_of
+from semgan.scoring import HeldOut, Scored, TrainedModel, check_held_out, stems_of
 from semgan.types import step_order
 from semgan.volume_scoring import VolumeSet, score_volumes
 
@@ -61,15 +61,33 @@ def prepared(task: Task, data: Path, progress: Progress | None = None) -> Path:
 def ensure_list(task: Task, dataset: Path, labels: int, seed: int) -> None:
     """Draw the labelled list of a dataset that the benchmark itself prepared, where nobody drew it before.
 
-    Raises ValueError where there are fewer labelled images.
+    Raises ValueError where there are fewer labelled images, or the grid's own lists lack it.
     """
     from semgan.data.splits import write_splits
 
+    check_list(task, labels, seed)
     if task.prepare is None or task.splits is not None:
         return
     with artifacts.locked_folder(dataset.parent):
         if f"labelled_{labels}_seed{seed}" not in Dataset.open(dataset).splits:
             write_splits(dataset, labels, seed)
+
+
+def check_list(task: Task, labels: int, seed: int) -> None:
+    """Raise ValueError where the grid names lists, and not the labelled one."""
+    if task.splits is None:
+        return
+    lists, name = artifacts.read_json(Path(task.splits)), f"labelled_{labels}_seed{seed}"
+    if name not in lists:
+        known = ", ".join(key for key in lists if key.startswith("labelled_")) or "none"
+        raise ValueError(f"{task.splits} has no list '{name}', only {known}; add it, or ask for others in the grid.")
+
+
+def check_test_sets(held_outs: Sequence[HeldOut | VolumeSet], dataset: Dataset) -> None:
+    """Raise ValueError or FileNotFoundError for what scoring would miss after all of the training; by names alone."""
+    for each in held_outs:
+        if isinstance(each, HeldOut):
+            check_held_out(each, dataset.channels, dataset.labels.names)
 
 
 def work(folder: CellFolder, context: Context) -> State:
@@ -83,7 +101,9 @@ def work(folder: CellFolder, context: Context) -> State:
     dataset = Dataset.open(context.dataset)
     held_outs = [held_out(entry) for entry in cell.task.test_sets]
     state.error, state.fault, state.attempts = None, False, state.attempts + 1
+    state.status = OPEN if state.status == FAILED else state.status
     if state.status != TRAINED:
+        check_test_sets(held_outs, dataset)
         check_separate(held_outs, dataset, sources(cell.task))
         state.facts = facts(folder, dataset, context)
         folder.write(state)
@@ -91,7 +111,9 @@ def work(folder: CellFolder, context: Context) -> State:
             if not train_cell(folder, state, context):
                 return state
     _score(folder, state, held_outs, context)
+    context.check()
     _keep_logs(folder)
+    (folder.path / ERROR).unlink(missing_ok=True)  # of an earlier try
     state.status = DONE
     folder.write(state)
     return state
@@ -125,10 +147,17 @@ def _hash_of(stems: Sequence[str]) -> str:
 
 
 def conditions(folder: CellFolder, state: State, grid: Grid) -> Conditions:
-    """What a finished cell had, for `fairness.unfairness`."""
+    """What a finished cell had, and was scored on, for `fairness.unfairness`."""
     cell = folder.cell
     group, seen = (cell.task.name, cell.labels, cell.seed), sum(state.images_seen.values())
-    return Conditions(cell.name, group, state.facts, seen, state.training_seconds, grid.budget_of(cell.method))
+    scored = {test_set: next(iter(by_step.values())) for test_set, by_step in read_cases(folder.cases).items()}
+    known = state.facts | {
+        f"cases or masks of test set '{name}'": _hash_of(
+            [f"{stem} {truth}" for stem, truth in zip(cases.stems, cases.counts.truth.tolist(), strict=True)]
+        )
+        for name, cases in scored.items()
+    }
+    return Conditions(cell.name, group, known, seen, state.training_seconds, grid.budget_of(cell.method))
 
 
 def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | VolumeSet], context: Context) -> None:
@@ -151,6 +180,7 @@ def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | Volum
         state.opened.setdefault(each.name, []).append(time.strftime("%Y-%m-%dT%H:%M:%S%z"))
         folder.write(state)
         scored = _scored(model, each, folder, context)
+        context.check()
         rows = model.rows(scored, cell.task.name, metric)
         if not state.scored:
             rows += model.validation_rows(cell.task.name)

@@ -18,6 +18,7 @@ class Space(StrEnum):
 
 
 Formats = Annotated[str, typer.Option("--format", help="Comma list of png, pdf, gif, webp (the last two: animations).")]
+StillFormats = Annotated[str, typer.Option("--format", help="Comma list of png, pdf.")]
 Steps = Annotated[str, typer.Option(metavar="LIST", help="Optimisation steps to show; 0: the encoder alone.")]
 
 
@@ -104,7 +105,7 @@ def ablate(
     ] = False,
     steps: Steps = "0,10,25,50,100,200,400",
     cases: Annotated[int | None, typer.Option(min=1, help="The first so many validation cases; default: all.")] = None,
-    formats: Formats = "png",
+    formats: StillFormats = "png",
     batch: Annotated[int, typer.Option(min=1, help="Images optimised together; does not change results.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     overwrite: Overwrite = False,

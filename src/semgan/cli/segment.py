@@ -117,6 +117,8 @@ def segment(
     Volumes: OUT/STEM.nii.gz, geometry as the volume's. Where some cannot be read, the rest is done and the code is 2.
     Archives (--archive, --manifest, tar shards, addresses, torchrun): OUT/units/UNIT/masks.tar, see docs/archives.md.
     """
+    if images is None and manifest is None:
+        raise ValueError("There is nothing to segment: give -i, or --manifest.")
     for each in model:
         existing(each, "Model")
     options = {"steps": steps, "modality": modality, "batch": batch, "device": device}
@@ -131,8 +133,6 @@ def segment(
 
 def _is_archive(images: str | None, manifest: str | None) -> bool:
     """Whether the inputs, or how this process was started, ask for units that are shared."""
-    if images is None and manifest is None:
-        raise ValueError("There is nothing to segment: give -i, or --manifest.")
     shards = (images or "").lower().endswith((".tar", ".tar.gz", ".tgz"))
     return manifest is not None or shards or "://" in (images or "") or int(os.environ.get("WORLD_SIZE") or 1) > 1
 

@@ -28,11 +28,16 @@ def hinge_critic_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
 
 
 def hinge_generator_loss(fake: Sequence[Tensor]) -> Tensor:
+    """-D(G(z)) averaged over scales; scores of any shape (Lim and Ye 2017)."""
     return torch.stack([-f.mean() for f in fake]).mean()
 
 
 def feature_matching_pairs(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]) -> Tensor:
-    """L1 distance of features, image by image (Wang et al. 2018, eq. 4), averaged over scales and layers."""
+    """L1 distance of features, image by image (Wang et al. 2018, eq. 4), averaged over scales and layers.
+
+    real, fake: by scale, then by layer, feature maps of any shape. The authors' code adds the layers up: with its four
+    layers this is a quarter of theirs.
+    """
     return torch.stack(
         [
             (r.detach().float() - f.float()).abs().mean()

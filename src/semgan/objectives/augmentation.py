@@ -52,8 +52,10 @@ def affine_matrices(
 
 def warp(x: Tensor, matrices: Tensor) -> Tensor:
     """Resample ``[batch, channels, R, R]`` bilinearly; outside the image its mirror image is seen."""
-    grid = F.affine_grid(matrices.to(x.dtype), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    with torch.autocast(x.device.type, enabled=False):  # positions in bfloat16 are off by up to a pixel at 256 px
+        full = x.to(torch.promote_types(x.dtype, torch.float32))
+        grid = F.affine_grid(matrices.to(full.dtype), list(x.shape), align_corners=False)
+        return F.grid_sample(full, grid, mode="bilinear", padding_mode="reflection", align_corners=False).to(x.dtype)
 
 
 def change_intensity(image: Tensor, draws: Tensor, probability: Tensor | float, limits: AugmentationRange) -> Tensor:

@@ -74,8 +74,13 @@ class Suggestion:
     spearman_cases: float | None
 
 
-def suggestion(variants: Sequence[Variant], metric: str, saved_steps: int, *, seed: int = 0) -> Suggestion:
-    """The best combination in words; ``variants[0]`` is the model as saved. Fewer changes and steps win ties."""
+def suggestion(
+    variants: Sequence[Variant], metric: str, saved_steps: int, *, by_rule: bool = False, seed: int = 0
+) -> Suggestion:
+    """The best combination in words; ``variants[0]`` is the model as saved. Fewer changes and steps win ties.
+
+    by_rule: whether the model answers by a stopping rule, so that the steps it was saved with are not its answer
+    """
     scored = [variant for variant in variants if not variant.problem]
     pairs = [(variant, step) for variant in scored for step in variant.counts]
     cases = scored[0].counts[pairs[0][1]].cases if scored else 0
@@ -98,12 +103,19 @@ def suggestion(variants: Sequence[Variant], metric: str, saved_steps: int, *, se
         )
         found |= {"variant": best.name, "steps": step, "score": best.score(step, metric)}
         if saved is not None and cases > 1 and (best, step) != (saved, saved_steps):
-            difference = paired_overlap_difference(best.counts[step], saved.counts[saved_steps], metric, seed=seed)
-            found |= {"difference": difference.difference, "interval": difference.interval}
-            found["beyond_chance"] = difference.interval[0] > 0
+            found |= _against(best.counts[step], saved.counts[saved_steps], metric, seed)
     found |= {"tried": len(pairs), "cases": cases, "pearson": pearson, "spearman": spearman}
     found["spearman_cases"] = _over_cases(saved, saved_steps, metric)
-    return Suggestion(words=_words(found, saved_steps), **found)
+    return Suggestion(words=_words(found, saved_steps, by_rule), **found)
+
+
+def _against(best: overlap.Counts, saved: overlap.Counts, metric: str, seed: int) -> dict[str, Any]:
+    """The paired difference; nothing where fewer than two cases have a score."""
+    try:
+        found = paired_overlap_difference(best, saved, metric, seed=seed)
+    except ValueError:
+        return {}
+    return {"difference": found.difference, "interval": found.interval, "beyond_chance": found.interval[0] > 0}
 
 
 def _over_cases(saved: Variant | None, step: int, metric: str) -> float | None:
@@ -128,7 +140,7 @@ def _pearson(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def _words(found: Mapping[str, Any], saved_steps: int) -> str:
+def _words(found: Mapping[str, Any], saved_steps: int, by_rule: bool) -> str:
     if found["variant"] is None:
         return "No setting gave a score; see the column 'problem'."
     best = f"{found['variant']}, {found['steps']} steps: {found['score']:.4f}"
@@ -137,7 +149,8 @@ def _words(found: Mapping[str, Any], saved_steps: int) -> str:
     if found["saved_score"] is None:
         lines.append("The model's own settings gave no score to compare with; see the column 'problem'.")
     elif found["difference"] is None and (found["variant"], found["steps"]) == ("as saved", saved_steps):
-        lines.append("That is what the model does already: nothing tried is better, keep it.")
+        already = "is the model as saved, at its fixed steps" if by_rule else "is what the model does already"
+        lines.append(f"That {already}: nothing tried is better, keep it.")
     elif found["difference"] is None:
         lines.append("One case cannot tell chance from a difference: give a data set with more validation cases.")
     else:
@@ -151,6 +164,10 @@ def _words(found: Mapping[str, Any], saved_steps: int) -> str:
             "expect less on others."
             if found["beyond_chance"]
             else "The interval holds 0: chance among the cases explains the difference, which is no reason to change."
+        )
+    if by_rule:
+        lines.append(
+            "The model answers by its stopping rule, which gives every image its own steps and was not run here."
         )
     if found["spearman"] is not None:
         lines.append(

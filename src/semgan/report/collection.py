@@ -3,6 +3,8 @@
     OUT/report.html   settings, curves, samples, scores with intervals, comparisons, cases from best to worst
     OUT/tables.tex    its tables of scores and comparisons
     OUT/report.pdf    the page as a browser prints it, where asked for
+
+All of it is read from files; no model is run.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 from semgan import artifacts
 from semgan.report import browser, html, latex
-from semgan.report.evaluations import difference_lines, score_lines
+from semgan.report.evaluations import best_of, comparable, difference_lines, score_lines
 from semgan.report.gallery import NO_PICTURES, find_pictures, gallery_sections
 from semgan.report.run_report import RunRecord, run_facts, run_lead, run_sections
 from semgan.report.score_tables import ScoreTable, metric_title, table_body, values_by_place
@@ -30,7 +32,8 @@ WITHOUT = "Images were left out (--no-images): no case and no generated picture 
 NOTES = {
     "seeds": "Mean ± standard deviation over seeds (one seed: the value alone); best of a column set off. (NO): "
     "without optimisation, the encoder alone.",
-    "interval": "Intervals are 95 % percentile bootstrap intervals over cases.",
+    "interval": "Intervals are 95 % percentile bootstrap intervals over cases. Of predictions of the same cases, the "
+    "highest mean is set off.",
     "difference": "Paired bootstrap over the same cases, against the best of them. p values are not corrected for many "
     "comparisons.",
 }
@@ -53,8 +56,11 @@ def write_report(
     with_images:    False leaves every picture out that shows an image, also generated ones
     most:           cases with pictures, per evaluation
 
-    Raises FileNotFoundError or ValueError for paths that hold nothing to report on, or pictures that do not fit.
+    Raises FileNotFoundError or ValueError for paths that hold nothing to report on, or pictures that do not fit;
+    FileExistsError where ``out`` is a file.
     """
+    if Path(out).is_file():
+        raise FileExistsError(f"{out} is a file; give a folder with -o.")
     sources = find_sources(paths)
     if images is not None or labels is not None:
         _check_pictures_wanted(sources, with_images)
@@ -65,8 +71,9 @@ def write_report(
     shows_images = False
     for number, (name, evaluation) in enumerate(sources.evaluations.items(), start=1):
         pictures = find_pictures(evaluation, images, labels) if with_images else NO_PICTURES
-        shows_images |= pictures.any and evaluation.cases is not None
-        sections += gallery_sections(name, evaluation, pictures, f"case-{number}", most)
+        chapter = gallery_sections(name, evaluation, pictures, f"case-{number}", most)
+        shows_images |= any(isinstance(block, html.Gallery) for section in chapter for block in section.blocks)
+        sections += chapter
         progress(number, len(sources.evaluations), "galleries")
     for number, (name, record) in enumerate(sources.runs.items(), start=1):
         sections += _run_chapter(name, record, number, with_images)
@@ -158,12 +165,8 @@ def _score_table(rows: Sequence[ScoreRow]) -> ScoreTable:
 
 def _evaluation_section(sources: Sources) -> html.Section:
     lines = score_lines(sources.evaluations)
-    highest: dict[str, int] = {}
-    for place, line in enumerate(lines):
-        metric = line["metric"]
-        if metric not in highest or line["mean"] > lines[highest[metric]]["mean"]:
-            highest[metric] = place
-    strong = frozenset((place, 2) for place in highest.values()) if len(lines) > 1 else frozenset()
+    best = {best_of(names, sources.evaluations) for names in comparable(sources.evaluations)}
+    strong = frozenset((place, 2) for place, line in enumerate(lines) if line["predictions"] in best)
     blocks: list[html.Block] = [html.Text(NOTES["interval"])]
     blocks.append(html.table_of_mappings(lines, "Scores of predictions", strong=strong))
     differences = difference_lines(sources.evaluations)
@@ -177,16 +180,15 @@ def _run_comparison(runs: dict[str, RunRecord]) -> list[html.Section]:
     """What the runs reached in short, and the settings in which they differ."""
     facts = {name: dict(run_facts(record)) for name, record in runs.items()}
     keys = list(dict.fromkeys(key for own in facts.values() for key in own))
-    rows = [{"run": key} | {name: own.get(key, "") for name, own in facts.items()} for key in keys]
-    blocks: list[html.Block] = [html.table_of_mappings(rows, "Runs")]
+    rows = tuple((key, *(own.get(key, "") for own in facts.values())) for key in keys)
+    blocks: list[html.Block] = [html.Table(("run", *facts), rows, "Runs")]
     if len(runs) > 1:
         flat = {name: dict(_flat(record.settings.model_dump(mode="json"))) for name, record in runs.items()}
         names = dict.fromkeys(key for own in flat.values() for key in own)
         different = [key for key in names if len({str(own.get(key)) for own in flat.values()}) > 1]
-        lines = [{"setting": key} | {name: str(own.get(key)) for name, own in flat.items()} for key in different]
-        blocks.append(
-            html.table_of_mappings(lines, "Settings that differ") if lines else html.Text("All settings are equal.")
-        )
+        lines = tuple((key, *(str(own.get(key)) for own in flat.values())) for key in different)
+        table = html.Table(("setting", *flat), lines, "Settings that differ")
+        blocks.append(table if lines else html.Text("All settings are equal."))
     return [html.Section("Runs side by side" if len(runs) > 1 else "The run", tuple(blocks), "runs")]
 
 

@@ -18,7 +18,7 @@ from semgan.report.history import STAGES, Curve, History, is_distance, read_hist
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_LINES = 8  # beyond that a panel is unreadable; the steadiest ones are left out
+MOST_LINES = 8  # beyond that a panel is unreadable; the last ones are left out
 SMOOTHING_SHARE = 0.04
 SPEED = "Speed"
 

@@ -101,6 +101,25 @@ def read_cases(path: Path, scores: Mapping[str, Any]) -> Cases | None:
     return Cases(stems, groups, classes, counts, str(scores["metric"]), over)
 
 
+def is_foreign(file: Path) -> bool:
+    """Whether a scores.json is another command's; `semgan explain` writes one, too."""
+    content = artifacts.read_json(file)
+    return isinstance(content, dict) and not {"metric", "mean", "classes"} & set(content)
+
+
+def short_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Each folder's last names, as many as tell them all apart."""
+    different = list(dict.fromkeys(folders))
+    parts = {folder: folder.resolve().parts[1:] for folder in different}
+    for length in range(1, 1 + max((len(each) for each in parts.values()), default=1)):
+        names = {folder: "/".join(each[-length:]) for folder, each in parts.items()}
+        if len(set(names.values())) == len(different):
+            break
+    else:
+        names = {folder: str(folder) for folder in different}
+    return names
+
+
 # ---------------------------------------------------------------- tables
 
 
@@ -129,15 +148,20 @@ def interval_text(interval: Sequence[float] | None) -> str:
 def difference_lines(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     """A line for every evaluation against the best one of the same cases; none where no two can be compared."""
     lines = []
-    for names in _comparable(evaluations):
-        best = max(names, key=lambda name: evaluations[name].scores["mean"])
+    for names in comparable(evaluations):
+        best = best_of(names, evaluations)
         for name in names:
             if name != best:
                 lines.append(_difference(name, best, evaluations))
     return lines
 
 
-def _comparable(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:
+def best_of(names: Sequence[str], evaluations: Mapping[str, Evaluation]) -> str:
+    """The name with the highest mean; of equals the first."""
+    return max(names, key=lambda name: evaluations[name].scores["mean"])
+
+
+def comparable(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:
     """Names of evaluations of the same cases, classes, truths and metric; groups of two and more."""
     found: dict[tuple[Any, ...], list[str]] = {}
     for name, each in evaluations.items():

@@ -8,7 +8,8 @@ predicted masks where scores.json says, else in its own folder.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from semgan.types import IGNORE
 SIDE_PX = 224  # pictures are reduced to this length
 WORST, WORST_SHARE = 12, 0.25  # failure cases: so many, and of few cases no more than this share
 Picture = Callable[[str], np.ndarray]
+Mask = Callable[[str], np.ndarray | None]  # None: that file is not what was scored
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Pictures:
     """Where the pictures of an evaluation are; None: nowhere. notes: what could not be shown, and why."""
 
     image: Picture | None
-    truth: Picture | None
-    prediction: Picture | None
+    truth: Mask | None
+    prediction: Mask | None
     overlaid: Picture | None
     notes: tuple[str, ...] = ()
 
@@ -83,6 +85,9 @@ def _images(folder: Path, cases: Cases) -> Picture:
     from semgan.data.whole_images import find_inputs
 
     inputs = {item.stem: item for item in find_inputs(folder, 1)[0]}
+    channels = [stem for stem in inputs if re.fullmatch(re.escape(cases.stems[0]) + r"_\d{4}", stem)]
+    if len(channels) > 1:  # every channel lies in a file of its own
+        inputs = {item.stem: item for item in find_inputs(folder, len(channels))[0]}
     missing = [stem for stem in cases.stems if stem not in inputs]
     if missing:
         raise ValueError(
@@ -92,8 +97,10 @@ def _images(folder: Path, cases: Cases) -> Picture:
     return lambda stem: inputs[stem].read()
 
 
-def _masks(named: Path | None, recorded: Path, what: str, cases: Cases, notes: list[str]) -> Picture | None:
+def _masks(named: Path | None, recorded: Path, what: str, cases: Cases, notes: list[str]) -> Mask | None:
     """How to read the masks of a folder as class indices; None, with a note, where that cannot be."""
+    from semgan.data.nifti import nifti_suffix
+
     folder = named or recorded
     if named is None and not _has_masks(recorded):
         notes.append(f"The {what}s are no longer where `semgan evaluate` found them, and are not shown.")
@@ -102,17 +109,31 @@ def _masks(named: Path | None, recorded: Path, what: str, cases: Cases, notes: l
     missing = [stem for stem in cases.stems if stem not in files]
     if missing and named is not None:
         raise ValueError(f"{folder} has no mask for {len(missing)} of the scored cases: {listed(missing)}.")
-    if missing or any(not path.name.lower().endswith(".png") for path in files.values()):
-        kind = "are not all there" if missing else "are no PNG files (volumes: see the overlays of `semgan segment`)"
+    if missing or any(nifti_suffix(files[stem]) for stem in cases.stems):
+        kind = "are not all there" if missing else "are volumes (see the overlays of `semgan segment`)"
         notes.append(f"The {what}s {kind}, and are not shown.")
         return None
-    reader = MaskReader(what, None)
-    try:
-        reader.read(files[cases.stems[0]], cases.classes)
-    except ValueError as error:
-        notes.append(f"The {what}s are not shown: {error}")
-        return None
-    return lambda stem: reader.read(files[stem], cases.classes)
+    return lambda stem: _as_scored(files[stem], what, cases, cases.stems.index(stem))
+
+
+def _as_scored(path: Path, what: str, cases: Cases, row: int) -> np.ndarray | None:
+    """Class indices of a mask as they were scored; None where it cannot be read so.
+
+    Scores do not tell which label values were mapped or ignored, but the counts of cases.csv do: a picture that gives
+    others would show something else than its score says.
+    """
+    classes = len(cases.classes)
+    known = (cases.counts.truth if what == "label" else cases.counts.prediction)[row]
+    for ignored in ((), range(classes, IGNORE + 1)) if what == "label" else ((),):
+        try:
+            mask = MaskReader(what, None, tuple(ignored)).read(path, cases.classes)
+        except (ValueError, OSError):
+            continue
+        found = np.bincount(mask[mask != IGNORE], minlength=classes)
+        # Of a prediction those pixels were counted whose truth is known.
+        if (found == known if what == "label" else found >= known).all():
+            return mask
+    return None
 
 
 # ---------------------------------------------------------------- sections
@@ -134,12 +155,14 @@ def gallery_sections(
     shown = f"{len(chosen)} of {len(ranked)} cases: the {len(worst)} worst, and others evenly spaced by rank."
     if len(chosen) == len(ranked):
         shown = f"All {len(ranked)} cases."
+    if without := len(evaluation.cases.stems) - len(ranked):
+        shown += f" {without} more have none of the classes, neither predicted nor true, and no score."
     blocks: list[html.Block] = [html.Text(text) for text in (*pictures.notes, shown)]
     if places:
         colours = _colours(evaluation)
         legend = tuple((label, hex_colour(i, colours)) for i, label in enumerate(evaluation.cases.classes))
         cards = tuple(_card(evaluation, pictures, ranked, rank, places[rank], prefix) for rank in chosen)
-        blocks += [html.Legend(legend), html.Gallery(cards)]
+        blocks += [*map(html.Text, _not_shown(cards, pictures)), html.Legend(legend), html.Gallery(cards)]
     else:
         blocks.append(_case_table(evaluation, ranked, chosen, {}))
     lowest = html.Text("The lowest scores first."), _case_table(evaluation, ranked, worst, places)
@@ -205,9 +228,22 @@ def _figures(stem: str, pictures: Pictures, classes: int) -> list[html.Figure]:
     for what, read in (("truth", pictures.truth), ("prediction", pictures.prediction)):
         if what == "prediction" and image is None and pictures.overlaid is not None:
             found.append(_figure(reduced(eight_bit(pictures.overlaid(stem))), what, stem))
-        elif read is not None:
-            found.append(_figure(_mask_picture(read(stem), image, classes), what, stem))
+        elif read is not None and (mask := read(stem)) is not None:
+            found.append(_figure(_mask_picture(mask, image, classes), what, stem))
     return found
+
+
+def _not_shown(cards: Sequence[html.Card], pictures: Pictures) -> list[str]:
+    """What to say of masks that are there and yet not shown."""
+    remarks = []
+    for what, read in (("truth", pictures.truth), ("prediction", pictures.prediction)):
+        lacking = sum(what not in [figure.caption for figure in card.pictures] for card in cards)
+        if read is not None and lacking:
+            remarks.append(
+                f"Not shown ({what}): {lacking} of {len(cards)} masks, which cannot be read as they were scored. Their "
+                "values were mapped, or the files have changed since."
+            )
+    return remarks
 
 
 def _mask_picture(mask: np.ndarray, image: np.ndarray | None, classes: int) -> np.ndarray:

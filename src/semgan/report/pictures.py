@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 STILL, MOVING = ("png", "pdf"), ("gif", "webp")
 FORMATS = (*STILL, *MOVING)
 MOST_PX = 384  # longest side of a picture in a figure
-CAPTION_PX, MARGIN_PX = 18, 6  # of animations
+CAPTION_PX, MARGIN_PX, LETTER_PX = 18, 6, 12  # of animations
 _PAPER, _INK = (255, 255, 255), (34, 38, 46)
 
 
-def checked_formats(names: Sequence[str]) -> tuple[str, ...]:
-    """The formats without repetition. Raises ValueError for none and for unknown ones."""
-    unknown = [name for name in names if name not in FORMATS]
+def checked_formats(names: Sequence[str], known: Sequence[str] = FORMATS) -> tuple[str, ...]:
+    """The formats without repetition. Raises ValueError for none and for those that are not among ``known``."""
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ValueError(f"--format takes {', '.join(FORMATS)}; got {', '.join(map(repr, unknown)) or 'none'}.")
+        raise ValueError(f"--format takes {', '.join(known)}; got {', '.join(map(repr, unknown)) or 'none'}.")
     return tuple(dict.fromkeys(names))
 
 
@@ -113,19 +113,33 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.stack([plane(np.ascontiguousarray(image[..., number])) for number in range(image.shape[2])], -1)
 
 
-def frame(cells: Sequence[tuple[str, np.ndarray]], caption: str, height_px: int = 192) -> np.ndarray:
-    """One frame of an animation: RGB pictures of one height side by side, each below its name, above a caption."""
+def text_px(texts: Iterable[str]) -> int:
+    """The width in pixels of the longest text, as `frame` writes it."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(LETTER_PX)
+    return max(math.ceil(font.getlength(text)) for text in texts)
+
+
+def frame(
+    cells: Sequence[tuple[str, np.ndarray]], caption: str, height_px: int = 192, *, least_px: int = 0
+) -> np.ndarray:
+    """One frame of an animation: RGB pictures of one height side by side, each below its name, above a caption.
+
+    least_px: room for the captions of all frames, which have one size
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     pictures = [_at_height(picture, height_px) for _, picture in cells]
-    width = sum(picture.shape[1] + MARGIN_PX for picture in pictures) + MARGIN_PX
+    widths = [max(picture.shape[1], text_px([name])) for (name, _), picture in zip(cells, pictures, strict=True)]
+    width = max(sum(widths) + MARGIN_PX * len(widths), least_px + MARGIN_PX) + MARGIN_PX
     sheet = Image.new("RGB", (width, height_px + 2 * CAPTION_PX + MARGIN_PX), _PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTER_PX)
     left = MARGIN_PX
-    for (name, _), picture in zip(cells, pictures, strict=True):
+    for (name, _), picture, own_width in zip(cells, pictures, widths, strict=True):
         pen.text((left, 2), name, fill=_INK, font=font)
         sheet.paste(Image.fromarray(picture), (left, CAPTION_PX))
-        left += picture.shape[1] + MARGIN_PX
+        left += own_width + MARGIN_PX
     pen.text((MARGIN_PX, CAPTION_PX + height_px + 3), caption, fill=_INK, font=font)
     return np.asarray(sheet)
 

@@ -44,6 +44,7 @@ STYLE: Any = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "figure.facecolor": "white",
+    "text.parse_math": False,  # names of files and classes may hold dollar signs
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from semgan import artifacts, config
 from semgan.report import html
 from semgan.report.curves import Panel, panel_picture, panels, write_curves
-from semgan.report.evaluations import read_evaluation, score_lines
+from semgan.report.evaluations import is_foreign, read_evaluation, score_lines, short_names
 from semgan.report.health import Finding, findings
 from semgan.report.history import STAGES, History, read_history
 from semgan.report.plotting import short_count
@@ -186,19 +186,23 @@ def _score_files(run: Path, given: Sequence[Path]) -> list[Path]:
 
 
 def score_files_in(run: Path) -> list[Path]:
-    """The scores.json of a run's folder and of the folders up to two levels below."""
-    return [path for depth in ("", "*/", "*/*/") for path in sorted(run.glob(f"{depth}scores.json"))]
+    """The scores.json of `semgan evaluate` in a run's folder and in the folders up to two levels below."""
+    found = [path for depth in ("", "*/", "*/*/") for path in sorted(run.glob(f"{depth}scores.json"))]
+    return [path for path in found if not is_foreign(path)]
 
 
 def _score_sections(files: list[Path]) -> list[html.Section]:
     if not files:
         return []
-    evaluations = [read_evaluation(file.parent) for file in files]
-    blocks: list[html.Block] = [html.table_of_mappings(score_lines({each.folder.name: each for each in evaluations}))]
-    for each in evaluations:
+    names = short_names([file.parent for file in files])
+    evaluations = {name: read_evaluation(folder) for folder, name in names.items()}
+    blocks: list[html.Block] = [html.table_of_mappings(score_lines(evaluations))]
+    for place, each in evaluations.items():
         if each.cases is not None:
-            worst = [{"image": name, "mean score": value} for name, value in each.cases.ranked()[:-SHOWN_CASES - 1:-1]]
-            blocks.append(html.table_of_mappings(worst, f"Lowest scores in {each.folder.name}"))
+            worst = [
+                {"image": name, "mean score": value} for name, value in each.cases.ranked()[: -SHOWN_CASES - 1 : -1]
+            ]
+            blocks.append(html.table_of_mappings(worst, f"Lowest scores in {place}"))
     return [html.Section("Scores", tuple(blocks))]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from semgan.report.evaluations import Evaluation, read_evaluation
+from semgan.report.evaluations import Evaluation, read_evaluation, short_names
 from semgan.report.run_report import RunRecord, read_run, score_files_in
 from semgan.results import ScoreRow, read_rows
 
@@ -64,19 +64,6 @@ def _folder(path: Path) -> Path:
     if not any((folder / name).is_file() for name in ("config.yaml", "scores.csv", "scores.json")):
         raise FileNotFoundError(f"{path} holds nothing to report on; {EXPECTED}.")
     return folder
-
-
-def short_names(folders: Sequence[Path]) -> dict[Path, str]:
-    """Each folder's last names, as many as tell them all apart."""
-    different = list(dict.fromkeys(folders))
-    parts = {folder: folder.resolve().parts[1:] for folder in different}
-    for length in range(1, 1 + max((len(each) for each in parts.values()), default=1)):
-        names = {folder: "/".join(each[-length:]) for folder, each in parts.items()}
-        if len(set(names.values())) == len(different):
-            break
-    else:
-        names = {folder: str(folder) for folder in different}
-    return names
 
 
 def _comparisons(path: Path) -> list[dict[str, str]]:

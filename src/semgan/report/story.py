@@ -60,7 +60,11 @@ def story_frames(story: Story) -> list[np.ndarray]:
     """One frame for every step that was kept: input, reconstruction, mask and truth; step and score below."""
     classes = len(story.classes)
     frames = []
-    for step in sorted(story.masks):
+    steps = sorted(story.masks)
+    scores = {step: f"   {metric_title(story.metric)} {score:.3f}" for step, score in story.scores.items()}
+    captions = {step: f"step {step}{scores.get(step, '')}" for step in steps}
+    width_px = pictures.text_px(captions.values())
+    for step in steps:
         cells = [
             ("input", story.image),
             ("reconstruction", story.reconstructions[step]),
@@ -68,8 +72,7 @@ def story_frames(story: Story) -> list[np.ndarray]:
         ]
         if story.truth is not None:
             cells.append(("truth", colourise(story.truth, classes)))
-        score = f"   {metric_title(story.metric)} {story.scores[step]:.3f}" if step in story.scores else ""
-        frames.append(pictures.frame(cells, f"step {step}{score}"))
+        frames.append(pictures.frame(cells, captions[step], least_px=width_px))
     return frames
 
 
@@ -104,6 +107,8 @@ def _pictures_inch(story: Story) -> float:
 
 def plot_terms(axes: Axes, trace: Mapping[str, np.ndarray]) -> None:
     """Loss terms over steps, logarithmic: colour and dashes differ, for eyes of every kind."""
+    from matplotlib.ticker import FuncFormatter, LogFormatter
+
     for number, (name, values) in enumerate(trace.items()):
         positive = np.where(np.asarray(values) > 0, values, np.nan)
         axes.plot(
@@ -114,6 +119,8 @@ def plot_terms(axes: Axes, trace: Mapping[str, np.ndarray]) -> None:
             marker="o" if len(positive) == 1 else None,
         )
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # the default writes mathematics
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
     axes.set_title("Loss terms")
     axes.set_xlabel("step")
     axes.legend(ncols=2, fontsize=8)

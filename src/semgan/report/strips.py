@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CELL_INCH = 1.0
 COLUMNS = 9  # most pictures of a walk in its strip
 FRAME_MS = 80
+LETTERS = 14  # of a name above one picture
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,20 @@ def write_walks(folder: Path, walks: Sequence[Walk], classes: Sequence[str], for
 
 def walk_frames(walks: Sequence[Walk], classes: int) -> list[np.ndarray]:
     """Image beside mask for every frame of every walk; where a walk begins with the last one's end, that shows once."""
+    width_px = pictures.text_px(_caption(walk, 0) for walk in walks)
     return [
         pictures.frame(
             [("image", walk.images[place]), ("mask", colourise(walk.label_maps[place], classes))],
-            f"{walk.names[0]} to {walk.names[1]}, {walk.t[place]:.2f}",
+            _caption(walk, place),
+            least_px=width_px,
         )
         for number, walk in enumerate(walks)
         for place in range(1 if number else 0, len(walk.t))
     ]
+
+
+def _caption(walk: Walk, place: int) -> str:
+    return f"{walk.names[0]} to {walk.names[1]}, {walk.t[place]:.2f}"
 
 
 def _paint(figure: Figure, walks: Sequence[Walk], classes: Sequence[str], inputs: bool) -> None:
@@ -70,7 +77,8 @@ def _paint(figure: Figure, walks: Sequence[Walk], classes: Sequence[str], inputs
     for number, walk in enumerate(walks):
         above, below = axes[2 * number], axes[2 * number + 1]
         for column, place in enumerate(places, int(inputs)):
-            title = {0: walk.names[0], len(walk.t) - 1: walk.names[1]}.get(int(place), f"{walk.t[place]:.2f}")
+            ends = {0: _short(walk.names[0]), len(walk.t) - 1: _short(walk.names[1])}
+            title = ends.get(int(place), f"{walk.t[place]:.2f}")
             pictures.show_picture(above[column], walk.images[place], title)
             pictures.show_mask(below[column], walk.label_maps[place], len(classes))
         if inputs:
@@ -81,16 +89,24 @@ def _paint(figure: Figure, walks: Sequence[Walk], classes: Sequence[str], inputs
     pictures.class_legend(figure, classes)
 
 
+def _short(name: str) -> str:
+    """A name that fits above one picture; the end tells most names apart."""
+    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
+
+
 def _changes(figure: Figure, walks: Sequence[Walk]) -> None:
     """How far image and mask move at every step: a flat line is an even walk, a peak a jump."""
     left, right = figure.subplots(1, 2)
-    for number, walk in enumerate(walks[: len(plotting.CYCLE)]):
+    most = len(plotting.CYCLE)
+    for number, walk in enumerate(walks[:most]):
         look = {"color": plotting.CYCLE[number], "linestyle": plotting.DASHES[number % len(plotting.DASHES)]}
         left.plot(walk.t, walk.image_change, label=f"{walk.names[0]} to {walk.names[1]}", **look)
         right.plot(walk.t, 100 * walk.mask_change, **look)
     left.set_title("Image: perceptual distance per step")
+    if len(walks) > most:
+        figure.supxlabel(f"the first {most} of {len(walks)} walks; all of them are in frames.csv", fontsize=8)
     right.set_title("Mask: % of pixels that change class per step")
     for axes in (left, right):
         axes.set_xlabel("share of the way")
         axes.set_ylim(bottom=0)
-    left.legend(fontsize=8)
+    left.legend(handles=left.get_lines(), fontsize=8)  # named one by one, as names may begin with _

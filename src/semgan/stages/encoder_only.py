@@ -35,6 +35,4 @@ def segment_by_encoder(
                 joint = generator.synthesis(w_plus, None)
             parts.append((probabilities(joint.logits).to(image.device), joint.image.float().to(image.device), w_plus))
     found, reconstruction, w_plus = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    return Segmentation(
-        found, mean_confidence(found), reconstruction=reconstruction, w_plus=w_plus.to(image.device)
-    )
+    return Segmentation(found, mean_confidence(found), reconstruction=reconstruction, w_plus=w_plus.to(image.device))

@@ -122,7 +122,8 @@ class Walk:
         image = self.image[rows[0] : rows[-1] + 1].to(objective.device)
         tensors = {"image": image.float()}
         if self.guide is not None:
-            tensors["guide"] = self.guide[rows[0] : rows[-1] + 1].to(objective.device).float()
+            # A copy, as gradients may not be taken past what a caller made in inference mode.
+            tensors["guide"] = self.guide[rows[0] : rows[-1] + 1].to(objective.device).float().clone()
         for leaf, value in objective.leaves(image).items():
             zeros = torch.zeros_like(value)
             tensors |= {leaf: value, f"{leaf}_mean": zeros, f"{leaf}_square": zeros.clone()}

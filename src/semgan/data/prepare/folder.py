@@ -7,7 +7,6 @@ import csv
 import errno
 import hashlib
 import io
-import json
 import os
 import shutil
 import time
@@ -21,13 +20,14 @@ from typing import Any
 from semgan.artifacts import write_json, write_text_atomic
 from semgan.config import Preprocessing
 from semgan.data.cache import open_cache
-from semgan.data.folder import IMAGE_FOLDERS, LABEL_FOLDERS, Dataset, description_json, read_object
+from semgan.data.folder import IMAGE_FOLDERS, LABEL_FOLDERS, Dataset, description_json
 from semgan.data.parallel import Progress, each
 from semgan.data.prepare.classes import ClassRule, Names, Values, decide_classes
 from semgan.data.prepare.held_out import link_test_sets
 from semgan.data.prepare.inventory import Inventory, PlainFolders, Source, take_inventory
 from semgan.data.prepare.own_volumes import are_volumes, take_volumes
 from semgan.data.prepare.pictures import Conversion, Found, convert, failed_conversion, failed_survey, survey
+from semgan.data.prepare.requests import done_before, request_of
 from semgan.data.prepare.slices import check_volume, each_source, keep_volume
 from semgan.data.splits import COUNTED_IN, write_protocol
 
@@ -83,8 +83,9 @@ def prepare_folder(
     group_by_patient: DICOM series of one PatientID are one patient; the ID itself is neither shown nor kept
     preprocessing:  build the cache for it at once; progress(done, total, what) is called as work goes on
 
-    The same call again finds its work done. Raises ValueError with all problems of the input in one message,
-    FileNotFoundError for a missing JSON file, FileExistsError for an ``out`` with other content.
+    The same call again finds its work done, also for a copy of the files with other dates. Raises ValueError with all
+    problems of the input in one message, FileNotFoundError for a missing JSON file, FileExistsError for an ``out`` with
+    other content.
     """
     optional = (None if folder is None else Path(folder) for folder in (unlabelled, test_images, test_labels))
     folders = PlainFolders(Path(images), Path(labels), *optional)
@@ -124,14 +125,14 @@ def prepare_inventory(
     """Write the dataset folder ``out`` from an inventory; the rest as in `prepare_folder`."""
     started = time.perf_counter()
     out = Path(out)
-    request = _request(inventory, classes, mapping, ignore)
-    if done := _done_before(out, request):
+    request = request_of(inventory, classes, mapping, ignore)
+    if done := done_before(out, request):
         report = _report(done, inventory, started, was_already_prepared=True)
     else:
         plan = _check(inventory, classes, mapping, ignore, workers, progress)
         with _growing(out) as growing:
-            digest = _write(growing, inventory, plan, workers, progress)
-            origin = {"content_sha256": digest, "request_sha256": request}
+            noted = request.noted()  # before broken files are left out of the inventory
+            origin = {"content_sha256": _write(growing, inventory, plan, workers, progress), **noted}
             _write_description(growing, out.name, inventory, plan, origin)
             _write_lists(growing, inventory)
         report = _report(Dataset.open(out), inventory, started)
@@ -322,40 +323,6 @@ def _is_running(process: str) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _request(inventory: Inventory, classes: Any, mapping: Any, ignore: Collection[int]) -> str:
-    """sha256 of everything the result depends on: names, sizes and times of files, and the options' content."""
-    digest = hashlib.sha256()
-    known = {file for source in inventory.sources for file in (source.image, *source.labels)}
-    scans = dict.fromkeys(source.scan for source in inventory.sources if source.scan is not None)
-    for file in (file for scan in scans for file in scan.files if file not in known):
-        digest.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode())
-    for source in inventory.sources:
-        states = [(state.st_size, state.st_mtime_ns) for state in map(Path.stat, (source.image, *source.labels))]
-        digest.update(f"{source.folder}/{source.stem} {states}\n".encode())
-    for volume in inventory.volumes:
-        states = [(state.st_size, state.st_mtime_ns) for state in map(Path.stat, volume.scan.files)]
-        digest.update(f"{volume.collection}/{volume.stem} {states}\n".encode())
-    options: list[Any] = [_content(option) for option in (classes, mapping)]
-    options += [sorted(ignore), inventory.columns, str(inventory.protocol)]
-    digest.update(json.dumps(options, default=str).encode())
-    return digest.hexdigest()
-
-
-def _content(option: Any) -> Any:
-    is_file = isinstance(option, Path | str) and Path(option).is_file()
-    return Path(option).read_bytes().hex() if is_file else option
-
-
-def _done_before(out: Path, request: str) -> Dataset | None:
-    """The dataset that this very request made earlier; None for no or an empty folder."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    with contextlib.suppress(ValueError, OSError):
-        if read_object(out / "dataset.json")["semgan"]["request_sha256"] == request:
-            return Dataset.open(out)
-    raise FileExistsError(f"{out} exists and holds other content; choose another -o, or remove it first.")
 
 
 def _report(dataset: Dataset, inventory: Inventory, started: float, *, was_already_prepared: bool = False) -> Report:
