@@ -204,6 +204,12 @@ def test_frames_of_narrow_images_have_room_for_their_words():
     assert sheet.shape == frame(cells, "", least_px=text_px([caption])).shape
 
 
+def test_very_wide_images_make_animations_too(model, tmp_path):
+    Image.fromarray(np.zeros((4, 500, 3), np.uint8)).save(tmp_path / "wide.png")
+    explain(model, tmp_path / "wide.png", tmp_path / "out", steps=(0, 1), formats=("webp", "gif"), device="cpu")
+    assert Image.open(tmp_path / "out" / "wide.webp").size[0] <= 16383  # what WebP can hold
+
+
 def test_images_of_another_channel_count_are_refused(tmp_path):
     (tmp_path / "images").mkdir()
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "images" / "a.png")

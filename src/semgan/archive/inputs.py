@@ -158,7 +158,7 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError("it ends without a tar's mark of the end: it may be cut off")
         try:
             return super().frombuf(buf, encoding, errors)
-        except tarfile.InvalidHeaderError as error:
+        except tarfile.InvalidHeaderError as error:  # pyright: ignore[reportAttributeAccessIssue]  # typeshed lacks it
             raise tarfile.ReadError(f"a member's header is damaged ({error})") from None
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STILL, MOVING = ("png", "pdf"), ("gif", "webp")
 FORMATS = (*STILL, *MOVING)
 MOST_PX = 384  # longest side of a picture in a figure
-CAPTION_PX, MARGIN_PX, LETTER_PX = 18, 6, 12  # of animations
+CAPTION_PX, MARGIN_PX, LETTER_PX, MOST_WIDE_PX = 18, 6, 12, 1024  # of animations; the last: one picture
 _PAPER, _INK = (255, 255, 255), (34, 38, 46)
 
 
@@ -126,10 +126,13 @@ def frame(
 ) -> np.ndarray:
     """One frame of an animation: RGB pictures of one height side by side, each below its name, above a caption.
 
-    least_px: room for the captions of all frames, which have one size
+    height_px: of the pictures; very wide ones are lower, as WebP takes no more than 16383 px
+    least_px:  room for the captions of all frames, which have one size
     """
     from PIL import Image, ImageDraw, ImageFont
 
+    widest = max(picture.shape[1] / picture.shape[0] for _, picture in cells)
+    height_px = max(1, min(height_px, round(MOST_WIDE_PX / widest)))
     pictures = [_at_height(picture, height_px) for _, picture in cells]
     widths = [max(picture.shape[1], text_px([name])) for (name, _), picture in zip(cells, pictures, strict=True)]
     width = max(sum(widths) + MARGIN_PX * len(widths), least_px + MARGIN_PX) + MARGIN_PX
