@@ -58,7 +58,8 @@ def test_a_dead_process_of_this_machine_is_replaced_at_once(tmp_path):
 
 
 def test_a_living_process_of_this_machine_keeps_its_cell_however_silent(tmp_path):
-    write_claim(tmp_path, age_s=10 * claims.STALE_S, **(claims._self() | {"pid": os.getppid()}))
+    parent = {"pid": os.getppid(), "started": claims._state_of(os.getppid())[1]}
+    write_claim(tmp_path, age_s=10 * claims.STALE_S, **(claims._self() | parent))
     with claimed(tmp_path) as check:
         assert check is None
 
