@@ -64,6 +64,18 @@ def test_a_living_process_of_this_machine_keeps_its_cell_however_silent(tmp_path
         assert check is None
 
 
+@pytest.mark.skipif(not claims._state_of(os.getpid())[1], reason="the system does not tell when a process began")
+def test_a_number_that_was_given_to_another_process_and_a_zombie_hold_nothing(tmp_path):
+    write_claim(tmp_path, **(claims._self() | {"pid": os.getppid(), "started": "1"}))
+    assert holder(tmp_path) is None
+    zombie = subprocess.Popen([sys.executable, "-c", ""])
+    while claims._state_of(zombie.pid)[0] != "Z":
+        time.sleep(0.01)
+    write_claim(tmp_path, **(claims._self() | {"pid": zombie.pid, "started": claims._state_of(zombie.pid)[1]}))
+    assert holder(tmp_path) is None
+    zombie.wait()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 3}'])
 def test_a_damaged_claim_counts_until_it_is_old(tmp_path, text):
     (tmp_path / FILE).write_text(text)

@@ -359,3 +359,17 @@ def test_a_warm_start_with_other_classes_keeps_the_images_and_starts_labels_anew
 def test_a_warm_start_from_networks_of_another_shape_is_refused(changes):
     with pytest.raises(RuntimeError, match="size mismatch"):
         tiny_gan(with_changes(**changes)).load_networks(tiny_gan().state())
+
+
+def test_what_follows_an_update_meets_the_new_weights_under_autocast():
+    """Autocast keeps bfloat16 copies of weights; R1 comes after the pair critic's own update, in the same step."""
+    stage = tiny_gan(with_changes(gan={"precision": "bfloat16"}))
+    stage.pair_critic.eval()  # spectral norm's power iteration would move at every call
+    image, label = torch.rand(2, 1, 16, 16), torch.rand(2, 1, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = stage.pair_critic(image, label)[0].score
+        stage._update(stage.pair_adam, before.square().mean())
+        found = stage.pair_critic(image, label)[0].score
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(found, stage.pair_critic(image, label)[0].score)
+    assert not torch.equal(found, before)

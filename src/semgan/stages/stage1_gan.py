@@ -306,6 +306,7 @@ class GanStage:
                     if weight.grad is not None:
                         torch.nan_to_num_(weight.grad, nan=0.0, posinf=1e5, neginf=-1e5)
         adam.step()
+        torch.clear_autocast_cache()  # else R1, later in this step, would meet copies of the weights from before
 
     def _to_device(self, batch: Batch) -> Batch:
         label_map = None if batch.label_map is None else batch.label_map.to(self.device, non_blocking=True)
