@@ -16,6 +16,7 @@ from semgan.artifacts import RunFolder, load_tensors, read_json, read_metrics, s
 from semgan.baselines import pipeline
 from semgan.config import Settings
 from semgan.data.folder import Dataset
+from semgan.generative import load_generative
 from semgan.scoring import HeldOut, TrainedModel
 from semgan.stages.inversion_objective import Guide
 from semgan.stages.semantic_gan import SemanticGan
@@ -459,3 +460,15 @@ def tiny_job(tiny_dataset, quick, tmp_path_factory):
 def test_mixing_keeps_probabilities():
     first, second = torch.rand(2, 3, 4, 4).softmax(1), torch.rand(2, 3, 4, 4).softmax(1)
     torch.testing.assert_close(mix(first, second, 0.3).sum(1), torch.ones(2, 4, 4))
+
+
+def test_the_verbs_about_codes_open_the_generative_part_and_say_so(both, teacher, caplog):
+    found, identity = load_generative(both, "cpu")
+    assert identity is not None and "generative model alone; its answers are mixed with a student's" in caplog.text
+    own = load_generative(teacher, "cpu")[0]
+    assert all(torch.equal(a, b) for a, b in zip(found.generator.parameters(), own.generator.parameters(), strict=True))
+
+
+def test_the_verbs_about_codes_refuse_a_student_alone(alone):
+    with pytest.raises(ValueError, match="feed-forward"):
+        load_generative(alone, "cpu")

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from semgan.baselines.dropout import ThinnedSegmenter
 from semgan.baselines.segmenter import NetworkSegmenter
-from semgan.trust.signals import entropy_share, gan_of
+from semgan.student_answer import gan_of
+from semgan.trust.signals import entropy_share
 from semgan.types import Segmentation, Segmenter, Steps
 
 if TYPE_CHECKING:

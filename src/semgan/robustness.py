@@ -128,7 +128,7 @@ def _contestants(
     models: Sequence[Path | str], segmenters: Sequence[Segmenter], steps: Steps | None
 ) -> list[_Contestant]:
     """Raises ValueError for steps that no model takes, and for "auto" where one has no stopping rule."""
-    from semgan.trust.signals import gan_of
+    from semgan.student_answer import gan_of
 
     gans = [gan_of(segmenter) for segmenter in segmenters]
     if steps and not any(gan is not None for gan in gans):

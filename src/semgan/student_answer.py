@@ -30,7 +30,7 @@ from semgan.stages.semantic_gan import SemanticGan
 from semgan.types import AUTO, Segmentation, Steps
 
 if TYPE_CHECKING:
-    from semgan.types import LabelSpace
+    from semgan.types import LabelSpace, Segmenter
 
 logger = logging.getLogger("semgan")
 
@@ -106,6 +106,13 @@ class SemganStudent:
         self.model.check(image)
         learnt = self.student.segment_batch(image).probabilities
         return self.model.segment_batch(image, **options, guide=Guide(learnt, self.guide_weight)), learnt
+
+
+def gan_of(segmenter: Segmenter) -> SemanticGan | None:
+    """The semantic GAN that answers, alone or with a student; None for feed-forward methods."""
+    if isinstance(segmenter, SemganStudent):
+        return segmenter.model
+    return segmenter if isinstance(segmenter, SemanticGan) else None
 
 
 # ---------------------------------------------------------------- what is chosen on validation

@@ -10,8 +10,8 @@ import torch
 import semgan
 from semgan.stages.inversion_objective import Guide
 from semgan.stages.stopping import StoppingRule
-from semgan.student_answer import SemganStudent
-from semgan.suggest.measures import entropy, generative_part, measuring
+from semgan.student_answer import SemganStudent, gan_of
+from semgan.suggest.measures import entropy, measuring
 from semgan.types import AUTO, Segmentation
 
 
@@ -53,7 +53,7 @@ def test_a_network_that_also_sees_the_mirror_image_gives_both_the_same_features(
 def test_a_student_beside_its_generator_has_the_measures_of_both(network, gan, images):
     generator = semgan.load(gan, device="cpu")
     both = SemganStudent(generator, network, 0.5, 0.0)
-    assert generative_part(both) is generator and generative_part(network) is None
+    assert gan_of(both) is generator and gan_of(network) is None
     found, own = measured(both, images), measured(generator, images)
     assert found["features"] == pytest.approx(own["features"], abs=1e-6)
     assert found["reconstruction"] == pytest.approx(own["reconstruction"], abs=1e-6)

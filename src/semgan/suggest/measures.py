@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from semgan.posterior.latent import Budget, LatentPosterior
 from semgan.stages.semantic_gan import SemanticGan
-from semgan.student_answer import SemganStudent, mix
+from semgan.student_answer import SemganStudent, gan_of, mix
 from semgan.types import AUTO, Segmentation, Segmenter, Steps
 
 GENERATIVE = ("reconstruction", "disagreement")
@@ -31,19 +31,12 @@ DRAWS = Budget(count=16, chains=1)  # of the Laplace approximation, for a mean o
 Measured = dict[str, np.ndarray]
 
 
-def generative_part(segmenter: Segmenter) -> SemanticGan | None:
-    """The semantic GAN of a model, alone or beside a student; None for feed-forward networks."""
-    if isinstance(segmenter, SemganStudent):
-        return segmenter.model
-    return segmenter if isinstance(segmenter, SemanticGan) else None
-
-
 def measuring(
     segmenter: Segmenter, *, steps: Steps | None, posterior: LatentPosterior | None, seed: int
 ) -> Callable[[Tensor, int], Measured]:
     """What turns images ``[batch, channels, size_px, size_px]`` in [-1, 1] and the number of their first into measures
     ``[batch]`` and features ``[batch, n]``; the number and seed name the random numbers of the posterior's draws."""
-    generator = generative_part(segmenter)
+    generator = gan_of(segmenter)
     if generator is None:
         return _NetworkGauge(segmenter)
     student = segmenter if isinstance(segmenter, SemganStudent) else None

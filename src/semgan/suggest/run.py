@@ -35,10 +35,10 @@ from semgan.result_folder import ResultFolder
 from semgan.runtime.device import prepare_cpu
 from semgan.segment import load_identified
 from semgan.segmentation_rows import fingerprint
-from semgan.student_answer import SemganStudent
+from semgan.student_answer import SemganStudent, gan_of
 from semgan.suggest import sheet
 from semgan.suggest.candidates import Enlarged, Field, Unit, enlarged, known_list, of_dataset, of_folder
-from semgan.suggest.measures import GENERATIVE, Measured, generative_part, last_step, measuring
+from semgan.suggest.measures import GENERATIVE, Measured, last_step, measuring
 from semgan.suggest.selection import Pick, nearest_distances, pick, rank_share, standardised
 from semgan.types import Segmenter, Steps
 
@@ -117,7 +117,7 @@ def suggest(
 
 def _posterior(segmenter: Segmenter, folder: Path) -> tuple[LatentPosterior, Row]:
     """The posterior that a model folder's draws come from, and what names it in a request."""
-    generator, known = generative_part(segmenter), Calibration.read(folder)
+    generator, known = gan_of(segmenter), Calibration.read(folder)
     assert generator is not None
     temperature = None
     if known is None and isinstance(segmenter, SemganStudent):
@@ -136,7 +136,7 @@ def _checked_steps(
     segmenter: Segmenter, model: Path | str, by: str, steps: Steps | None, posterior: bool
 ) -> Steps | None:
     """The steps to optimise; None: as the model chooses. Raises ValueError for what a model cannot do."""
-    generator = generative_part(segmenter)
+    generator = gan_of(segmenter)
     asked = [f"--by {by}"] * (by in GENERATIVE) + ["--posterior"] * posterior + [f"--steps {steps}"] * bool(steps)
     if generator is None and asked:
         others = ", ".join(name for name in BY if name not in GENERATIVE)

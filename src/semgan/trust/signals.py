@@ -21,7 +21,7 @@ from torch import Tensor
 from semgan.runtime.modes import frozen
 from semgan.stages.semantic_gan import SemanticGan
 from semgan.stages.stopping import agreement
-from semgan.student_answer import SemganStudent
+from semgan.student_answer import gan_of
 from semgan.types import Segmentation, Segmenter, Steps
 
 
@@ -49,13 +49,6 @@ SIGNALS = {
     "code_distance": Signal("mean squared whitened code, 1 under the prior", -1, domain=True),
     "code_spread": Signal("variance of the whitened code over layers, 0 for one w", -1, domain=True),
 }
-
-
-def gan_of(segmenter: Segmenter) -> SemanticGan | None:
-    """The semantic GAN that answers, alone or with a student; None for feed-forward methods."""
-    if isinstance(segmenter, SemganStudent):
-        return segmenter.model
-    return segmenter if isinstance(segmenter, SemanticGan) else None
 
 
 def answering_steps(segmenter: Segmenter, steps: Steps | None) -> Steps:

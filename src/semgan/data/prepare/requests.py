@@ -41,12 +41,8 @@ class Request:
 
 def request_of(inventory: Inventory, classes: Any, mapping: Any, ignore: Collection[int]) -> Request:
     """Looks at the files' names, sizes and times, and opens none but those of the options."""
-    lines: list[tuple[str, tuple[Path, ...]]] = []
-    known = {file for source in inventory.sources for file in (source.image, *source.labels)}
-    scans = dict.fromkeys(source.scan for source in inventory.sources if source.scan is not None)
-    lines += [(file.name, (file,)) for scan in scans for file in scan.files if file not in known]
-    lines += [(f"{source.folder}/{source.stem}", (source.image, *source.labels)) for source in inventory.sources]
-    lines += [(f"{volume.collection}/{volume.stem}", volume.scan.files) for volume in inventory.volumes]
+    cases, others = _cases(inventory), _others(inventory)
+    lines = [(file.name, (file,)) for file in others] + cases
     options: dict[str, Any] = {"classes": _content(classes), "mapping": _content(mapping), "ignore": sorted(ignore)}
     options |= {"manifest": inventory.columns, "protocol": str(inventory.protocol)}
     stems: dict[str, set[str]] = {"imagesTr": set(), "imagesTs": set()}
@@ -54,7 +50,7 @@ def request_of(inventory: Inventory, classes: Any, mapping: Any, ignore: Collect
     for source in inventory.sources:
         stems.get(source.folder, set()).add(source.stem)
     return Request(
-        _quick(inventory, options),
+        _quick(cases, others, options),
         {name: _sha256([json.dumps(value, default=str)]) for name, value in options.items()},
         _sha256(f"{name} {[file.stat().st_size for file in files]}\n" for name, files in lines),
         tuple(dict.fromkeys(file for _, files in lines for file in files)),
@@ -130,21 +126,26 @@ def _other_files(request: Request, dataset: Dataset) -> str:
 # ---------------------------------------------------------------- digests
 
 
-def _quick(inventory: Inventory, options: Mapping[str, Any]) -> str:
-    """As all versions made it: datasets of earlier ones are found by it."""
-    digest = hashlib.sha256()
+def _cases(inventory: Inventory) -> list[tuple[str, tuple[Path, ...]]]:
+    """Name and files of every image and volume."""
+    cases = [(f"{source.folder}/{source.stem}", (source.image, *source.labels)) for source in inventory.sources]
+    return cases + [(f"{volume.collection}/{volume.stem}", tuple(volume.scan.files)) for volume in inventory.volumes]
+
+
+def _others(inventory: Inventory) -> list[Path]:
+    """Files of scans that are no image or label by themselves."""
     known = {file for source in inventory.sources for file in (source.image, *source.labels)}
     scans = dict.fromkeys(source.scan for source in inventory.sources if source.scan is not None)
-    for file in (file for scan in scans for file in scan.files if file not in known):
-        digest.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode())
-    for source in inventory.sources:
-        states = [(state.st_size, state.st_mtime_ns) for state in map(Path.stat, (source.image, *source.labels))]
-        digest.update(f"{source.folder}/{source.stem} {states}\n".encode())
-    for volume in inventory.volumes:
-        states = [(state.st_size, state.st_mtime_ns) for state in map(Path.stat, volume.scan.files)]
-        digest.update(f"{volume.collection}/{volume.stem} {states}\n".encode())
-    digest.update(json.dumps(list(options.values()), default=str).encode())
-    return digest.hexdigest()
+    return [file for scan in scans for file in scan.files if file not in known]
+
+
+def _quick(cases: Iterable[tuple[str, Iterable[Path]]], others: Iterable[Path], options: Mapping[str, Any]) -> str:
+    """As all versions made it: datasets of earlier ones are found by it."""
+    states = ((file.name, file.stat()) for file in others)
+    lines = [f"{name} {state.st_size} {state.st_mtime_ns}\n" for name, state in states]
+    for name, files in cases:
+        lines.append(f"{name} {[(state.st_size, state.st_mtime_ns) for state in map(Path.stat, files)]}\n")
+    return _sha256([*lines, json.dumps(list(options.values()), default=str)])
 
 
 def _content(option: Any) -> Any:
