@@ -48,6 +48,9 @@ def task(grid):
         (lambda g: g.update(variants={"unet": {"budgets": {}}}), "did you mean 'budget'"),
         (lambda g: g.update(variants={"unet": {"settings": {"metric": "miou"}}}), "not for unet"),
         (lambda g: g.update(variants={"unet": {"settings": {"baseline.images": 5}}}), "contradicts 'budget'"),
+        (lambda g: g.update(variants={"unet": {"labels": [7]}}), "'variants.unet' names labels that the grid lacks: 7"),
+        (lambda g: g.update(variants={"unet": {"labels": []}}), "'variants.unet.labels"),
+        (lambda g: g.update(reference="unet", variants={"unet": {"labels": "smallest"}}), "not all label counts"),
         (lambda g: g.update(priority=[{"methods": ["gct"]}]), "'priority' names methods that the grid lacks: gct"),
         (lambda g: g.update(seeds=[0, 0]), "'seeds': '0' is named twice"),
         (lambda g: g.update(seeds=[-1]), "'seeds.0': .*greater than or equal to 0"),
@@ -206,3 +209,15 @@ def test_the_grids_of_the_results_folder_are_read(monkeypatch):
             assert held_out(entry).name == entry.name  # lists and mappings are there
         first = cells_of(grid)[0]
         assert first.labels == min(first.task.labels)
+
+
+def test_a_variant_may_have_cells_of_some_label_counts_only(grids):
+    def counts(labels):
+        def change(grid):
+            grid |= {"methods": ["unet", "longer"], "variants": {"longer": {"method": "unet", "labels": labels}}}
+            task(grid)["labels"] = [6, 4]
+
+        return [(cell.method, cell.labels) for cell in cells_of(read_grid(grids.write(change)))]
+
+    assert counts("smallest") == [("unet", 4), ("longer", 4), ("unet", 6)]
+    assert counts([6]) == [("unet", 4), ("unet", 6), ("longer", 6)]

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from semgan import artifacts, results
-from semgan.benchmark.grid import SMALLEST, Grid, Task, TestSet
-from semgan.benchmark.rows import shares_of
+from semgan.benchmark.grid import Grid, Task, TestSet
+from semgan.benchmark.rows import has_count, shares_of
 from semgan.methods import METHODS
 from semgan.metrics import overlap
 from semgan.scoring import Scored
@@ -219,6 +219,7 @@ def cells_of(grid: Grid) -> list[Cell]:
         for task in grid.tasks
         for labels in task.labels
         for method in grid.methods
+        if has_count(grid.variant(method).labels, labels, task.labels)
         for seed in grid.seeds_of.get(method, grid.seeds)
     ]
     tasks = [task.name for task in grid.tasks]
@@ -232,10 +233,10 @@ def cells_of(grid: Grid) -> list[Cell]:
 
 
 def _matches(cell: Cell, selector: Any) -> bool:
-    labels = (min(cell.task.labels),) if selector.labels == SMALLEST else selector.labels
+    if not has_count(selector.labels, cell.labels, cell.task.labels):
+        return False
     wanted = (
         (selector.tasks, cell.task.name),
-        (labels, cell.labels),
         (selector.methods, cell.method),
         (selector.seeds, cell.seed),
     )

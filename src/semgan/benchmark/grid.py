@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from semgan.artifacts import read_json
-from semgan.benchmark.rows import Budget, Number, Seeds, Variant, check_shares, different
+from semgan.benchmark.rows import Budget, LabelCounts, Number, Seeds, Variant, check_shares, different
 from semgan.config import Frozen
 from semgan.masks import ClassMapping
 from semgan.rehearsal import LENGTHS
@@ -25,7 +25,6 @@ from semgan.scoring import VALIDATION, HeldOut
 from semgan.volume_scoring import VolumeSet
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-SMALLEST = "smallest"
 # Settings that the harness decides, or that must be equal for every method of a task.
 SCHEDULE_SETTINGS = ("encoder.schedule_images", "baseline.schedule_images")
 LENGTH_SETTINGS = (*SCHEDULE_SETTINGS, *(f"{section}.{images}" for section, images, _ in LENGTHS.values()))
@@ -154,7 +153,7 @@ class Selector(Frozen):
     """Cells that come together; what is not given matches everything."""
 
     tasks: tuple[str, ...] | None = None
-    labels: tuple[int, ...] | Literal["smallest"] | None = None
+    labels: LabelCounts | None = None
     methods: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
 
@@ -192,6 +191,8 @@ class Grid(Frozen):
                 raise ValueError(f"'{key}' names {', '.join(unknown)}, which is not among the methods of the grid")
         if self.reference is not None and self.budget_of(self.reference) != self.budget:
             raise ValueError(f"'reference' is {self.reference}, whose budget is another; such rows are not compared")
+        if self.reference is not None and self.variant(self.reference).labels is not None:
+            raise ValueError(f"'reference' is {self.reference}, which has not all label counts; choose another row")
         check_shares(self.shares)
         self._check_selectors()
         for name in self.methods:
@@ -237,6 +238,10 @@ class Grid(Frozen):
             for key, values in asked.items():
                 if unknown := [str(value) for value in values or () if value not in known[key]]:
                     raise ValueError(f"'priority' names {key} that the grid lacks: {', '.join(unknown)}")
+        for row, variant in self.variants.items():
+            counts = variant.labels if isinstance(variant.labels, tuple) else ()
+            if unknown := [str(count) for count in counts if count not in known["labels"]]:
+                raise ValueError(f"'variants.{row}' names labels that the grid lacks: {', '.join(unknown)}")
 
 
 def read_grid(path: Path) -> Grid:

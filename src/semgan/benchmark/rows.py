@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # "steps" and "choice" are done after training: the number of inversion steps, or with a student that and its share.
 DEFAULT_SHARES = {"gan": 0.45, "encoder": 0.43, "steps": 0.12, "pool": 0.05, "student": 0.5, "choice": 0.12}
+SMALLEST = "smallest"
 
 
 def different(values: Any) -> Any:
@@ -25,6 +26,9 @@ def different(values: Any) -> Any:
 
 Number = Annotated[int, Field(ge=0)]
 Seeds = Annotated[tuple[Number, ...], Field(min_length=1), AfterValidator(different)]
+LabelCounts = (
+    Annotated[tuple[int, ...], Field(min_length=1)] | Literal["smallest"]
+)  # the latter: of every task its own smallest
 
 
 class Budget(Frozen):
@@ -58,10 +62,11 @@ class Variant(Frozen):
     """How a row differs from the others: what is not given is the grid's. method: None where the row's name is one.
 
     settings: on top of the grid's for that row, not for its method; budget: rows of another budget than the grid's are
-    told apart in the tables, and never the best there
+    told apart in the tables, and never the best there; labels: the label counts that the row has cells of
     """
 
     method: str | None = None
+    labels: LabelCounts | None = None
     settings: dict[str, Any] = {}
     budget: Budget | None = None
     shares: dict[str, float] = {}
@@ -70,6 +75,11 @@ class Variant(Frozen):
     def _has_shares(self) -> Variant:
         check_shares(self.shares)
         return self
+
+
+def has_count(wanted: LabelCounts | None, labels: int, known: tuple[int, ...]) -> bool:
+    """Whether a task's label count, of those that the task has, is wanted; None: all are."""
+    return wanted is None or labels in ((min(known),) if wanted == SMALLEST else wanted)
 
 
 def check_shares(shares: dict[str, float]) -> None:
