@@ -4,6 +4,8 @@
     python benchmarks/archive.py --images 500 -o FOLDER    # a short try, written elsewhere
     python benchmarks/archive.py --model RUN --side 256    # another model, larger images
 
+A model that `semgan trust fit --steps 0` was run on has its columns in the tables, so images/s are those with trust.
+
 The images are procedural pictures as PNG, ``--kinds`` different ones, each of which stands in the tar shards many
 times over: what is measured is reading, decoding, the network, and writing, and not the drawing. Each size runs in a
 process of its own, whose largest resident memory the kernel tells. Where the time goes is measured beside it, stage by
@@ -98,6 +100,7 @@ def stages(model: Any, files: list[bytes]) -> list[tuple[str, float]]:
 
     from semgan.data.readers import read_image_bytes
     from semgan.data.whole_images import label_map, to_own_size
+    from semgan.trust.signals import measure
 
     times: list[tuple[str, float]] = []
 
@@ -113,12 +116,36 @@ def stages(model: Any, files: list[bytes]) -> list[tuple[str, float]]:
     pixels = timed("decoding", lambda: [read_image_bytes(file, "x.png") for file in files])
     inputs = timed("preprocessing", lambda: torch.stack([model.preprocess(each) for each in pixels]))
     model.segment_batch(inputs[:8], steps=0)  # warms up
-    answer = timed("network", lambda: model.segment_batch(inputs, steps=0))
+    answer = timed("network", lambda: model.segment_batch(inputs, steps=0, snapshot_steps=(0,)))
+    signals = timed("signals of trust, where it was fitted", lambda: measure(model, inputs, answer))
     side = pixels[0].shape[:2]
     own = timed("to the own size", lambda: [to_own_size(each, side) for each in answer.probabilities.cpu()])
     maps = timed("most probable class", lambda: [label_map(each) for each in own])
     timed("PNG", lambda: [png(mask) for mask in maps])
+    judged, images = judging(model, signals), judged_images(answer, signals, side)
+    timed("columns of trust, where it was fitted", lambda: [judged.columns(image) for image in images])
     return times
+
+
+def judging(model: Any, signals: Any) -> Any:
+    """A model with a fit of trust that is made up: what it says is wrong, what it costs is right."""
+    from semgan.trust.answering import Answering
+    from semgan.trust.domain import fit_domain
+    from semgan.trust.fit import Trust
+    from semgan.trust.ridge import fit_ridge
+
+    ridge = fit_ridge(signals, signals["entropy"], 1.0)
+    return Answering(model, None, {}, Trust("dice", 0, ridge, 0.5, 0.5, fit_domain(signals), 1.5))
+
+
+def judged_images(answer: Any, signals: Any, side: tuple[int, int]) -> list[Any]:
+    """The images of a batch at their own size, with their signals."""
+    from dataclasses import replace
+
+    from semgan.data.whole_images import own_answer
+
+    lean = replace(answer, signals=signals, snapshots={}, reconstruction=None)
+    return [own_answer(lean, row, side, 0.0) for row in range(len(lean.confidence))]
 
 
 def write(folder: Path, rows: list[dict[str, Any]], times: list[tuple[str, float]], note: str) -> None:

@@ -90,7 +90,7 @@ def test_an_image_that_claims_any_size_is_one_problem():
     content = BytesIO()
     Image.new("L", (4, 4)).save(content, "PNG")
     with ThreadPoolExecutor(1) as pool:
-        pipeline = Pipeline(no_room, pytest.fail, batch=1, pool=pool, told=pytest.fail)  # type: ignore[arg-type]
+        pipeline = Pipeline(no_room, pytest.fail, pytest.fail, batch=1, pool=pool, told=pytest.fail)  # type: ignore[arg-type]
         decoded = pipeline._decoded(Item("a", "a.png", content.getvalue()))
     assert decoded.pixels is None and decoded.problem == "MemoryError"
 

@@ -277,12 +277,4 @@ class _Writer:
         if self.overlays is not None:
             picture = overlaid(eight_bit(item.read()), answer.label_map, len(self.classes))
             Image.fromarray(picture).save(self.overlays / f"{item.stem}.png")
-        losses = {name: round(value, 6) for name, value in answer.losses.items()}
-        return {
-            "stem": item.stem,
-            "steps": answer.steps,
-            "confidence": round(answer.confidence, 6),
-            **losses,
-            **self.columns(answer),
-            "seconds": round(answer.seconds, 4),
-        }
+        return {"stem": item.stem, **segmentation_rows.answer_row(answer, self.columns)}

@@ -6,15 +6,31 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from semgan import artifacts
 
+if TYPE_CHECKING:
+    from semgan.data.whole_images import SegmentedImage
+
 TABLE = "segmentation.csv"
 ROWS = "rows.jsonl"  # one finished image per line; only while work goes on
+LOOK_AT = "look_at"  # column: 1 where an answer should be looked at; only where trust was fitted
 Row = dict[str, Any]
+
+
+def answer_row(answer: SegmentedImage, columns: Callable[[SegmentedImage], Row]) -> Row:
+    """An image's row but for what names it: steps, confidence, losses, what ``columns`` says of it, seconds."""
+    losses = {name: round(value, 6) for name, value in answer.losses.items()}
+    return {
+        "steps": answer.steps,
+        "confidence": round(answer.confidence, 6),
+        **losses,
+        **columns(answer),
+        "seconds": round(answer.seconds, 4),
+    }
 
 
 def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
@@ -60,6 +76,14 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a table, numbers as numbers."""
     kinds = {"stem": str, "method": str, "answer": str, "steps": int, "slices": int, "draws": int, "look_at": int}
     with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {name: kinds.get(name, float)(value) for name, value in row.items()} for row in csv.DictReader(file)
-        ]
+        return [{name: kinds.get(name, float)(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def swapped(predictions: Path, labels: Path) -> str | None:
+    """A remark where a folder of labels, and not that of predictions, has the table that `semgan segment` writes."""
+    if not (labels / TABLE).is_file() or (predictions / TABLE).is_file():
+        return None
+    return (
+        f"{labels}, given as the true masks, holds predictions of `semgan segment`, and {predictions} does not. If "
+        "they are swapped, missed and wrong pixels change places, and scores.json lies beside the true masks."
+    )

@@ -124,6 +124,21 @@ def test_the_command_tells_one_document(labels, tmp_path, capsys):
     assert found["rows"][0]["auroc_domain"] is None
 
 
+def test_names_keyed_by_the_values_of_the_true_masks_mean_these_values(labels, tmp_path):
+    """The classes.json of `data prepare`, and masks as they were stored: 7 is the lung."""
+    stored, ours = tmp_path / "stored", predictions(tmp_path / "ours", RIGHT)
+    stored.mkdir()
+    for file in labels.glob("*.png"):
+        Image.fromarray(np.asarray(Image.open(file)) * np.uint8(7)).save(stored / file.name)
+    (tmp_path / "classes.json").write_text(json.dumps({"0": "background", "7": "lung"}))
+    found = {}
+    for name, truth, words in (("as", labels, ()), ("by", stored, ("--classes", tmp_path / "classes.json"))):
+        out = tmp_path / name
+        assert run("trust", "judge", ours, "--labels", truth, "--metric", "dice", "-o", out, *words) == 0
+        found[name] = [path.read_text() for path in sorted(out.glob("*.csv"))]
+    assert found["as"] == found["by"]
+
+
 def test_what_cannot_be_judged_is_one_message(labels, tmp_path, capsys):
     ours = predictions(tmp_path / "ours", RIGHT)
     bare, fewer, volumes = tmp_path / "bare", tmp_path / "fewer", tmp_path / "volumes"

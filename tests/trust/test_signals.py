@@ -61,6 +61,16 @@ def test_a_network_that_wavers_under_mirroring_says_so():
     assert answering_steps(network, None) == 0
 
 
+def test_mirror_images_are_answered_without_losses_and_as_with_them(gan, monkeypatch):
+    image = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    answer = gan.segment_batch(image, snapshot_steps=(0,))
+    quick = measure(gan, image, answer)["mirror_agreement"]
+    asked = []
+    monkeypatch.setattr(gan, "masks_only", lambda x: asked.append(len(x)) or gan.segment_batch(x, steps=0))
+    assert torch.equal(measure(gan, image, answer)["mirror_agreement"], quick) and asked == [4]
+    assert 0 < quick.min() < 1
+
+
 def test_an_answer_by_inversion_has_every_signal_and_they_know_the_generators_own_images(gan):
     image = gan.generate(range(4), truncation=1.0).image
     answer = gan.segment_batch(image, steps=2, snapshot_steps=(0,))

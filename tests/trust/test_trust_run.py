@@ -25,6 +25,7 @@ from semgan.trust.answering import posterior_fingerprint
 from semgan.trust.choice import Choice
 from semgan.trust.fit import FILE, Trust, fit
 from semgan.trust.ridge import fit_ridge
+from semgan.trust.run import fit_trust
 from semgan.trust.samples import FIRST, OWN, POSTERIOR, answered
 from semgan.trust.signals import SIGNALS
 
@@ -196,6 +197,12 @@ def test_every_image_gets_the_answer_that_is_chosen_for_it(calibrated, gan, pict
     assert [row["answer"] for row in alone] == [row["answer"] for row in rows]
     for row, same in zip(alone, rows, strict=True):
         assert row["confidence"] == pytest.approx(same["confidence"], abs=1e-4)
+
+
+def test_too_few_cases_are_told_before_any_is_answered(gan_folder, tiny_dataset, monkeypatch):
+    monkeypatch.setattr("semgan.trust.run.answered", lambda *words, **options: pytest.fail("answered"))
+    with pytest.raises(ValueError, match="8 validation cases or more; got 3"):
+        fit_trust(gan_folder, tiny_dataset, device="cpu")
 
 
 def test_what_cannot_be_fitted_or_chosen_is_one_message(gan_folder, dataset, tiny_dataset, pictures, tmp_path, capsys):

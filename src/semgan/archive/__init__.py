@@ -11,9 +11,9 @@ run       the verb
     OUT/inputs.jsonl, units.csv the inputs, frozen: [name, address] per line; unit, offset in bytes, lines
     OUT/units/UNIT/             results of one unit: masks.tar (NAME.png), rows.csv, problems.csv, unit.json
     OUT/open/UNIT/              who works on it, and what is not complete; gone at the end
-    OUT/segmentation.csv        the rows of all units: stem, unit, steps, confidence, losses, seconds
+    OUT/segmentation.csv        the rows of all units: stem, unit, steps, confidence, losses, signals and trust, seconds
     OUT/problems.csv            stem, unit, source, problem: what could not be segmented, where there is any
-    OUT/summary.json            counts
+    OUT/summary.json            counts; flagged: images to look at, where the model's trust was fitted
 
 A unit is done when its folder has its final name. Renaming a folder onto one that is there fails, so that of two that
 finish the same unit one is kept: exactly one result, whatever the claims do.

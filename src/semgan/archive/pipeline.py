@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -24,10 +24,12 @@ from semgan.claims import ClaimLost
 from semgan.data import addresses
 from semgan.data.parallel import use_all_cores
 from semgan.data.readers import read_image_bytes
+from semgan.segmentation_rows import Row, answer_row
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from semgan.data.whole_images import SegmentedImage
     from semgan.types import Segmentation
 
 WAITING = 2  # batches between two stages
@@ -147,12 +149,14 @@ class Pipeline:
 
     decode:     a file's bytes and name -> pixels ``[height, width(, channels)]``
     prepare:    pixels -> network input ``[channels, size_px, size_px]``
-    segment:    batch of network inputs -> `Segmentation`
+    segment:    batch of network inputs -> `Segmentation`, with the signals that ``columns`` needs
+    columns:    one answer -> what its row says beside steps, confidence and losses
     told:       called with the number of images of every written block
     """
 
     prepare: Callable[[np.ndarray], Tensor]
     segment: Callable[[Tensor], Segmentation]
+    columns: Callable[[SegmentedImage], Row]
     batch: int
     pool: ThreadPoolExecutor
     told: Callable[[int], Any]
@@ -212,13 +216,13 @@ class Pipeline:
 
         batch = torch.stack([image.pixels for image in images if image.pixels is not None])
         try:
-            return [self.segment(batch)]
+            return [_lean(self.segment(batch))]
         except ValueError:
             pass
         answers = []
         for number, image in enumerate(images):
             try:
-                answers.append(self.segment(batch[number : number + 1]))
+                answers.append(_lean(self.segment(batch[number : number + 1])))
             except ValueError as error:
                 image.problem = str(error)
         return answers
@@ -242,33 +246,36 @@ class Pipeline:
 
     def _write_block(self, unit: OpenUnit, answered: Answered) -> None:
         good = [image for image in answered.images if image.problem is None]
-        rows = [row for answer in answered.answers for row in _rows(answer)]
-        maps = [each for answer in answered.answers for each in _each_probability(answer)]
-        masks = list(self.pool.map(lambda pair: _png(*pair), zip(maps, [image.size for image in good], strict=True)))
-        results = iter(zip(rows, masks, strict=True))
+        answers = [(answer, row) for answer in map(_on_cpu, answered.answers) for row in range(len(answer.confidence))]
+        assert len(answers) == len(good), "an answer for every image"
+        sizes = [image.size for image in good]
+        results = iter(list(self.pool.map(self._result, answers, sizes, repeat(answered.seconds))))
         for image in answered.images:
             if image.problem is not None:
                 unit.add_problem(image.item, image.problem)
                 continue
             row, mask = next(results)
-            unit.add(image.item, {**row, "seconds": round(answered.seconds, 4)}, mask)
+            unit.add(image.item, row, mask)
+
+    def _result(self, place: tuple[Segmentation, int], size: tuple[int, int], seconds: float) -> tuple[Row, bytes]:
+        """The row of an answer of a batch, and its mask at the image's own size, as a PNG of 8-bit class indices."""
+        from semgan.data.whole_images import own_answer
+
+        answer, content = own_answer(*place, size, seconds), io.BytesIO()
+        Image.fromarray(answer.label_map).save(content, "PNG")
+        return answer_row(answer, self.columns), content.getvalue()
 
 
-def _rows(answer: Segmentation) -> Iterator[dict[str, Any]]:
-    """Steps, confidence and losses of each image of a batch."""
-    for number, value in enumerate(answer.confidence.tolist()):
-        losses = {name: round(loss, 6) for name, loss in answer.losses_of(number).items()}
-        yield {"steps": answer.steps_of(number), "confidence": round(value, 6), **losses}
+def _lean(answer: Segmentation) -> Segmentation:
+    """Without the images and codes that no row needs, which would wait with it."""
+    return replace(answer, reconstruction=None, w_plus=None, snapshots={}, reconstructions={})
 
 
-def _each_probability(answer: Segmentation) -> list[Tensor]:
-    return list(answer.probabilities.detach().cpu())
-
-
-def _png(probabilities: Tensor, size: tuple[int, int]) -> bytes:
-    """The mask at the image's own size, as a PNG of 8-bit class indices."""
-    from semgan.data.whole_images import label_map, to_own_size
-
-    content = io.BytesIO()
-    Image.fromarray(label_map(to_own_size(probabilities, size))).save(content, "PNG")
-    return content.getvalue()
+def _on_cpu(answer: Segmentation) -> Segmentation:
+    """Copied at once, for threads that take one image each."""
+    return replace(
+        answer,
+        probabilities=answer.probabilities.detach().cpu(),
+        confidence=answer.confidence.detach().cpu(),
+        trace={name: values.detach().cpu() for name, values in answer.trace.items()},
+    )

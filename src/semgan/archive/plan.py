@@ -97,8 +97,8 @@ def found_plan(out: Path, request: dict[str, Any]) -> Plan | None:
         described = artifacts.read_json(out / MARKER)
         if described.get("request") != request:
             raise FileExistsError(
-                f"{out} holds results of another model, other images or other options; give a new folder with -o, or "
-                "remove this one."
+                f"{out} holds results {_difference(described.get('request'), request)}; give a new folder with -o, or "
+                "remove this one: archives are never mixed nor replaced."
             )
         return Plan(out, described)
     content = {path.name for path in out.iterdir()} if out.is_dir() else set()
@@ -106,6 +106,27 @@ def found_plan(out: Path, request: dict[str, Any]) -> Plan | None:
     if foreign and not (out / MARKER).is_file():
         raise FileExistsError(f"{out} exists and holds other files ({foreign[0]}); give a new folder with -o.")
     return None
+
+
+def _difference(found: Any, request: dict[str, Any]) -> str:
+    """What was found, in words, where it was not made by ``request``."""
+    judged = ("trust", "temperature")  # options that a fit of trust puts there
+    try:
+        known, asked = (
+            {**one, "options": {name: value for name, value in one["options"].items() if name not in judged}}
+            for one in (found, request)
+        )
+        before, now = (one["options"].get("trust") for one in (found, request))
+    except (KeyError, TypeError, AttributeError):
+        return "in another format"
+    if known != asked:
+        return "of another model, other images or other options"
+    if before is None:
+        return (
+            "without predicted scores, of before `semgan trust fit` or of an older version (which go on, without "
+            "scores, while trust.json is out of the model folder)"
+        )
+    return "of another `semgan trust fit`" if now is not None else "judged by a trust.json that is not used now"
 
 
 def _write_lists(out: Path, entries: Iterable[Entry], unit_images: int | None, check: Callable[[], None]) -> int | None:

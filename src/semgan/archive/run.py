@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,10 +22,14 @@ from semgan.archive.tables import merged
 from semgan.archive.unit import ABOUT, OpenUnit
 from semgan.data import addresses
 from semgan.data.parallel import available_workers, thread_pool
-from semgan.data.whole_images import preprocessing_of
+from semgan.data.whole_images import answered, preprocessing_of
 from semgan.runtime.device import prepare_cpu
 from semgan.segment import Progress, channels_of, load_identified
 from semgan.types import Segmenter, Steps
+
+if TYPE_CHECKING:
+    from semgan.data.whole_images import Measure
+    from semgan.trust.answering import Answering
 
 UNIT_IMAGES = 1024  # about a minute of work each, lost by a kill; many enough that workers end together
 REMOTE_THREADS = 32  # reading over a network waits, and does not compute
@@ -38,6 +42,7 @@ class Segmented:
     """What an archive holds at the end, and what this worker did of it.
 
     images, failed, units: of all workers
+    flagged: images that should be looked at, of all workers; None where the model's trust was not fitted
     own_images, seconds, images_per_second: of this worker, from its first claim to its last result
     """
 
@@ -47,6 +52,7 @@ class Segmented:
     own_images: int
     seconds: float
     images_per_second: float
+    flagged: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,14 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Work:
-    """How images are segmented: the model and its options."""
+    """How images are segmented: the model and its options.
 
-    segmenter: Segmenter
-    identity: str | None
+    found:   the model, and what its trust.json says of its answers
+    measure: what is measured of every answer for that; None: nothing
+    """
+
+    found: Answering
+    measure: Measure | None
     steps: Steps | None
     modality: str | None
     batch: int
@@ -85,38 +95,58 @@ class Work:
         device: str = "auto",
         threads: int | None = None,
         masks_only: bool = False,
+        signals: bool = False,
+        choose: bool = False,
     ) -> Work:
         """Raises FileNotFoundError without a model, ValueError for an unknown modality, masks only with steps."""
-        if masks_only and steps != 0:
-            raise ValueError("Masks only means the encoder alone: give --steps 0 (steps=0) with it.")
         prepare_cpu()
-        segmenter, identity = load_identified(model, own_device(device))
-        if masks_only and getattr(segmenter, "encoder", segmenter) is None:
-            raise ValueError("This model has no encoder yet, and masks only need one: finish the training.")
+        if masks_only:
+            if signals or choose:
+                raise ValueError("Masks only leaves out what signals and choices are made of; leave them out, or it.")
+            found = _masks_only(model, steps, own_device(device))
+        else:
+            from semgan.trust.answering import answering
+
+            found = answering(model, steps, own_device(device), signals=signals, choose=choose)
+        segmenter = found.segmenter
         blank = np.zeros((16, 16, channels_of(segmenter)), np.uint8)
         preprocessing_of(segmenter, modality)(blank)  # an unknown modality is one error, not one per image
         remote = addresses.is_address(source.images or source.manifest or "")
         count = max(available_workers(threads), REMOTE_THREADS if remote and threads is None else 1)
-        return cls(segmenter, identity, steps, modality, batch, count, masks_only)
+        return cls(found, found.measure(modality), steps, modality, batch, count, masks_only)
 
     def request(self, source: Source, unit_images: int) -> dict[str, Any]:
-        """All that the results depend on."""
-        options = {"steps": self.steps, "modality": self.modality, "masks_only": self.masks_only}
+        """All that the results depend on; the fit of trust among it, where there is one."""
+        options: dict[str, Any] = {"steps": self.steps, "modality": self.modality, "masks_only": self.masks_only}
         per_unit = None if source.kind == "shards" else unit_images
         return {
             "format": 1,
-            "model": self.identity,
+            "model": self.found.identity,
             "inputs": source.describe(),
             "unit_images": per_unit,
-            "options": options,
+            "options": options | self.found.options,
         }
 
     def pipeline(self, pool: Any, told: Callable[[int], Any]) -> Pipeline:
         rule = {} if self.modality is None else {"modality": self.modality}
-        segment = partial(self.segmenter.segment_batch, steps=self.steps, **rule)
+        segmenter = self.found.segmenter
+        segment = partial(answered, partial(segmenter.segment_batch, **rule), steps=self.steps, measure=self.measure)
         if self.masks_only:  # methods without losses have nothing to leave out
-            segment = getattr(self.segmenter, "masks_only", segment)
-        return Pipeline(preprocessing_of(self.segmenter, self.modality), segment, self.batch, pool, told)
+            segment = getattr(segmenter, "masks_only", segment)
+        prepare = preprocessing_of(segmenter, self.modality)
+        return Pipeline(prepare, segment, self.found.columns, self.batch, pool, told)
+
+
+def _masks_only(model: Path | str | Segmenter, steps: Steps | None, device: str) -> Answering:
+    """The model for masks alone, whose answers nothing is measured of."""
+    from semgan.trust.answering import Answering
+
+    if steps != 0:
+        raise ValueError("Masks only means the encoder alone: give --steps 0 (steps=0) with it.")
+    found = Answering(*load_identified(model, device), {})
+    if getattr(found.segmenter, "encoder", found.segmenter) is None:
+        raise ValueError("This model has no encoder yet, and masks only need one: finish the training.")
+    return found
 
 
 def segment_archive(
@@ -132,8 +162,8 @@ def segment_archive(
 
     model:       as for `semgan.segment.segment`; one that only lives in memory is taken for the same at every start
     unit_images: images per unit of work; shards are units as they are
-    options:     steps, modality, batch, device, threads, as for `semgan.segment.segment`; masks_only: at steps 0
-                 leave the losses out, which are about half of the work
+    options:     steps, modality, batch, device, threads, signals, choose, as for `semgan.segment.segment`; masks_only:
+                 at steps 0 leave out the losses, which are about half of the work, and what trust makes of them
     progress:    told (done, total, "images" or "shards") of all workers
 
     Returns when all units are done, whoever did them; images that cannot be segmented are in OUT/problems.csv.
@@ -293,4 +323,7 @@ class _Worker:
 
 def as_rows(answer: Segmented | Forecast) -> dict[str, Any]:
     """Names and values for people."""
-    return {name.replace("_", " "): "not known" if value is None else value for name, value in asdict(answer).items()}
+    told = asdict(answer)
+    if told.get("flagged", 0) is None:  # nothing judges the answers
+        del told["flagged"]
+    return {name.replace("_", " "): "not known" if value is None else value for name, value in told.items()}

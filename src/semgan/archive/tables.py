@@ -55,6 +55,8 @@ def _totals(plan: Plan) -> dict[str, int]:
         about = artifacts.read_json(plan.done_folder(unit) / ABOUT)
         for name in ("images", "failed"):
             totals[name] += about[name]
+        if "flagged" in about:  # only where trust was fitted
+            totals["flagged"] = totals.get("flagged", 0) + about["flagged"]
     return totals
 
 

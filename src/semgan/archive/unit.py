@@ -17,10 +17,10 @@ from typing import IO, Any
 from semgan.archive.inputs import Item, Source
 from semgan.archive.plan import Plan, UnitSpan
 from semgan.claims import claimed
+from semgan.segmentation_rows import LOOK_AT, Row
 
 MASKS, ROWS, PROBLEMS, ABOUT = "masks.tar", "rows.csv", "problems.csv", "unit.json"
 PROBLEM_COLUMNS = ("stem", "unit", "source", "problem")
-Row = dict[str, Any]
 
 
 class OpenUnit:
@@ -42,6 +42,7 @@ class OpenUnit:
         self._rows: csv.DictWriter | None = None
         self._problems: csv.DictWriter | None = None
         self.images = self.failed = 0
+        self.flagged: int | None = None  # to be looked at; None: nothing judges the answers
 
     @classmethod
     def open(cls, plan: Plan, source: Source, span: UnitSpan) -> OpenUnit | None:
@@ -83,6 +84,8 @@ class OpenUnit:
             self._rows = self._table(ROWS, tuple(row))
         self._rows.writerow(row)
         self.images += 1
+        if LOOK_AT in row:
+            self.flagged = (self.flagged or 0) + row[LOOK_AT]
 
     def add_problem(self, item: Item, problem: str) -> None:
         if self._problems is None:
@@ -97,7 +100,8 @@ class OpenUnit:
         Raises FileNotFoundError where the one who took the unit over has taken our files away.
         """
         self._files.close()
-        about = json.dumps({"images": self.images, "failed": self.failed}, indent=2)
+        counts = {"images": self.images, "failed": self.failed}
+        about = json.dumps(counts if self.flagged is None else counts | {"flagged": self.flagged}, indent=2)
         # Not by `artifacts`, which would make a folder anew that another worker has taken away, without the masks.
         (self._folder / ABOUT).write_text(about + "\n", encoding="utf-8")
         for path in self._folder.iterdir():

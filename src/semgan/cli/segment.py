@@ -64,7 +64,7 @@ Archive = Annotated[
 UnitImages = Annotated[int, typer.Option(min=1, help="Archive: images per unit; a tar shard is one unit.")]
 Members = Annotated[str | None, typer.Option(help="Archive: only files, members of shards, of such names: '*.jpg'.")]
 MasksOnly = Annotated[
-    bool, typer.Option("--masks-only", help="Archive, steps 0: leave out the losses, about half of the work.")
+    bool, typer.Option("--masks-only", help="Archive, steps 0: leave out losses and trust, half of the work.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many units and images, and the expected time.")]
 
@@ -122,8 +122,9 @@ def segment(
     for each in model:
         existing(each, "Model")
     options = {"steps": steps, "modality": modality, "batch": batch, "device": device}
+    options |= {"signals": signals, "choose": choose}
     extras = {"save_probabilities": save_probabilities, "overlay": overlay, "dicom_seg": dicom_seg}
-    extras |= {"signals": signals, "choose": choose, "dropout_passes": dropout_passes}
+    extras |= {"dropout_passes": dropout_passes}
     if archive or dry_run or masks_only or members or _is_archive(images, manifest):
         _refuse({**extras, "overwrite": overwrite}, model)
         options |= {"unit_images": unit_images, "masks_only": masks_only}
@@ -182,6 +183,7 @@ def _archived(
     from semgan.archive.run import as_rows, forecast, segment_archive
     from semgan.archive.tables import first_problems
     from semgan.data.addresses import is_address
+    from semgan.segmentation_rows import TABLE
 
     for path in inputs[:2]:
         if path is not None and not is_address(path) and not any(letter in path for letter in "{*?"):
@@ -194,6 +196,8 @@ def _archived(
     with progress_bars() as progress:
         done = segment_archive(model, source, out, progress=progress, **options)
     show(f"Masks in {out / 'units'}", as_rows(done))
+    if done.flagged:
+        say(f"{done.flagged} of {done.images} images should be looked at: look_at is 1 in {out / TABLE}")
     if done.failed:
         for line in first_problems(out, SHOWN):
             say(f"not segmented: {line}")

@@ -10,7 +10,7 @@ import typer
 from semgan.cli.output import AsJson, examples, existing, progress_bars, say, show, verb
 from semgan.cli.posterior import Method
 from semgan.cli.segment import Steps
-from semgan.cli.use import Device, Metric, class_names_in, list_in, mapping_in
+from semgan.cli.use import Device, Metric, class_names_in, list_in, mapping_by_names_in, mapping_in
 
 app = typer.Typer(help="Know when not to trust a mask: learn it, and judge what was learnt.", no_args_is_help=True)
 
@@ -117,10 +117,14 @@ def judge(
     in_domain: Annotated[
         list[Path] | None, typer.Option(help="The same model's predictions in domain, one for each PREDICTIONS.")
     ] = None,
-    classes: Annotated[Path | None, typer.Option(help="JSON: class names, background first.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="JSON: class names, background first, or by the values of the true masks.")
+    ] = None,
     mapping: Annotated[Path | None, typer.Option(help="JSON: label value -> class index, for the true masks.")] = None,
     map_predictions: Annotated[Path | None, typer.Option(help="The same for the predicted masks.")] = None,
-    mean_over: Annotated[list[str] | None, typer.Option(help="Class to average; repeatable; default: all.")] = None,
+    mean_over: Annotated[
+        list[str] | None, typer.Option(help="Class to average; repeatable; default: all but the background.")
+    ] = None,
     stems: Annotated[Path | None, typer.Option(help="JSON list of the cases to judge; default: all segmented.")] = None,
     as_json: AsJson = False,
 ) -> Any:
@@ -139,7 +143,7 @@ def judge(
         signals=signal or None,
         in_domain=[existing(folder, "Folder of predictions in domain") for folder in in_domain or ()],
         classes=class_names_in(classes),
-        mapping=mapping_in(mapping),
+        mapping=mapping_in(mapping) or mapping_by_names_in(classes),
         map_predictions=mapping_in(map_predictions),
         mean_over=mean_over or None,
         stems=list_in(stems),

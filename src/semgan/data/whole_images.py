@@ -144,19 +144,34 @@ def segment_images(
     segment_batch = segmenter.segment_batch
     if modality is not None:
         segment_batch = partial(segment_batch, modality=modality)  # type: ignore[call-arg]  # as for `preprocess`
-    kept_steps = snapshot_steps if measure is None else tuple({0, *snapshot_steps})
     for block in _decoded_blocks(prepare, images, batch, threads):
         import torch
 
         began = time.perf_counter()
         pixels = torch.stack([pixels for pixels, _ in block])
-        answer = segment_batch(pixels, steps=steps, snapshot_steps=kept_steps)
-        signals = answer.signals if measure is None else measure(pixels, answer)
-        snapshots = {step: kept for step, kept in answer.snapshots.items() if step in snapshot_steps}
-        answer = replace(answer, signals=dict(signals), snapshots=snapshots)
+        answer = answered(segment_batch, pixels, steps=steps, snapshot_steps=snapshot_steps, measure=measure)
         seconds = (time.perf_counter() - began) / len(block)
         for row, (_, size) in enumerate(block):
-            yield _own_answer(answer, row, size, seconds)
+            yield own_answer(answer, row, size, seconds)
+
+
+def answered(
+    segment_batch: Callable[..., Segmentation],
+    pixels: Tensor,
+    *,
+    steps: Steps | None,
+    snapshot_steps: tuple[int, ...] = (),
+    measure: Measure | None,
+) -> Segmentation:
+    """The answer for a batch of network inputs; its signals are what ``measure`` finds, where there is one.
+
+    Snapshots are those asked for; ``measure`` is given step 0 too. Raises what the model raises.
+    """
+    kept_steps = snapshot_steps if measure is None else tuple({0, *snapshot_steps})
+    answer = segment_batch(pixels, steps=steps, snapshot_steps=kept_steps)
+    signals = answer.signals if measure is None else measure(pixels, answer)
+    snapshots = {step: kept for step, kept in answer.snapshots.items() if step in snapshot_steps}
+    return replace(answer, signals=dict(signals), snapshots=snapshots)
 
 
 def preprocessing_of(segmenter: Segmenter, modality: str | None) -> Callable[[np.ndarray], Tensor]:
@@ -193,7 +208,8 @@ def _pixels(item: np.ndarray | Path | str | Input) -> np.ndarray:
     return item.read() if isinstance(item, Input) else read_image(Path(item))
 
 
-def _own_answer(answer: Segmentation, row: int, size: tuple[int, int], seconds: float) -> SegmentedImage:
+def own_answer(answer: Segmentation, row: int, size: tuple[int, int], seconds: float) -> SegmentedImage:
+    """One image of a batch, brought to its own size (height, width)."""
     probabilities = to_own_size(answer.probabilities[row], size)
     return SegmentedImage(
         label_map=label_map(probabilities),

@@ -80,12 +80,7 @@ class Trust:
 
 def fit(samples: Samples, *, limit: float | None = None, seed: int = 0) -> Trust:
     """Everything that trust learns from answered validation images. Raises ValueError for fewer than 8 cases."""
-    cases = len(set(samples.groups))
-    if cases < FEWEST_CASES:
-        raise ValueError(
-            f"Trust is learned from {FEWEST_CASES} validation cases or more; got {cases}. Add some with `semgan data "
-            "split`, or take a dataset with a longer validation list."
-        )
+    check_cases(samples.groups)
     scores = samples.scores[OWN]
     strength, held_out = cross_validated(samples.signals, scores, samples.groups, seed)
     held_out = np.clip(held_out, 0, 1)
@@ -122,6 +117,16 @@ def fit(samples: Samples, *, limit: float | None = None, seed: int = 0) -> Trust
         None if learned is None else learned.choice,
         report,
     )
+
+
+def check_cases(groups: Sequence[str]) -> None:
+    """Raises ValueError for fewer than 8 cases."""
+    cases = len(set(groups))
+    if cases < FEWEST_CASES:
+        raise ValueError(
+            f"Trust is learned from {FEWEST_CASES} validation cases or more; got {cases}. Add some with `semgan data "
+            "split`, or take a dataset with a longer validation list."
+        )
 
 
 def failure_limit(scores: NDArray) -> float:

@@ -15,7 +15,7 @@ from semgan.data.loading import load_labels
 from semgan.data.readers import read_image_files
 from semgan.posterior.latent import Method
 from semgan.trust.answering import calibrated_posterior, posterior_fingerprint, posterior_means
-from semgan.trust.fit import Trust, fit
+from semgan.trust.fit import Trust, check_cases, fit
 from semgan.trust.samples import answered
 from semgan.types import Steps
 
@@ -52,12 +52,14 @@ def fit_trust(
     posterior = calibrated_posterior(segmenter, folder) if choose else None
     opened = Dataset.open(Path(dataset))
     chosen = opened.validation_for(segmenter.labels, cases)
+    groups = [case.group or opened.group(case.stem) or case.stem for case in chosen]
+    check_cases(groups)
     images = torch.stack([segmenter.preprocess(read_image_files(case.image)) for case in chosen])
     samples = answered(
         segmenter,
         images,
         np.asarray(load_labels(chosen, images.shape[-1], opened.labels, opened.ignore)),
-        [case.group or opened.group(case.stem) or case.stem for case in chosen],
+        groups,
         opened.metric,
         steps=steps,
         with_first=choose,
