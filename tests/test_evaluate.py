@@ -382,6 +382,36 @@ def test_without_names_the_indices_that_occur_are_the_classes(tmp_path):
     assert "No class names" in result.warnings[0]
 
 
+def test_two_codes_of_the_same_classes_are_suspected(tmp_path):
+    """Labels as the hospital stores them, predictions with the indices that `data prepare` made of them."""
+    labels = write(tmp_path / "labels", {"a": np.array([0, 2, 7, 9], np.uint8)[STRIPES]})
+    result = evaluate(write(tmp_path / "p", {"a": STRIPES}), labels, metric="dice")
+    assert "Values 1, 3 occur in predictions only, and 7, 9 in labels only" in result.warnings[0]
+
+
+def test_swapped_folders_are_suspected(tmp_path):
+    masks = {"a": np.array([0, 1, 1, 0], np.uint8)[STRIPES]}
+    ours, labels = write(tmp_path / "ours", masks), write(tmp_path / "labels", masks)
+    (ours / "segmentation.csv").write_text("stem\na\n")
+    assert not [text for text in evaluate(ours, labels, metric="dice").warnings if "swapped" in text]
+    found = evaluate(labels, ours, metric="dice", out=tmp_path / "out").warnings
+    assert [text for text in found if "swapped" in text and str(ours) in text]
+
+
+def test_names_keyed_by_the_values_of_the_masks_mean_these_values(tmp_path):
+    """The classes.json of `data prepare`; by their order alone, value 2 would count as class 2, the kidney."""
+    labels = write(tmp_path / "labels", {"a": np.array([0, 2, 2, 0], np.uint8)[STRIPES]})
+    predictions = write(tmp_path / "p", {"a": np.array([0, 1, 1, 0], np.uint8)[STRIPES]})
+    (tmp_path / "classes.json").write_text(json.dumps({"0": "background", "2": "liver", "7": "kidney"}))
+    from semgan.cli import main
+
+    words = ["evaluate", str(predictions), str(labels), "--metric", "dice", "--classes", str(tmp_path / "classes.json")]
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    scores = json.loads((predictions / "scores.json").read_text())["classes"]
+    assert not left.value.code and scores["background"] == scores["liver"] == 1
+
+
 def test_classes_found_nowhere_are_told(tmp_path):
     labels = write(tmp_path / "labels", {"a": STRIPES % 2})
     names = ["background", "left", "right"]
@@ -416,7 +446,7 @@ def test_predictions_and_labels_are_mapped_to_the_test_sets_classes(tmp_path):
         ([[0, 1]], [[0, 1]], {"map_predictions": [0, 255]}, r"p/a\.png has values 255 outside"),
         ([[0, 1]], [[0, 1]], {"mean_over": ["nose"]}, "needs names out of: background, foreground"),
         ([[0, 1]], [[0, 1]], {"classes": ["same", "same"]}, "different class names"),
-        ([[0, 200, 255]], [[0, 1, 1]], {}, "no class indices"),
+        ([[0, 200, 255]], [[0, 1, 1]], {}, "no class indices.*--classes.*--mapping.*--ignore"),
     ],
 )
 def test_values_and_names_that_mean_nothing_are_refused(tmp_path, label, prediction, options, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 
@@ -87,7 +88,8 @@ def test_options_that_are_not_given_leave_the_recipe_alone(tiny_dataset, tmp_pat
 
 
 @pytest.mark.parametrize(("method", "stages"), [("semgan", {"gan", "encoder"}), ("unet", {"baseline"})])
-def test_a_dry_run_tells_settings_time_and_memory_and_writes_no_run(start, tmp_path, method, stages):
+def test_a_dry_run_tells_settings_time_and_memory_and_writes_no_run(start, tmp_path, caplog, method, stages):
+    caplog.set_level(logging.INFO, "semgan")
     found = start("run", method=method, dry_run=True)
     assert isinstance(found, DryRun)
     assert (found.labelled, found.unlabelled, found.validation) == (6, 6, 3)
@@ -95,6 +97,8 @@ def test_a_dry_run_tells_settings_time_and_memory_and_writes_no_run(start, tmp_p
     assert found.memory_mb > 50
     assert found.settings["gan"]["images"] == 16 and found.settings["method"] == method
     assert not (tmp_path / "run").exists()
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    assert len(told) == 1 and told[0].startswith("Timing 7 steps")  # nothing of a trial that nobody asked for
 
 
 @pytest.mark.parametrize(("size_px", "timed"), [(16, 32), (64, 32), (128, 8), (256, 2), (512, 2)])
@@ -244,7 +248,7 @@ def test_a_warm_start_from_something_that_is_no_run_is_refused(start, tmp_path):
 # ---------------------------------------------------------------- the log
 
 
-def test_the_runs_log_tells_what_was_trained_on_and_every_error(start, tmp_path, whole, monkeypatch):
+def test_the_runs_log_tells_what_was_trained_on_and_every_error(start, tmp_path, whole, monkeypatch, caplog):
     text = (whole / "log.txt").read_text()
     assert re.search("Training semgan.* recipe debug", text) and "Finished after 16 images" in text
 
@@ -256,6 +260,7 @@ def test_the_runs_log_tells_what_was_trained_on_and_every_error(start, tmp_path,
     with pytest.raises(ValueError):
         start("run", method="unet")
     assert "ERROR the cat sat on the keyboard" in (tmp_path / "run" / "log.txt").read_text()
+    assert not [record for record in caplog.records if "the cat" in record.getMessage()]  # the command tells it
 
 
 def test_another_run_may_not_write_into_the_folder(start, whole, tmp_path):

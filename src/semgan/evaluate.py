@@ -24,6 +24,7 @@ from semgan.masks import SHOWN, ClassMapping, ClassSpace, MaskReader, class_spac
 from semgan.metrics import overlap
 from semgan.metrics.intervals import overlap_interval
 from semgan.metrics.surface import Summary, measures, summarise
+from semgan.segmentation_rows import swapped
 
 SCORES_FORMAT = 1
 CASE_COLUMNS = ("stem", "group", "class", "intersection", "prediction", "truth", "score")
@@ -128,7 +129,7 @@ def evaluate(
         groups=_group_scores(group_names, cases, metric, names),
         surface=surfaces,
         extra_predictions=counted.extra_predictions,
-        warnings=[text for text in remarks if text],
+        warnings=[text for text in (swapped(Path(predictions), Path(labels)), *remarks) if text],
         predictions=str(predictions),
         labels=str(labels),
     )
@@ -268,8 +269,8 @@ def _score_all(
     space = class_space(classes, labels, ignore, mapping)
     predicted, true = MaskReader("prediction", map_predictions), MaskReader("label", mapping, space.ignore)
     if not space.names:
-        values = [value for pair in pairs for value in predicted.present(pair[0]) | true.present(pair[1])]
-        space = inferred_space(values, space.ignore)
+        found = {value for pair in pairs for value in predicted.present(pair[0])}
+        space = inferred_space(found, {value for pair in pairs for value in true.present(pair[1])}, space.ignore)
     parts, measured, problems = [], [], []
     for prediction_file, label_file in pairs:
         try:

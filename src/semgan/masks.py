@@ -13,7 +13,7 @@ where no value but 0 and 1 (or 255) occurs; else one per index up to the largest
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,19 +97,25 @@ def named_space(names: Sequence[str], ignore: Sequence[int]) -> ClassSpace:
     return ClassSpace(tuple(names), tuple(sorted(set(ignore))), tuple(range(1, len(names))))
 
 
-def inferred_space(values: Iterable[int], ignore: Sequence[int]) -> ClassSpace:
+def inferred_space(predicted: Collection[int], true: Collection[int], ignore: Sequence[int]) -> ClassSpace:
     """Classes for the values that occur in all masks. Raises ValueError where they are no class indices."""
-    present = sorted(set(values))
+    present = sorted({*predicted, *true})
     if set(present) <= {0, 1, 255}:
         return named_space(("background", "foreground"), ignore)
     if present[0] < 0 or present[-1] >= IGNORE:
         raise ValueError(
-            f"The masks have values {listed(present)}, which are no class indices; "
-            "give the class names, a mapping, or the values to ignore."
+            f"The masks have values {listed(present)}, which are no class indices; give the class names (--classes), a "
+            "mapping (--mapping), or the values to ignore (--ignore)."
         )
     names = ("background", *(f"class {index}" for index in range(1, present[-1] + 1)))
     averaged = tuple(value for value in present if value > 0)
     remark = f"No class names were given: the {len(averaged)} indices above 0 that occur count as classes."
+    alone = [sorted({*one} - {*other}) for one, other in ((predicted, true), (true, predicted))]
+    if all(alone):
+        remark += (
+            f" Values {listed(alone[0])} occur in predictions only, and {listed(alone[1])} in labels only: where these "
+            "are two codes of the same classes, the scores are wrong without a mapping (--mapping)."
+        )
     return ClassSpace(names, tuple(ignore), averaged, remark)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import resource
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -74,7 +75,8 @@ def rehearse(
     with tempfile.TemporaryDirectory(prefix="semgan-dry-run-") as folder:
         trial = RunFolder(Path(folder) / "run")
         job = job_of(config.override(settings, short | quiet, "the dry run"), trial)
-        methods.get(settings.method).train(job)
+        with _warnings_only():
+            methods.get(settings.method).train(job)
         rows = [row for row in read_metrics(trial.metrics) if row.get("images_per_second")]
     every = {key: getattr(settings.gan, name) for key, name in LAZY.items()}
     minutes, cpu_minutes = {}, {}
@@ -93,6 +95,18 @@ def rehearse(
         memory_mb=_peak_memory_mb(job.device),
         timed_batches=batches,
     )
+
+
+@contextlib.contextmanager
+def _warnings_only() -> Iterator[None]:
+    """What is told of a trial's images, scores and choices would be taken for the training's."""
+    package = logging.getLogger("semgan")
+    before = package.level
+    package.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        package.setLevel(before)
 
 
 def timed_batch(settings: Settings, stage: str) -> int:

@@ -250,7 +250,8 @@ def log_into(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        logger.error("%s", error)
+        # For the file alone: whoever catches the error tells it.
+        handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (error,), None))
         raise
     finally:
         logger.setLevel(before)

@@ -94,6 +94,17 @@ def test_labelled_lists_outside_the_pool_or_of_other_length_are_told(tmp_path):
     assert "'labelled_3_seed0' has 1 cases" in found
 
 
+def test_a_labelled_list_that_misses_a_class_of_other_masks_is_a_warning(tmp_path):
+    path = ready_dataset(tmp_path)
+    content = json.loads((path / "dataset.json").read_text())
+    content["labels"]["tumour"] = 2
+    (path / "dataset.json").write_text(json.dumps(content))
+    save(path / "labelsTr", "case_3", mask(3, values=(0, 1, 2)))
+    write_lists(path, labelled_2_seed0=["case_0", "case_1"], labelled_2_seed1=["case_3", "case_0"])
+    (warning,) = problems(path, "warning")
+    assert problems(path) == [] and "labelled_2_seed0" in warning and "tumour" in warning
+
+
 def test_a_class_that_no_mask_shows_is_a_warning(tmp_path):
     path = ready_dataset(tmp_path)
     content = json.loads((path / "dataset.json").read_text())

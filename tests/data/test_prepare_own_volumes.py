@@ -12,6 +12,7 @@ from plain_folders import save as save_picture
 from volume_files import save, stored_as
 
 from semgan.artifacts import read_json
+from semgan.cli.info import describe
 from semgan.data.check import check_dataset
 from semgan.data.dicom import read_series
 from semgan.data.dicom_seg import read_dicom_seg, write_dicom_seg
@@ -102,6 +103,7 @@ def test_patients_of_the_manifest_keep_their_volumes_together(tmp_path):
     assert {case.stem for case in dataset.validation()} == {f"v3__{k:04d}" for k in range(SLICES)}
     assert dataset.columns["v1__0000"]["scanner"] == "B"
     assert not dataset.test() and (dataset.path / "volumes/test/images/v4.nii.gz").is_file()
+    assert describe(dataset.path)["test_volumes"] == 1
 
 
 # ---------------------------------------------------------------- patients by PatientID

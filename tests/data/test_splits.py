@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plain_folders import ready_dataset
 
+from semgan.cli import main
 from semgan.data import splits as splits_module
 from semgan.data.folder import Dataset, Description
 from semgan.data.splits import import_splits, problems_of_splits, write_splits
@@ -39,7 +40,29 @@ def test_the_same_call_gives_the_same_lists(path):
 
 def test_validation_is_drawn_once_and_stays(path):
     first = write_splits(path, 4, 0, None, 0.25)["validation"]
-    assert len(first) == 2 and write_splits(path, 4, 7, None, 0.5)["validation"] == first
+    assert len(first) == 2 and write_splits(path, 4, 7)["validation"] == first
+    assert write_splits(path, 5, 0, None, 0.25)["validation"] == first
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_another_share_than_that_of_the_validation_list_is_refused_and_not_passed_over(path, share):
+    write_splits(path, 4, 0, None, 0.25)
+    before = (path / "splits.json").read_bytes()
+    with pytest.raises(ValueError, match=r"12 images for validation, and .* already keeps 2.*splits\.json"):
+        write_splits(path, 5, 0, None, share)
+    assert (path / "splits.json").read_bytes() == before
+
+
+def test_without_room_for_a_whole_group_the_command_says_that_nothing_is_kept(path, capsys):
+    patients = "stem,patient\n" + "".join(f"case_{n},p{n // 4}\n" for n in range(12))
+    (path / "manifest.csv").write_text(patients)
+    with pytest.raises(SystemExit):
+        main(["data", "split", str(path), "--labels", "4"])
+    assert "Nothing is kept for validation" in capsys.readouterr().err
+    (path / "splits.json").unlink()
+    with pytest.raises(SystemExit):
+        main(["data", "split", str(path), "--labels", "4", "--validation", "0"])
+    assert "Nothing is kept" not in capsys.readouterr().err
 
 
 def test_patients_stay_together_and_labelled_lists_prefer_new_ones(path):

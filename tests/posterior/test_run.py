@@ -60,6 +60,14 @@ def test_files_have_the_images_own_size_and_rows_their_intervals(folder, picture
     assert read_json(tmp_path / "out/posterior.json")["draws"]["count"] == 4
 
 
+@pytest.mark.parametrize("method", ["hmc", "laplace"])
+def test_progress_is_told_within_a_batch_and_counts_images(method, folder, pictures, tmp_path):
+    told = []
+    drawn(folder, pictures, tmp_path / "out", batch=3, method=method, progress=lambda *now: told.append(now))
+    done = [now for now, total, what in told if what == "posterior" and total == 3]
+    assert done == sorted(done) and done[-1] == 3 and (method == "laplace" or {0, 1, 2} <= set(done))
+
+
 def test_a_stopped_run_ends_like_one_that_was_not(folder, pictures, tmp_path, monkeypatch):
     drawn(folder, pictures, tmp_path / "whole", batch=1)
     write = module._Writer.write
@@ -164,7 +172,18 @@ def test_the_best_temperature_is_the_one_of_the_smallest_nll(model, images, monk
     from semgan.posterior import calibration
 
     truth = model.segment_batch(images).label_map.numpy()
-    found = calibration.calibrate(model, images, truth, method="mala", budget=SHORT, temperatures=(1e2, 1e-3))
+    told = []
+    found = calibration.calibrate(
+        model,
+        images,
+        truth,
+        method="mala",
+        budget=SHORT,
+        temperatures=(1e2, 1e-3),
+        progress=lambda *now: told.append(now),
+    )
+    done = [now for now, total, what in told if (total, what) == (6, "fitting the temperature")]
+    assert len(done) == len(told) and done == sorted(done) and set(done) == set(range(7))
     assert set(found.scores) == {"optimised", "100", "0.001"}
     assert found.temperature == min((1e2, 1e-3), key=lambda each: found.scores[f"{each:g}"].nll)
     assert found.slack in calibration.SLACKS and found.images == 3

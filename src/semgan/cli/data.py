@@ -148,8 +148,9 @@ def split(
         str | None, typer.Option(help="Manifest column whose members stay together, e.g. patient.")
     ] = None,
     validation: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the training cases for validation.")
-    ] = 0.1,
+        float | None,
+        typer.Option(min=0, max=0.9, help="Share of the training cases for validation; default: 0.1, drawn once."),
+    ] = None,
     from_file: Annotated[Path | None, typer.Option("--from", help="Take the lists from this JSON file.")] = None,
     as_json: AsJson = False,
 ) -> Any:
@@ -166,4 +167,10 @@ def split(
         lists = write_splits(dataset, labels, split_seed, group, validation)
     sizes = {name: len(stems) for name, stems in lists.items() if isinstance(stems, list)}
     show(f"Splits of {dataset}", sizes)
+    if from_file is None and not lists["validation"] and validation != 0:
+        say(
+            "warning: Nothing is kept for validation: groups stay whole, and none fits into the share. Training then "
+            "takes its last weights. For a list, remove validation, pool and labelled_... from "
+            f"{dataset / 'splits.json'} and give a larger --validation."
+        )
     return {"dataset": dataset, "sizes": sizes}

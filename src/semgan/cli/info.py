@@ -54,6 +54,7 @@ def _dataset(path: Path) -> dict[str, Any]:
 
     dataset = Dataset.open(path)
     sets = {"train": dataset.cases("train"), "validation": dataset.validation(), "test": dataset.test()}
+    whole = len(list(path.glob("volumes/*/images/*.nii*")))
     lists = artifacts.read_json(path / "splits.json") if (path / "splits.json").is_file() else {}
     return {
         "kind": "dataset",
@@ -61,6 +62,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         "classes": list(dataset.labels.names),
         "channels": dataset.channels,
         "cases": {name: len(cases) for name, cases in sets.items()} | {"unlabelled": len(dataset.cases("unlabelled"))},
+        **({"test_volumes": whole} if whole else {}),
         "labelled_lists": sorted(name for name in lists if name.startswith("labelled_")),
     }
 

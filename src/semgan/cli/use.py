@@ -26,6 +26,7 @@ class Family(StrEnum):
 Model = Annotated[Path, typer.Option("-m", "--model", help="Run folder or model folder.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results in OUT (never other files).")]
+NAMED = 4  # classes named in a title
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 
@@ -55,10 +56,14 @@ def evaluate(
     ],
     manifest: Annotated[Path | None, typer.Option(help="CSV with stem and the column of --per.")] = None,
     per: Annotated[str | None, typer.Option(help="Column whose cases are counted together, e.g. patient.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="JSON: class names, background first.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="JSON: class names, background first, or by the values of the true masks.")
+    ] = None,
     mapping: Annotated[Path | None, typer.Option(help="JSON: label value -> class index, for the true masks.")] = None,
     map_predictions: Annotated[Path | None, typer.Option(help="The same for the predicted masks.")] = None,
-    mean_over: Annotated[list[str] | None, typer.Option(help="Class to average; repeatable; default: all.")] = None,
+    mean_over: Annotated[
+        list[str] | None, typer.Option(help="Class to average; repeatable; default: all but the background.")
+    ] = None,
     ignore: Annotated[list[int] | None, typer.Option(help="Label value that does not count; repeatable.")] = None,
     stems: Annotated[Path | None, typer.Option(help="JSON list of the cases to score; default: all labels.")] = None,
     surface: Annotated[
@@ -82,7 +87,7 @@ def evaluate(
         manifest=manifest and existing(manifest, "Manifest"),
         per=per,
         classes=class_names_in(classes),
-        mapping=mapping_in(mapping),
+        mapping=mapping_in(mapping) or mapping_by_names_in(classes),
         map_predictions=mapping_in(map_predictions),
         mean_over=mean_over or None,
         ignore=tuple(ignore or ()),
@@ -94,7 +99,8 @@ def evaluate(
     for warning in result.warnings:
         say(f"warning: {warning}")
     rows = {"mean": result.mean, "interval": _interval_text(result.interval), **result.classes}
-    show(f"{metric.value} of {predictions} (n = {result.n} per {result.per})", rows)
+    over = ", ".join(result.mean_over) if len(result.mean_over) <= NAMED else f"{len(result.mean_over)} classes"
+    show(f"{metric.value} of {predictions} (n = {result.n} per {result.per}; mean over {over})", rows)
     for measure, summary in result.surface.items():
         title = f"{measure} (n = {summary.n} per {result.per}, not defined: {sum(summary.undefined.values())})"
         values = {"mean": summary.mean, "interval": _interval_text(summary.interval), **summary.classes}
@@ -131,6 +137,21 @@ def class_names_in(file: Path | None) -> list[str] | None:
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
         raise ValueError(f'{file} must name classes like ["background", "lung"]; got {str(content)[:80]}.')
     return content
+
+
+def mapping_by_names_in(file: Path | None) -> dict[int, int] | None:
+    """Value -> index where the names are keyed by values with gaps, as `data prepare` takes them; else None."""
+    if file is None:
+        return None
+    from semgan.artifacts import read_json
+
+    content = read_json(existing(file, "Class file"))
+    content = content.get("classes", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict):
+        return None
+    values = sorted(int(value) for value in content)
+    plain = values == list(range(len(values))) or values == [0, 255]  # 0 and 255 need no mapping
+    return None if plain else {value: index for index, value in enumerate(values)}
 
 
 def mapping_in(file: Path | None) -> dict[int, int] | None:

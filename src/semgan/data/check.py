@@ -33,9 +33,7 @@ class Problem:
     message: str
 
 
-def check_dataset(
-    path: Path | str, workers: int | None = None, progress: Progress | None = None
-) -> list[Problem]:
+def check_dataset(path: Path | str, workers: int | None = None, progress: Progress | None = None) -> list[Problem]:
     """Decode every image and mask, read every list, and report all that is wrong; errors before warnings.
 
     Nothing is raised for what is wrong inside the folder; an empty list means that all is well.
@@ -104,7 +102,8 @@ def _pairs(path: Path, description: Description) -> list[Problem]:
         level = "error" if name == "imagesTr" else "warning"
         problems += [
             Problem(level, str(file), f"has no mask in {LABEL_FOLDERS[name]}; add it, or move the image to imagesUn")
-            for stem, file in files.items() if stem not in masks
+            for stem, file in files.items()
+            if stem not in masks
         ]
         folder = path / LABEL_FOLDERS[name]
         problems += [
@@ -127,22 +126,38 @@ class _Look:
 
 
 def _pixels(dataset: Dataset, workers: int | None, progress: Progress | None) -> list[Problem]:
-    looks = []
+    looks, stems = [], []
     for name, files in dataset.files.items():
         for stem, file in files.items():
             mask = dataset.path / LABEL_FOLDERS.get(name, "") / f"{stem}{dataset.description.file_ending}"
             label = mask if name in LABEL_FOLDERS and mask.is_file() else None
             looks.append(_Look(file, label, dataset.channels, dataset.labels.classes, dataset.ignore))
+            stems.append(stem)
     results = each(_look, looks, workers=workers, progress=progress, what="checking images")
-    seen, problems = set(), []
-    for found, classes in results:
+    shown: dict[str, set[int]] = {}
+    problems = []
+    for stem, (found, classes) in zip(stems, results, strict=True):
         problems += found
-        seen |= classes
+        shown[stem] = classes
     if looks and not problems:
+        seen = set().union(*shown.values())
+        problems += _lists_without_a_class(dataset, shown, seen)
         absent = [name for index, name in enumerate(dataset.labels.names) if index not in seen]
         if absent:
             message = f"no mask shows the class(es) {', '.join(absent)}"
             problems.append(Problem("warning", str(dataset.path / "labelsTr"), message))
+    return problems
+
+
+def _lists_without_a_class(dataset: Dataset, shown: dict[str, set[int]], seen: set[int]) -> list[Problem]:
+    """Labelled lists none of whose masks shows a class that other masks show: it cannot be learnt from them."""
+    problems = []
+    for name in sorted(key for key in dataset.splits if key.startswith("labelled_")):
+        own = set().union(*(shown.get(stem, set()) for stem in dataset.splits[name]))
+        absent = [each for index, each in enumerate(dataset.labels.names) if index in seen - own]
+        if absent:
+            message = f"no mask of {name} shows the class(es) {', '.join(absent)}; take more labels or another seed"
+            problems.append(Problem("warning", str(dataset.path / "splits.json"), message))
     return problems
 
 

@@ -27,6 +27,7 @@ from semgan.data.folder import (
 
 SplitLists = dict[str, Any]
 COUNTED_IN = "labels_counted_in"  # key of splits.json: a column of the manifest
+VALIDATION_SHARE = 0.1  # of the training cases, where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -44,23 +45,31 @@ class Protocol:
 
 
 def write_splits(
-    dataset_path: Path | str, labels: int, split_seed: int = 0, group: str | None = None, validation_share: float = 0.1
+    dataset_path: Path | str,
+    labels: int,
+    split_seed: int = 0,
+    group: str | None = None,
+    validation_share: float | None = None,
 ) -> SplitLists:
     """Add the list ``labelled_N_seedS`` to splits.json; returns the whole content.
 
-    Where splits.json has no "validation" list yet, one is drawn first (a share of the labelled images, whole groups,
-    the same for every seed); the rest is the "pool". ``group`` is a column of manifest.csv; None takes the one named
-    group or patient, where there is one. No group is in two of train, validation and test, the labelled list takes one
-    image of each group before a second one of any, and unlabelled images of validation or test groups are left out.
+    Where splits.json has no "validation" list yet, one is drawn first (a share of the labelled images, a tenth unless
+    given, whole groups, the same for every seed); the rest is the "pool". ``group`` is a column of manifest.csv; None
+    takes the one named group or patient, where there is one. No group is in two of train, validation and test, the
+    labelled list takes one image of each group before a second one of any, and unlabelled images of validation or test
+    groups are left out.
     Where splits.json says "labels_counted_in" (a column), ``labels`` counts groups of it, and all their images are in.
 
-    Raises ValueError for too few images, an unknown column, and groups that are in training and test already.
+    Raises ValueError for too few images, an unknown column, groups that are in training and test already, and for a
+    share that would have drawn another validation list than the one there is.
     """
     dataset = Dataset.open(dataset_path)
     if labels < 2:
         raise ValueError(f"A labelled list has 2 cases or more; got {labels}.")
     group = group or dataset.splits.get(COUNTED_IN) or _column_of_groups(dataset)
-    lists = _with_pool(dataset, group, validation_share)
+    lists = _with_pool(dataset, group, VALIDATION_SHARE if validation_share is None else validation_share)
+    if validation_share is not None:
+        _refuse_other_share(dataset, _groups(dataset, group), validation_share)
     units = _units(dataset, lists, lists["pool"])
     if labels > units:
         counted = f", counted by the column {dataset.splits[COUNTED_IN]}" if COUNTED_IN in dataset.splits else ""
@@ -103,6 +112,20 @@ def _with_pool(dataset: Dataset, group: str | None, validation_share: float) -> 
     if group is not None and dataset.files["imagesUn"]:
         lists["unlabelled_extra"] = _unlabelled_of_training_groups(dataset, lists, group_of)
     return lists
+
+
+def _refuse_other_share(dataset: Dataset, group_of: Callable[[str], str], share: float) -> None:
+    if "validation" not in dataset.splits:
+        return
+    known = dataset.splits["validation"]
+    stems = [*dataset.splits.get("pool", dataset.pool()), *known]
+    wanted = len(_validation(dataset, group_of, share, stems))
+    if wanted != len(known):
+        raise ValueError(
+            f"A share of {share:g} would keep {wanted} of {len(stems)} images for validation, and {dataset.path} "
+            f"already keeps {len(known)}, the same for all its labelled lists. Leave --validation out to go on with "
+            "these. To draw it anew, remove the lists validation, pool and labelled_... from its splits.json first."
+        )
 
 
 def _labelled(
@@ -243,14 +266,17 @@ def _one_of_each_group_first(stems: Sequence[str], group_of: Callable[[str], str
     return [members[turn] for turn in range(turns) for members in groups if turn < len(members)]
 
 
-def _validation(dataset: Dataset, group_of: Callable[[str], str], share: float) -> list[str]:
-    """Whole groups of the labelled images outside the test list, until the share is reached.
+def _validation(
+    dataset: Dataset, group_of: Callable[[str], str], share: float, known: Sequence[str] | None = None
+) -> list[str]:
+    """Whole groups of the labelled images (``known``: of these) outside the test list, until the share is reached.
 
     In the order of the stems' hashes: training scores the first ones only, and the first of a sorted list may be the
     slices of a single volume.
     """
     test = set(dataset.splits.get("test", []))
-    stems = [stem for stem in dataset.splits.get("pool", dataset.files["imagesTr"]) if stem not in test]
+    pool = dataset.splits.get("pool", dataset.files["imagesTr"]) if known is None else known
+    stems = [stem for stem in pool if stem not in test]
     wanted, chosen = round(share * len(stems)), []
     test_groups = {group_of(stem) for stem in (*test, *dataset.files["imagesTs"])}
     for members in _members(stems, group_of, "validation"):
@@ -277,5 +303,3 @@ def _unlabelled_of_training_groups(
     held_out = {group_of(stem) for stem in (*lists["validation"], *lists.get("test", []), *dataset.files["imagesTs"])}
     known = lists.get("unlabelled_extra", {"set": "imagesUn", "stems": list(dataset.files["imagesUn"])})
     return {**known, "stems": [stem for stem in known["stems"] if group_of(stem) not in held_out]}
-
-

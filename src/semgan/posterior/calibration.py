@@ -8,7 +8,7 @@ Both are kept in posterior.json of the model folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from semgan import artifacts
 from semgan.metrics.calibration import CalibrationScores, calibration_scores
 from semgan.posterior.latent import Budget, LatentPosterior, Method, check_codes_explain_all
 from semgan.posterior.prior import fit_prior
+from semgan.posterior.sampler import Progress, told_as_images
 from semgan.stages.semantic_gan import SemanticGan
 
 FILE = "posterior.json"
 SLACKS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 TEMPERATURES = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
 BUDGET = Budget(count=16, chains=2, warmup=60, thin=2)
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,12 @@ def calibrate(
         posterior = LatentPosterior(model, temperature=temperature, slack=slack)
         means = []
         for number, part in enumerate(images.split(batch)):
-            drawn = posterior.draw(part, method, budget, seed=seed, first=number * batch)
+            before, total = done * len(images) + number * batch, len(temperatures) * len(images)
+            told = told_as_images(progress, before, len(part), total, "fitting the temperature")
+            drawn = posterior.draw(part, method, budget, seed=seed, first=number * batch, progress=told)
             means += [each.mean[None] for each in drawn]
             if progress is not None:
-                parts = -(-len(images) // batch)
-                progress(done * parts + number + 1, len(temperatures) * parts, "fitting the temperature")
+                progress(before + len(part), total, "fitting the temperature")
         scores[f"{temperature:g}"] = calibration_scores(_joined(means), label_maps)
     best = min(temperatures, key=lambda each: scores[f"{each:g}"].nll)
     return Calibration(slack, best, len(images), scores)

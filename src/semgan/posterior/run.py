@@ -28,6 +28,7 @@ from semgan.generative import load_generative
 from semgan.posterior.calibration import Calibration, calibrate
 from semgan.posterior.diagnostics import UNKNOWN
 from semgan.posterior.latent import METHODS, Budget, LatentPosterior, MaskDraws, Method
+from semgan.posterior.sampler import told_as_images
 from semgan.result_folder import ResultFolder
 from semgan.segment import check_inputs
 from semgan.segmentation_rows import Row
@@ -92,17 +93,22 @@ def draw_posterior(
     goes_on = folder.begin(overwrite=overwrite)
     done = segmentation_rows.taken_up(folder.partial, ".png", goes_on=goes_on)
     writer = _Writer(folder.partial, generative.labels.names)
-    stems = {row["stem"] for row in done}
-    rest = [(number, item) for number, item in enumerate(inputs) if item.stem not in stems]
+    rest = _left(inputs, done)
     with open(folder.partial / segmentation_rows.ROWS, "a", encoding="utf-8") as notes:
         for start in range(0, len(rest), batch):
-            for row in _drawn(posterior, writer, rest[start : start + batch], method, budget, seed, steps, modality):
+            block = rest[start : start + batch]
+            told = told_as_images(progress, len(done), len(block), len(inputs), "posterior")
+            for row in _drawn(posterior, writer, block, method, budget, seed, steps, modality, told):
                 done.append(segmentation_rows.noted(notes, row))
-                if progress is not None:
-                    progress(len(done), len(inputs), "posterior")
     rows = segmentation_rows.write_table(folder.partial, done, TABLE)
     folder.finish()
     return rows
+
+
+def _left(inputs: Sequence[Input], done: Sequence[Row]) -> list[tuple[int, Input]]:
+    """The images without a row, with their places among all."""
+    stems = {row["stem"] for row in done}
+    return [(number, item) for number, item in enumerate(inputs) if item.stem not in stems]
 
 
 def posterior_of(model: SemanticGan, folder: Path, temperature: float | None = None) -> LatentPosterior:
@@ -140,6 +146,7 @@ def _drawn(
     seed: int,
     steps: int | None,
     modality: str | None,
+    progress: Any,
 ) -> list[Row]:
     """Files and rows of a few images. An image's random numbers are named by its place among all, so that a run that
     was stopped ends like one that was not."""
@@ -151,13 +158,13 @@ def _drawn(
     inputs = [posterior.model.preprocess(image, rule) for image in pixels]
     numbers = [number for number, _ in block]
     runs = _runs(numbers)
-    draws = [
-        each
-        for start, stop in runs
-        for each in posterior.draw(
-            torch.stack(inputs[start:stop]), method, budget, seed=seed, first=numbers[start], steps=steps, modality=rule
-        )
-    ]
+    draws: list[MaskDraws] = []
+    for start, stop in runs:
+        told = told_as_images(progress, start, stop - start, len(block), "posterior")
+        part, first = torch.stack(inputs[start:stop]), numbers[start]
+        draws += posterior.draw(part, method, budget, seed=seed, first=first, steps=steps, modality=rule, progress=told)
+    if progress is not None:
+        progress(1, 1, "posterior")
     seconds = (time.perf_counter() - began) / len(block)
     for (_, item), image, own in zip(block, pixels, draws, strict=True):
         rows.append({"stem": item.stem, "method": method, **writer.write(item.stem, own, image.shape[:2])})

@@ -14,6 +14,14 @@ Names = Path | str | Sequence[str] | Mapping[Any, Any]
 Values = Path | str | Sequence[Any] | Mapping[Any, Any]
 
 
+class WithoutClassError(ValueError):
+    """Masks hold values whose class nobody has said; ``values``: these."""
+
+    def __init__(self, message: str, values: Sequence[int]) -> None:
+        super().__init__(message)
+        self.values = tuple(values)
+
+
 @dataclass(frozen=True)
 class ClassRule:
     """``table``: stored mask value -> class index, or 255 for pixels to ignore."""
@@ -31,7 +39,7 @@ def decide_classes(
 ) -> ClassRule:
     """The rule for masks that hold the values ``found``.
 
-    Raises ValueError that lists the values without a class and says how to give them one.
+    Raises WithoutClassError (a ValueError) that lists the values without a class and says how to give them one.
     """
     table = {value: IGNORE for value in ignore}
     open_values = sorted(set(found) - set(ignore))
@@ -46,10 +54,13 @@ def decide_classes(
     if count >= 2 and open_values == list(range(count)):
         more = ("foreground",) if count == 2 else tuple(f"class_{value}" for value in range(1, count))
         return ClassRule(LabelSpace(("background", *more)), {**{value: value for value in open_values}, **table})
-    raise ValueError(
+    void = open_values[:-1] == list(range(len(open_values) - 1)) and open_values[-1] == IGNORE
+    raise WithoutClassError(
         f"The masks hold the values {_some(open_values)}, which are neither 0 and 255 nor 0, 1, 2, ... without gaps. "
-        'Say what they mean: --mapping JSON like {"0": 0, "127": "ignore", "255": 1}, or --classes JSON like '
-        '{"0": "background", "1": "lung"}; --ignore VALUE leaves pixels out.'
+        + ("If 255 marks pixels of no class (void), add --ignore 255. Else say" if void else "Say")
+        + ' what they mean: --mapping JSON like {"0": 0, "127": "ignore", "255": 1}, or --classes JSON like '
+        '{"0": "background", "1": "lung"}; --ignore VALUE leaves pixels out.',
+        open_values,
     )
 
 
@@ -61,9 +72,10 @@ def _some(values: Sequence[int]) -> str:
 def _by_mapping(found: Sequence[int], table: dict[int, int], names: dict[int, str] | None) -> ClassRule:
     missing = [value for value in found if value not in table]
     if missing:
-        raise ValueError(
+        raise WithoutClassError(
             f"The masks hold the values {_some(missing)}, which the mapping lacks; it has {_some(sorted(table))}. "
-            'Add them to --mapping (a class index, or "ignore").'
+            'Add them to --mapping (a class index, or "ignore").',
+            missing,
         )
     needed = max((target for target in table.values() if target != IGNORE), default=-1) + 1
     if names is None:
@@ -85,9 +97,10 @@ def _by_names(found: Sequence[int], names: dict[int, str], ignored: dict[int, in
         table = {0: 0, 1: 1, 255: 1}
     missing = [value for value in found if value not in table]
     if missing:
-        raise ValueError(
+        raise WithoutClassError(
             f"The masks hold the values {_some(missing)}, which have no name in --classes ({names}). Name them, pass "
-            '--mapping JSON like {"0": 0, "255": 1}, or --ignore VALUE for pixels to leave out.'
+            '--mapping JSON like {"0": 0, "255": 1}, or --ignore VALUE for pixels to leave out.',
+            missing,
         )
     return ClassRule(labels, {**table, **ignored})
 

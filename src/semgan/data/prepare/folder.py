@@ -22,7 +22,7 @@ from semgan.config import Preprocessing
 from semgan.data.cache import open_cache
 from semgan.data.folder import IMAGE_FOLDERS, LABEL_FOLDERS, Dataset, description_json
 from semgan.data.parallel import Progress, each
-from semgan.data.prepare.classes import ClassRule, Names, Values, decide_classes
+from semgan.data.prepare.classes import ClassRule, Names, Values, WithoutClassError, decide_classes
 from semgan.data.prepare.held_out import link_test_sets
 from semgan.data.prepare.inventory import Inventory, PlainFolders, Source, take_inventory
 from semgan.data.prepare.own_volumes import are_volumes, take_volumes
@@ -178,8 +178,10 @@ def _check(
     if values:
         try:
             rule = decide_classes(values, classes, mapping, ignore)
+        except WithoutClassError as error:
+            problems.append(f"{error}{_examples(drawn, error.values)}")
         except (ValueError, FileNotFoundError) as error:
-            problems.append(f"{error}{_examples(drawn, values)}")
+            problems.append(str(error))
     if problems:
         # Only now are the images without masks decoded twice: everything wrong is to be told in one go.
         bare = [source for source in inventory.sources if source.label is None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -229,36 +229,89 @@ def _add_labelled(inventory: Inventory, images: dict[str, Path], masks: dict[str
         if set_name == "unlabelled":
             inventory.sources.append(Source(stem, "imagesUn", image))
             continue
-        if stem not in masks:
-            inventory.problems.append(
-                f"{image} has no mask: {folder} has no file with the stem '{stem}'. Add the mask, or move the image to "
-                "the --unlabelled folder."
-            )
         inventory.sources.append(
             Source(stem, "imagesTs" if set_name == "test" else "imagesTr", image, _found(masks, stem))
         )
-    _refuse_lonely_masks(inventory, images, masks)
+    wanted = {stem: image for stem, image in images.items() if _set_of(inventory, stem) != "unlabelled"}
+    cure = "Add the mask, or move the image to the --unlabelled folder."
+    _refuse_unpaired(inventory, wanted, masks, folder, cure, known=images)
 
 
 def _found(masks: dict[str, Path], stem: str) -> tuple[Path, ...]:
     return (masks[stem],) if stem in masks else ()
 
 
-def _refuse_lonely_masks(inventory: Inventory, images: dict[str, Path], masks: dict[str, Path]) -> None:
-    for stem in sorted(masks.keys() - images.keys()):
-        inventory.problems.append(f"{masks[stem]} has no image with the stem '{stem}'; add it, or remove the mask.")
+def _refuse_unpaired(
+    inventory: Inventory,
+    images: dict[str, Path],
+    masks: dict[str, Path],
+    folder: Path,
+    cure: str,
+    known: Collection[str],
+) -> None:
+    """Images without a mask, and masks whose stem is not ``known``; names that all differ in one way are told once.
+
+    A folder without images or without masks has been told as such.
+    """
+    if not images or not masks:
+        return
+    bare = {stem: image for stem, image in images.items() if stem not in masks}
+    lonely = {stem: mask for stem, mask in sorted(masks.items()) if stem not in known}
+    if renamed := pairs_but_for_one_affix(list(bare), list(lonely)):
+        where, of_image, of_mask, pairs = renamed
+        stem, other = pairs[0]
+        instead = f" in place of '{of_image}'" if of_image else ""
+        inventory.problems.append(
+            f"{len(pairs)} masks are named as their images but for '{of_mask}'{instead} at the {where}, such as "
+            f"{lonely[other]} for {bare[stem]}. A mask needs its image's name (the ending .png aside): rename them."
+        )
+        bare = {stem: image for stem, image in bare.items() if stem not in dict(pairs)}
+        lonely = {}
+    for stem, image in bare.items():
+        inventory.problems.append(f"{image} has no mask: {folder} has no file with the stem '{stem}'. {cure}")
+    for stem, mask in lonely.items():
+        inventory.problems.append(f"{mask} has no image with the stem '{stem}'; add it, or remove the mask.")
+
+
+def pairs_but_for_one_affix(images: list[str], masks: list[str]) -> tuple[str, str, str, list[tuple[str, str]]] | None:
+    """Where ("end", "beginning") every mask's stem differs from an image's, by what on either side, and the pairs.
+
+    None where fewer than two masks are given, or where something else sets one of them apart.
+    """
+    if len(masks) < 2:
+        return None
+    for where, turn in (("end", 1), ("beginning", -1)):
+        turned = {stem[::turn]: stem for stem in masks}
+        of_mask, of_image = (_common_end([stem[::turn] for stem in stems]) for stems in (masks, images))
+        for ending in dict.fromkeys(("", of_image)):
+            heads = {stem[::turn].removesuffix(ending): stem for stem in images}
+            found = {head: other for head in heads if (other := turned.get(head + of_mask)) is not None}
+            if len(found) == len(masks):
+                pairs = [(heads[head], other) for head, other in found.items()]
+                return where, *_where_they_differ(ending[::turn], of_mask[::turn]), pairs
+    return None
+
+
+def _where_they_differ(one: str, other: str) -> tuple[str, str]:
+    """Two texts without the beginning, and then without the end, that both have."""
+    start = len(os.path.commonprefix([one, other]))
+    one, other = one[start:], other[start:]
+    end = len(_common_end([one, other]))
+    return one[: len(one) - end], other[: len(other) - end]
+
+
+def _common_end(names: list[str]) -> str:
+    return os.path.commonprefix([name[::-1] for name in names])[::-1]
 
 
 def _add_test(inventory: Inventory, images: dict[str, Path], masks: dict[str, Path], folder: Path | None) -> None:
     for stem, image in images.items():
         _expect_set(inventory, stem, "test", image)
-        if folder is not None and stem not in masks:
-            inventory.problems.append(f"{image} has no mask: {folder} has no file with the stem '{stem}'. Add it.")
         inventory.sources.append(Source(stem, "imagesTs", image, _found(masks, stem)))
     if images and folder is None:
         inventory.warnings.append("The test images have no masks (--test-labels); they can be segmented, not scored.")
-    if images:
-        _refuse_lonely_masks(inventory, images, masks)
+    if folder is not None:
+        _refuse_unpaired(inventory, images, masks, folder, "Add it.", known=images)
 
 
 def read_manifest_into(inventory: Inventory, manifest: Path | None) -> None:
