@@ -12,14 +12,21 @@ objectives, models and the clerk need it and do not import one another.
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+MEETING_S = 600.0  # programs start late where they are read from a slow disk
 COLLECTIVE_S = 60.0  # a process that is waited for longer is lost
 ALONE_S = 12 * 3600.0  # and where one works while the others wait: decoding, inversion, reports
 
@@ -71,9 +78,18 @@ def joined() -> Iterator[None]:
     if _patient is not None or not started_with_others():
         yield
         return
+    from torch.distributed.rendezvous import rendezvous  # not in every torch
+
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo", timeout=timedelta(seconds=COLLECTIVE_S))
+        store, number, size = next(rendezvous("env://", timeout=timedelta(seconds=MEETING_S)))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if has_nccl else "gloo",
+            store=_of_this_start(store, number, size),
+            rank=number,
+            world_size=size,
+            timeout=timedelta(seconds=COLLECTIVE_S),
+        )
         patient = dist.new_group(backend="gloo", timeout=timedelta(seconds=ALONE_S))
     except (RuntimeError, ValueError) as error:
         found = f"The {os.environ['WORLD_SIZE']} processes of this training have not found one another"
@@ -86,6 +102,35 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()  # not after an error: it would wait for the lost
     finally:
         _patient = None
+
+
+def _of_this_start(store: Store, number: int, size: int) -> Store:
+    """A part of the store that all processes of this start share, and none of an earlier start has written to.
+
+    torchrun's own store outlives a restart, and the addresses in it are then those of the dead. So the first process
+    answers questions, which have new names at every start, until each of the others has said that it heard; what is
+    asked by the dead is answered too, and does no harm. Raises RuntimeError where one does not come.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    if number:
+        asked = uuid.uuid4().hex
+        store.set(f"semgan/asks/{number}", asked)
+        name = store.get(asked).decode()
+        store.set(f"{name}/heard/{number}", "1")
+        return PrefixStore(name, store)
+    name, ends = uuid.uuid4().hex, time.monotonic() + MEETING_S
+    missing = set(range(1, size))
+    while missing:
+        for other in tuple(missing):
+            if store.check([f"{name}/heard/{other}"]):
+                missing.remove(other)
+            elif store.check([f"semgan/asks/{other}"]):
+                store.set(store.get(f"semgan/asks/{other}").decode(), name)
+        if missing and time.monotonic() > ends:
+            raise RuntimeError(f"process {min(missing)} did not come within {MEETING_S:g} s")
+        time.sleep(0.02)
+    return PrefixStore(name, store)
 
 
 @contextmanager
@@ -175,8 +220,10 @@ def any_of(flag: bool) -> bool:
 
 
 def of_first(number: float) -> float:
-    """The first process' number, in all."""
-    return number if count() == 1 else float(total(torch.tensor(number if is_first() else 0.0, dtype=torch.float64)))
+    """The first process' number, in all; it may take as long as it likes to find it."""
+    if count() == 1:
+        return number
+    return float(_reduced(torch.tensor(number if is_first() else 0.0, dtype=torch.float64), _patient))
 
 
 def reduce_in_place(x: Tensor) -> None:

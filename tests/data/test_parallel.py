@@ -1,5 +1,9 @@
+import fcntl
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -41,6 +45,35 @@ def test_the_first_error_is_raised(workers):
 def test_a_killed_worker_is_explained():
     with pytest.raises(ValueError, match="killed.*memory"):
         list(each(_die_at_70, range(2 * FEW), workers=2))
+
+
+LOCKED = """
+import fcntl, os, sys, time
+from semgan.data.parallel import each
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(lock, fcntl.LOCK_EX)
+def slowly(number):
+    if number == 0:
+        print("at work", flush=True)
+    time.sleep(60)
+list(each(slowly, range(256), workers=2))
+"""
+
+
+@pytest.mark.timeout(60)
+def test_workers_end_with_a_killed_parent_and_give_back_its_locks(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", LOCKED, tmp_path / "lock"], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b"at work\n"
+        parent.kill()
+        with open(tmp_path / "lock") as file:
+            for _ in range(100):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(0.1)
+            else:
+                pytest.fail("the lock is held by workers of a dead parent")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 from tiny_stages import CPU, FOUR, stream, tiny_encoder, tiny_gan, with_changes  # noqa: E402
 
-from semgan.baselines.advssl import AdversarialStage  # noqa: E402
+from semgan.baselines.advssl import SEMI_SUPERVISED_FROM, AdversarialStage  # noqa: E402
 from semgan.baselines.cps import CrossPseudoStage  # noqa: E402
 from semgan.baselines.gct import GuidedCollaborativeStage  # noqa: E402
 from semgan.baselines.mean_teacher import MeanTeacherStage  # noqa: E402
@@ -33,12 +33,11 @@ def _baseline(kind: type[BaselineStage], **changes: Any) -> BaselineStage:
     return kind(settings, FOUR, Streams(stream("labelled", FOUR), stream("unlabelled", None)), CPU)
 
 
-def _advssl() -> BaselineStage:
+class _LateAdversarialStage(AdversarialStage):
     """With its unlabelled images from the first step."""
-    import semgan.baselines.advssl as module
 
-    module.SEMI_SUPERVISED_FROM = 0.0
-    return _baseline(AdversarialStage, discriminator_width=4)
+    def progress(self, images_seen: int) -> float:
+        return max(super().progress(images_seen), SEMI_SUPERVISED_FROM)
 
 
 BUILDERS: dict[str, Callable[[], Any]] = {
@@ -47,10 +46,11 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "gan pairs": lambda: tiny_gan(with_changes(gan={"feature_matching_of": "pairs"})),
     "encoder": lambda: tiny_encoder(with_changes(encoder={"batch": 8})),
     "unet": lambda: _baseline(BaselineStage),
+    "unet with dropout": lambda: _baseline(BaselineStage, dropout=0.3),
     "unet-nnunet": lambda: _baseline(BaselineStage, optimiser="sgd", clip_norm=0.1, learning_rate=0.01),
     "deeplabv2": lambda: _baseline(BaselineStage, network="deeplabv2", trunk="narrow"),
     "mean-teacher": lambda: _baseline(MeanTeacherStage),
-    "advssl": _advssl,
+    "advssl": lambda: _baseline(_LateAdversarialStage, discriminator_width=4),
     "gct": lambda: _baseline(GuidedCollaborativeStage, discriminator_width=4),
     "cps": lambda: _baseline(CrossPseudoStage),
     "unimatch": lambda: _baseline(UniMatchStage),

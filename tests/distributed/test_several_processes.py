@@ -179,6 +179,12 @@ def test_a_batch_that_cannot_be_shared_is_refused_by_all_and_leaves_nothing_trai
     assert not list((pair.out / "uneven" / "checkpoints").glob("*"))
 
 
+def test_processes_with_different_perceptual_distances_train_no_encoder(pair):
+    for notes in pair.notes:
+        assert "The processes of this training differ in the perceptual distance" in notes["differing"]
+    assert not (RunFolder(pair.out / "differing").checkpoints / "encoder.safetensors").exists()
+
+
 def test_a_killed_process_ends_the_other_within_a_minute_and_the_checkpoint_stays(pair):
     assert pair.codes == [2, -signal.SIGKILL], pair.messages
     lost = read_json(pair.out / "lost.json")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semgan import ranks, seeding
+from semgan import seeding
 from semgan.baselines.networks import seeded
 from semgan.baselines.segmenter import NetworkSegmenter
 from semgan.types import Segmentation, Steps
@@ -24,9 +24,9 @@ STREAM = "baseline/dropout"
 
 @contextmanager
 def seeded_step(seed: int, images_seen: int) -> Iterator[None]:
-    """Dropout of a training step, which depends on seed, images seen and this process' number alone."""
-    mine = seeding.generator(seed, f"{STREAM}/training/{ranks.rank()}", images_seen)
-    with seeded(int(mine.integers(2**62))):
+    """Dropout of a training step, which depends on seed and images seen alone: all processes draw the same numbers."""
+    drawn = seeding.generator(seed, f"{STREAM}/training/0", images_seen)
+    with seeded(int(drawn.integers(2**62))):
         yield
 
 

@@ -56,9 +56,7 @@ def parameter_groups(network: nn.Module, learning_rate: float) -> Any:
     return network.parameter_groups(learning_rate) if isinstance(network, DeepLabV2) else network.parameters()
 
 
-def build_unet(
-    widths: tuple[int, ...], image_channels: int, label_channels: int, dropout: float = 0.0
-) -> nn.Module:
+def build_unet(widths: tuple[int, ...], image_channels: int, label_channels: int, dropout: float = 0.0) -> nn.Module:
     """U-Net for sizes divisible by 16. widths: channels at R and R/2 (the same), R/4, R/8 and R/16 px.
 
     dropout: share of the features that are left out behind every convolution, in training

@@ -23,7 +23,7 @@ from semgan.baselines.segmenter import WEIGHTS, NetworkSegmenter
 from semgan.data.transforms import rules_by_modality
 from semgan.models.batch_norm import with_whole_batch_norm
 from semgan.runtime.device import autocast
-from semgan.runtime.distributed import average_gradients, weights_of
+from semgan.runtime.distributed import average_gradients, weights_of, with_whole_batch_dropout
 from semgan.types import Batch, LabelSpace, Segmenter
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class BaselineStage(ValidatedStage):
         if self.needs_unlabelled:
             ranks.share_of(own.unlabelled_batch, "baseline.unlabelled_batch")
         self.labels, self.device, self._streams = labels, device, streams
-        self.network = with_whole_batch_norm(build_network(settings, labels.channels)).to(device)
+        self.network = self._built(settings.seed)
         self.networks: dict[str, nn.Module] = {WEIGHTS: self.network}  # all whose state is kept
         optimise = self.adam if own.optimiser == "adam" else self.sgd
         self.optimisers: dict[str, torch.optim.Optimizer] = {WEIGHTS: optimise(self.network, own.learning_rate)}
@@ -154,12 +154,16 @@ class BaselineStage(ValidatedStage):
     def add_sibling(self) -> nn.Module:
         """A second network of the same form with other initial weights, which learns together with the first."""
         own = self.settings
-        sibling = build_network(own, self.labels.channels, own.seed + SIBLING_SEED)
-        sibling = with_whole_batch_norm(sibling).to(self.device)
+        sibling = self._built(own.seed + SIBLING_SEED)
         self.networks[SIBLING] = sibling
         self.optimisers[SIBLING] = self.adam(sibling, own.baseline.learning_rate)
         self.learners = (WEIGHTS, SIBLING)
         return sibling
+
+    def _built(self, seed: int) -> nn.Module:
+        """A network with the weights of a seed, which counts and draws for the batch of all processes."""
+        network = build_network(self.settings, self.labels.channels, seed)
+        return with_whole_batch_dropout(with_whole_batch_norm(network)).to(self.device)
 
     @property
     def answering(self) -> nn.Module:

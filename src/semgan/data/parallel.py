@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -77,7 +78,16 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], workers:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered once, by the parent
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     use_all_cores()
+
+
+def _end_with_parent() -> None:
+    """A killed parent does not end its workers, which hold what they inherited: locks of folders, for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in workers only"
+    parent.join()
+    os._exit(1)
 
 
 def use_all_cores() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ BUCKET = 2**23  # gradients sent at once, in numbers: few messages, and no secon
 def device_of_this_process(name: str) -> torch.device:
     """As `choose_device`; of several processes on a machine each takes the GPU of its local rank.
 
-    Raises ValueError where one GPU is named for all of them.
+    Raises ValueError where one GPU is named for all of them, and where there are more processes than GPUs.
     """
     if ranks.count() == 1:
         return choose_device(name)
@@ -36,7 +37,13 @@ def device_of_this_process(name: str) -> torch.device:
             f"Device '{name}' is one GPU, and {ranks.count()} processes were started; use --device auto, or choose "
             "GPUs with CUDA_VISIBLE_DEVICES."
         )
-    device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if local >= torch.cuda.device_count():
+        raise ValueError(
+            f"LOCAL_RANK is {local}, and this process sees {torch.cuda.device_count()} GPUs; start no more processes "
+            "than GPUs (--nproc-per-node), or set LOCAL_RANK=0 where each process is given a GPU of its own."
+        )
+    device = choose_device(f"cuda:{local}")
     torch.cuda.set_device(device)
     return device
 
@@ -86,10 +93,42 @@ def by_first(work: Callable[[], Any]) -> None:
             with ranks.alone():
                 work()
     except BaseException:
-        ranks.wait(failed=True)
+        with suppress(ranks.ProcessLost):  # what is told is what came first
+            ranks.wait(failed=True)
         raise
     if ranks.wait():
         raise ranks.ProcessLost(f"Process {ranks.rank()}: the first process failed; its message says why.")
+
+
+class WholeBatchDropout(nn.Dropout):
+    """`nn.Dropout` that draws for the rows of all processes, as one process does, and takes this one's.
+
+    All must draw from the same random state, for a batch whose shares lie one after the other.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or ranks.count() == 1:
+            return super().forward(input)
+        rows = len(input)
+        whole = torch.ones((ranks.count() * rows, *input.shape[1:]), dtype=input.dtype, device=input.device)
+        factor = super().forward(whole.contiguous(memory_format=_layout(input)))  # drawn in memory's order
+        return input * factor[ranks.rank() * rows : (ranks.rank() + 1) * rows]
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    is_channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if is_channels_last else torch.contiguous_format
+
+
+def with_whole_batch_dropout(network: nn.Module) -> nn.Module:
+    """The network, its dropout replaced where several processes train it; with one it stays as it is."""
+    if ranks.count() == 1:
+        return network
+    for parent in list(network.modules()):
+        for name, part in parent.named_children():
+            if type(part) is nn.Dropout:
+                setattr(parent, name, WholeBatchDropout(part.p, part.inplace))
+    return network
 
 
 def copy_first(module: nn.Module) -> None:

@@ -191,7 +191,9 @@ def run_stage(
     """
     seen = resume_stage(stage, run)
     if ranks.count() > 1:
-        check_equal([seen, stage.state()], f"the state that stage '{stage.name}' starts from")
+        start = [seen, stage.state()]
+        ranks.wait()  # for the slowest disk
+        check_equal(start, f"the state that stage '{stage.name}' starts from")
     by_first(lambda: run.truncate_metrics(stage.name, seen))
     diary = Diary(run, stage.name)
     with polite_interrupt() as interrupted:
@@ -208,6 +210,7 @@ def run_stage(
             every = settings.preview_every_images
             if preview and every is not None and (finished or _due(before, seen, every)):
                 _write_preview(stage, run, seen, preview(seen))
+                ranks.wait()  # for the first process, which draws
                 diary.since = time.monotonic()
             if not finished and _due(before, seen, settings.checkpoint_every_images):
                 save_stage(stage, run, seen)

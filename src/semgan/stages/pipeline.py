@@ -20,7 +20,7 @@ from semgan.models.encoder import Encoder
 from semgan.models.lpips_weights import build_perceptual
 from semgan.models.whitening import Whitening, fit_whitening
 from semgan.objectives.segmentation import probabilities
-from semgan.runtime.distributed import by_first, copy_first
+from semgan.runtime.distributed import by_first, check_equal, copy_first
 from semgan.runtime.loop import StageResult, checkpoint_path, read_stage_checkpoint, run_stage
 from semgan.stages.semantic_gan import Distance, SemanticGan, model_files
 from semgan.stages.stage1_gan import GanStage, build_image_critic
@@ -109,6 +109,7 @@ def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResul
     perceptual, description = _perceptual_distance(job, critic)
     logger.info("Perceptual distance: %s", description)
     by_first(lambda: _forget_encoder_of_another_generator(job, gan_images))
+    check_equal(perceptual.state_dict(), "the perceptual distance, whose published weights a machine may lack")
     if ranks.of_first(_is_complete(job, gan_images)):
         return StageResult(job.settings.encoder.images, True)
     stage = EncoderStage(
