@@ -131,6 +131,8 @@ def train(
     with log_into(run.log) if ranks.is_first() else contextlib.nullcontext():
         words = (settings.method, settings.recipe, opened.path.name, git_commit())
         logger.info("Training %s by recipe %s on %s (%s)", *words)
+        if max_minutes is not None and not clock_ends:
+            logger.info("Stops after %g minutes, whatever is left then; the same command goes on.", max_minutes)
         result = methods.get(settings.method).train(job)
         advice: list[str] = []
         by_first(lambda: advice.extend(_report(run)))

@@ -59,8 +59,8 @@ def find_inputs(path: Path, channels: int) -> tuple[list[Input], list[Path]]:
     images = [file for file in files if is_image(file) or (path.is_file() and is_dicom(file))]
     if not images:
         raise FileNotFoundError(
-            f"{path} holds no image; expected files named {', '.join(IMAGE_SUFFIXES)}, or DICOM pictures (not in "
-            "sub-folders)."
+            f"{path} holds no image; expected files named {', '.join(IMAGE_SUFFIXES)}, or DICOM pictures, not in "
+            "sub-folders (`semgan segment --archive` takes those)."
         )
     inputs = _by_channel_names(images, channels, alone=path.is_file())
     if inputs is None:
