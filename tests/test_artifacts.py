@@ -1,9 +1,12 @@
 """File formats: whole or not at all, read back to the bit, and never mistaken for one another."""
 
 import errno
+import fcntl
 import json
 import os
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -384,3 +387,35 @@ def test_the_commit_of_a_checkout_is_marked_where_files_were_changed(tmp_path):
     assert len(clean) == 12
     (tmp_path / "a.txt").write_text("2")
     assert artifacts.git_commit(tmp_path) == clean + "+"
+
+
+@pytest.mark.parametrize("like_nfs", [False, True])
+def test_a_locked_folder_lets_one_in_at_a_time_also_where_folders_cannot_be_locked(tmp_path, monkeypatch, like_nfs):
+    own, inside, most = fcntl.flock, [], []
+
+    def flock(handle, how):
+        if like_nfs and os.path.isdir(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        own(handle, how)
+
+    def visit(_):
+        with artifacts.locked_folder(tmp_path):
+            inside.append(1)
+            time.sleep(0.01)
+            most.append(len(inside))
+            inside.pop()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(visit, range(8)))
+    assert max(most) == 1 and len(most) == 8
+    assert [path.name for path in tmp_path.iterdir()] == ([".lock"] if like_nfs else [])
+
+
+def test_what_else_hinders_a_lock_is_an_error(tmp_path, monkeypatch):
+    def flock(handle, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="No locks"), artifacts.locked_folder(tmp_path):
+        pass

@@ -7,6 +7,7 @@ Model folder: config.json, one ``<name>.safetensors`` per network, README.md (th
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -55,13 +56,30 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """One at a time among processes: a lock on a folder, which leaves no file behind and goes when the process ends."""
-    handle = os.open(folder, os.O_RDONLY)
+    """One at a time among processes: a lock on a folder, which leaves no file behind and goes when the process ends.
+
+    Where folders cannot be locked (NFS wants a handle that may write), a hidden file in it is, and stays.
+    """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        handle = _locked(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in (errno.EBADF, errno.EINVAL, errno.EISDIR):
+            raise
+        handle = _locked(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
         yield
     finally:
         os.close(handle)
+
+
+def _locked(path: Path, flags: int) -> int:
+    handle = os.open(path, flags, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 def write_json(path: Path, value: Any) -> None:
