@@ -12,6 +12,7 @@ import torch
 from semgan import config
 from semgan import train as module
 from semgan.artifacts import RunFolder, load_checkpoint, load_tensors, read_json, read_metrics
+from semgan.baselines.unimatch import UniMatchStage
 from semgan.data.folder import Dataset
 from semgan.rehearsal import DryRun, seconds_per_step, timed_batch
 from semgan.train import resolve_settings, train
@@ -106,6 +107,16 @@ def test_without_a_gpu_large_pictures_are_timed_in_small_batches(size_px, timed)
     settings = config.override(config.Settings(), {"device": "cpu", "preprocessing": {"size_px": size_px}})
     assert timed_batch(settings, "gan") == timed
     assert timed_batch(settings, "pool") == settings.student.pool_batch
+
+
+def test_unlabelled_images_are_timed_in_the_proportion_of_the_training(start, monkeypatch):
+    seen = []
+    own = UniMatchStage.unlabelled_batch
+    monkeypatch.setattr("semgan.rehearsal.timed_batch", lambda settings, stage: 2)
+    monkeypatch.setattr(UniMatchStage, "unlabelled_batch", lambda stage, at: seen.append(own(stage, at)) or seen[-1])
+    changes = ["baseline.batch=4", "baseline.unlabelled_batch=6"]
+    start("run", method="unimatch", dry_run=True, changes=changes)
+    assert {len(batch.image) for batch in seen} == {3}
 
 
 def test_the_expected_time_grows_with_the_length(start, monkeypatch):

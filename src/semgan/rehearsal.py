@@ -69,6 +69,9 @@ def rehearse(
     for name in stages:
         section, length, batch = LENGTHS[name]
         short.setdefault(section, {}).update({length: batches[name] * STEPS, batch: batches[name]})
+        if section == "baseline":  # unlabelled images come in the proportion of the training
+            own = settings.baseline
+            short[section]["unlabelled_batch"] = max(1, round(own.unlabelled_batch * batches[name] / own.batch))
     if "gan" in stages:
         short["gan"] |= REHEARSED
     quiet = {"run": {"log_every_images": 1, "preview_every_images": None}, "inversion": {"steps": 0}}
