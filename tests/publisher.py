@@ -32,7 +32,8 @@ class Publisher:
     address: str = ""
     breaks: list[int] = field(default_factory=list)  # each answer that breaks off, after so many bytes
     knows_ranges: bool = True
-    tag: str = '"one"'
+    heeds_versions: bool = True  # If-Range
+    tag: str = '"one"'  # empty: none
     delay_s: float = 0.0
     announces: int | None = None  # a Content-Length of its own
     asked: list[tuple[str, str | None]] = field(default_factory=list)
@@ -60,7 +61,8 @@ class Publisher:
         request.send_response(206 if start else 200)
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        request.send_header("ETag", self.tag)
+        if self.tag:
+            request.send_header("ETag", self.tag)
         request.send_header("Content-Length", str(self.announces or len(content) - start))
         request.end_headers()
         end = start + self.breaks.pop(0) if self.breaks else len(content)
@@ -69,7 +71,8 @@ class Publisher:
     def start_of(self, request: http.server.BaseHTTPRequestHandler) -> int:
         """Where the answer begins: 0 where ranges or the asker's version are not known."""
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers["Range"] or "")
-        if not asked or not self.knows_ranges or request.headers["If-Range"] not in (None, self.tag):
+        is_other = self.heeds_versions and request.headers["If-Range"] not in (None, self.tag)
+        if not asked or not self.knows_ranges or is_other:
             return 0
         return int(asked[1])
 

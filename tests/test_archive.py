@@ -77,7 +77,6 @@ def png(number: int) -> bytes:
     return content.getvalue()
 
 
-
 @pytest.fixture
 def images(tmp_path) -> Path:
     """Ten pictures in two folders of the same file names."""
@@ -481,6 +480,7 @@ def test_a_forecast_counts_and_writes_nothing(images, tmp_path, monkeypatch):
         ("s-{08..11}.tar", ["s-08.tar", "s-09.tar", "s-10.tar", "s-11.tar"]),
         ("{a,b}/{0..1}.tar", ["a/0.tar", "a/1.tar", "b/0.tar", "b/1.tar"]),
         ("plain.tar", ["plain.tar"]),
+        ("{3..1}.tar", ["3.tar", "2.tar", "1.tar"]),
     ],
 )
 def test_braces_stand_for_what_shells_make_of_them(pattern, found):
@@ -496,6 +496,8 @@ def test_braces_stand_for_what_shells_make_of_them(pattern, found):
         ("zip://in/1.png::s3://b/z.zip", "in/1"),
         ("a\tb.png", "a_b"),
         ("..", "_"),
+        ("a/...png", "a/...png"),  # not "a/.."
+        ("a/.png", "a/.png"),
     ],
 )
 def test_names_of_results_stay_inside_their_folder(path, name):

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from semgan import config
+from semgan import config, seeding
 from semgan.config import Settings, override, parse_assignments
+from semgan.settings import MOST_SEED
 
 
 @pytest.mark.parametrize(
@@ -136,3 +137,60 @@ def test_every_number_of_the_supplement_is_a_default():
     assert encoder.images * encoder.constant_share == 30_000 * 16
     assert (inversion.learning_rate, inversion.lambda_encoder, inversion.lambda_pixel) == (0.1, 0.1, 0.001)
     assert (settings.generator.w_dim, settings.generator.mapping_layers, settings.critics.pair_scales) == (512, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("encoder.learning_rate=yes", None),
+        ("labels=true", None),
+        ("seed=on", None),
+        ("gan.learning_rate=.nan", None),
+        ("inversion.lambda_prior=.inf", None),
+        ("gan.learning_rate=-1", None),
+        ("gan.images=0", None),
+        ("gan.ema_half_life_images=0", None),
+        ("run.log_every_images=0", None),
+        ("run.checkpoint_every_images=0", None),
+        ("run.preview_every_images=0", None),
+        ("threads=0", None),
+        (f"seed={2**63}", None),
+        ("generator.widths=[8, 0]", None),
+        ("data.affine_scale_range=[1.4, 0.7]", None),
+        ("gan.images=1e5", 100_000),
+        ("perceptual.trunk_weights=None", "None"),
+        ("labels=None", "None"),
+        ("baseline.intensity_augment=yes", True),
+        ("data.mirror=off", False),
+    ],
+)
+def test_values_are_taken_as_they_were_meant_or_refused(text, value):
+    """None: refused, naming the key. "None": the setting is not used."""
+    key = text.partition("=")[0]
+    if value is None:
+        with pytest.raises(ValueError, match=f"Setting '{key}.*' in --set: got .*; (?!Value error)"):
+            override(Settings(), parse_assignments([text]), "--set")
+        return
+    found = override(Settings(), parse_assignments([text]), "--set")
+    for name in key.split("."):
+        found = getattr(found, name)
+    assert found == (None if value == "None" else value)
+
+
+def test_the_largest_seed_is_the_one_that_random_numbers_take():
+    assert MOST_SEED == seeding.MOST
+    assert seeding.generator(seeding.MOST, "stream", seeding.MOST).random() < 1
+
+
+def test_a_table_given_after_one_of_its_keys_keeps_that_key():
+    changes = parse_assignments(["gan.batch=16", "gan={learning_rate: 0.1}", "gan={batch: 8, images: 9}"])
+    assert changes == {"gan": {"batch": 8, "learning_rate": 0.1, "images": 9}}
+
+
+def test_a_settings_file_may_have_keys_with_dots(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("gan.batch: 6\ngan:\n  images: 9\nencoder.trunk: narrow\n")
+    assert config.read_overrides(path) == {"gan": {"batch": 6, "images": 9}, "encoder": {"trunk": "narrow"}}
+    path.write_text("gan.bach: 6\n")
+    with pytest.raises(ValueError, match="'gan.bach' in .*mine.yaml. Did you mean 'gan.batch'"):
+        config.load(path)

@@ -62,11 +62,12 @@ def test_the_next_call_goes_on_from_the_part_that_a_killed_one_left(publisher, t
     assert publisher.ranges()[-1] == f"bytes={left}-" and os.listdir(tmp_path) == ["x"]
 
 
-def test_a_part_of_another_version_is_not_continued(publisher, tmp_path):
-    publisher.breaks = [400_000, 0]
+@pytest.mark.parametrize(("tags", "heeds"), [(('"one"', '"two"'), True), (('"one"', '"two"'), False), (("", ""), True)])
+def test_a_part_of_another_version_is_not_continued(publisher, tmp_path, tags, heeds):
+    publisher.breaks, publisher.heeds_versions, publisher.tag = [400_000, 0], heeds, tags[0]
     with pytest.raises(DownloadFailed):
         retrieve(publisher.url("data"), tmp_path / "x", keep_part=True)
-    publisher.files["data"], publisher.tag = CONTENT[::-1], '"two"'
+    publisher.files["data"], publisher.tag = CONTENT[::-1], tags[1]
     assert retrieve(publisher.url("data"), tmp_path / "x", keep_part=True).read_bytes() == CONTENT[::-1]
 
 
@@ -134,6 +135,7 @@ def test_a_full_disk_is_told_before_the_download(publisher, tmp_path, monkeypatc
 def test_progress_counts_up_to_the_whole_and_from_the_part(publisher, tmp_path):
     publisher.files["data"] = CONTENT * 4
     (tmp_path / "x.part").write_bytes((CONTENT * 4)[:3_000_000])
+    (tmp_path / "x.part.tag").write_text(publisher.tag)
     seen = []
     retrieve(publisher.url("data"), tmp_path / "x", progress=lambda *row: seen.append(row))
     assert seen[-1] == (5, 5, "x, MB") and seen == sorted(seen) and seen[0][0] == 4

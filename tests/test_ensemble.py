@@ -16,6 +16,7 @@ from toy_task import BINARY, assert_resumed_equals_uninterrupted, pictures, sett
 from semgan.baselines.advssl import AdversarialStage
 from semgan.baselines.dropout import ThinnedSegmenter, dropout_layers
 from semgan.baselines.networks import build_network
+from semgan.baselines.segmenter import NetworkSegmenter
 from semgan.ensemble import Ensemble, dropout_ensemble
 from semgan.types import LabelSpace, Segmentation
 
@@ -77,6 +78,16 @@ def test_a_member_that_optimises_does_and_the_others_are_left_alone():
     answer = Ensemble([Still(torch.zeros(4, 4), gan.labels), gan]).segment_batch(image, steps=3)
     alone = gan.segment_batch(image, steps=3).probabilities
     assert answer.steps == 3 and torch.allclose(answer.probabilities, (alone + 0.5) / 2)
+
+
+def test_beside_a_network_the_optimised_member_has_its_snapshots():
+    gan, image = tiny_gan(), tiny_gan().generate([0, 1]).image
+    network = build_network(gan.settings, gan.labels.channels).eval()
+    still = NetworkSegmenter(network, gan.labels, gan.rules, torch.device("cpu"))
+    found = Ensemble([still, gan]).segment_batch(image, steps=3, snapshot_steps=(0, 3))
+    own, constant = gan.segment_batch(image, steps=3, snapshot_steps=(0, 3)), still.segment_batch(image)
+    for step in (0, 3):
+        assert torch.allclose(found.snapshots[step], (own.snapshots[step] + constant.probabilities) / 2)
 
 
 # ---------------------------------------------------------------- dropout

@@ -54,6 +54,15 @@ def test_other_content_is_never_touched(tmp_path):
     assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
 
 
+def test_files_of_others_among_earlier_samples_outlive_them(tmp_path):
+    sample(Drawer(), tmp_path / "out", count=3)
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    for count, overwrite in ((3, False), (2, True)):
+        sample(Drawer(), tmp_path / "out", count=count, overwrite=overwrite)
+        assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
+        assert len(list((tmp_path / "out" / "images").iterdir())) == count
+
+
 def test_the_same_request_may_be_repeated_another_may_not(tmp_path):
     sample(Drawer(), tmp_path / "out", count=2)
     sample(Drawer(), tmp_path / "out", count=2)
@@ -64,7 +73,23 @@ def test_the_same_request_may_be_repeated_another_may_not(tmp_path):
 def test_methods_without_a_generator_and_bad_seeds_are_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot draw"):
         sample(SimpleNamespace(labels=Drawer.labels), tmp_path / "out")
-    for seeds in ([], [1, 1], [-1]):
+    for seeds in ([], [1, 1], [-1], [2**63]):
         with pytest.raises(ValueError, match="different seeds"):
             sample(Drawer(), tmp_path / "out", seeds=seeds)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("truncation", [float("nan"), float("inf"), -0.5])
+def test_a_truncation_that_gives_no_images_is_refused(tmp_path, truncation):
+    with pytest.raises(ValueError, match="truncation is a number from 0 on"):
+        sample(Drawer(), tmp_path / "out", truncation=truncation)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", [".", "..", "/", "some/.."])
+def test_a_folder_without_a_name_of_its_own_is_refused(tmp_path, monkeypatch, out):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="has no name; give one with -o"):
+        sample(Drawer(), out, count=1)
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]

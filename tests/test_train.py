@@ -66,6 +66,19 @@ def content(folder):
 # ---------------------------------------------------------------- settings
 
 
+def test_a_file_that_the_method_overrules_is_told(tiny_dataset, tmp_path, caplog):
+    (tmp_path / "mine.yaml").write_text(
+        "recipe: debug\nmethod: unet-nnunet\nbaseline: {learning_rate: 0.003, optimiser: sgd, batch: 4}\nseed: 3\n"
+    )
+    settings = resolve_settings(Dataset.open(tiny_dataset), tmp_path / "mine.yaml")
+    assert (settings.baseline.learning_rate, settings.baseline.batch) == (0.01, 4)
+    assert "overruled by method 'unet-nnunet': baseline.learning_rate is 0.01, not 0.003. --set" in caplog.text
+    caplog.clear()
+    resolve_settings(Dataset.open(tiny_dataset), tmp_path / "mine.yaml", method="unet")
+    resolve_settings(Dataset.open(tiny_dataset), "debug", method="semgan-paper")
+    assert "overruled" not in caplog.text
+
+
 def test_later_layers_of_settings_win(tiny_dataset):
     """Recipe, method, dataset, named options, --set."""
     dataset = Dataset.open(tiny_dataset)

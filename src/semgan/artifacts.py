@@ -35,7 +35,7 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
 
 
-def _is_temporary(path: Path) -> bool:
+def is_temporary(path: Path) -> bool:
     """Whether a file or folder is one that a writer left behind when it was killed."""
     return path.name.startswith(".") and re.search(r"\.(tmp|old)-\d+$", path.name) is not None
 
@@ -55,27 +55,28 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """One at a time among processes: a lock on a folder, which leaves no file behind and goes when the process ends.
 
-    Where folders cannot be locked (NFS wants a handle that may write), a hidden file in it is, and stays.
+    Where folders cannot be locked (NFS wants a handle that may write), a hidden file in it is, and stays. Without
+    ``wait``, raises BlockingIOError where another process holds it.
     """
     try:
-        handle = _locked(folder, os.O_RDONLY)
+        handle = _locked(folder, os.O_RDONLY, wait)
     except OSError as error:
         if error.errno not in (errno.EBADF, errno.EINVAL, errno.EISDIR):
             raise
-        handle = _locked(folder / ".lock", os.O_RDWR | os.O_CREAT)
+        handle = _locked(folder / ".lock", os.O_RDWR | os.O_CREAT, wait)
     try:
         yield
     finally:
         os.close(handle)
 
 
-def _locked(path: Path, flags: int) -> int:
+def _locked(path: Path, flags: int, wait: bool) -> int:
     handle = os.open(path, flags, 0o666)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
         os.close(handle)
         raise
@@ -251,7 +252,7 @@ class RunFolder:
         if self.config.is_file():
             self._check_same_settings(config.dump(settings))
             return True
-        if self.path.exists() and not all(_is_temporary(path) for path in self.path.iterdir()):
+        if self.path.exists() and not all(is_temporary(path) for path in self.path.iterdir()):
             raise FileExistsError(
                 f"{self.path} exists and is not a semgan run; give another folder with -o, or empty this one."
             )
@@ -262,7 +263,7 @@ class RunFolder:
         for folder in (self.samples, self.checkpoints):
             folder.mkdir(exist_ok=True)
         for path in [*self.path.glob(".*"), *self.samples.glob(".*"), *self.checkpoints.glob(".*")]:
-            if _is_temporary(path):
+            if is_temporary(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if not self.environment.is_file():
             self.record_environment(dataset, seed)

@@ -97,7 +97,8 @@ def override(settings: Settings, changes: dict[str, Any], source: str = "the ove
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"Setting '{key}' in {source}: got {first['input']!r}; {first['msg']}.") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"Setting '{key}' in {source}: got {first['input']!r}; {reason}.") from None
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             if not isinstance(here, dict):
                 raise ValueError(f"--set {text}: '{table}' was set to {here!r} before; it cannot hold '{leaf}'.")
         try:
-            here[leaf] = yaml.safe_load(value)
+            here |= _merge(here, {leaf: yaml.safe_load(value)})
         except yaml.YAMLError:
             raise ValueError(f"--set {text}: the value cannot be read; is a bracket or a quote missing?") from None
     return changes
@@ -130,7 +131,19 @@ def read_overrides(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold settings as 'key: value' lines; got {type(content).__name__}.")
-    return content
+    return _nested(content)
+
+
+def _nested(content: dict[Any, Any]) -> dict[Any, Any]:
+    """``{"gan.batch": 16}`` -> ``{"gan": {"batch": 16}}``: keys as --set takes them may stand in files, too."""
+    changes: dict[Any, Any] = {}
+    for key, value in content.items():
+        *tables, leaf = key.split(".") if isinstance(key, str) else [key]
+        found = _nested(value) if isinstance(value, dict) else value
+        for name in (leaf, *reversed(tables)):
+            found = {name: found}
+        changes = _merge(changes, found)
+    return changes
 
 
 def dump(settings: Settings) -> str:

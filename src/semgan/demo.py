@@ -21,7 +21,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from semgan import artifacts
+from semgan import artifacts, seeding
 from semgan.demo_answers import read_pairs, score, segment_pictures
 from semgan.report import demo_files
 from semgan.report.demo_files import VALIDATION, Method, Record
@@ -147,7 +147,9 @@ def _opened(out: Path, family: str, minutes: float, seed: int, plan: DemoPlan) -
 
     if family not in FAMILIES:
         raise ValueError(f"Unknown family '{family}'; choose one of {', '.join(FAMILIES)}.")
-    if minutes <= 0:
+    if not 0 <= seed <= seeding.MOST:
+        raise ValueError(f"The seed lies from 0 to {seeding.MOST}; got {seed}.")
+    if not minutes > 0:
         raise ValueError(f"The demo needs some time; got {minutes} minutes.")
     if (out / "demo.json").is_file():
         return _continued(out, family, seed, plan)

@@ -79,6 +79,8 @@ def retrieve(
             return target
         transfer = _Transfer(url, file, part.with_name(part.name + ".tag"), target.name, size, timeout_s, progress)
         keep = False
+        if checksum is None and not transfer.tag_file.is_file():
+            file.truncate(0)  # of a version that nobody knows, and nothing would tell a mixture
         try:
             transfer.run()
             file.flush()
@@ -150,15 +152,17 @@ class _Transfer:
 
         have = self._length()
         headers = {"Accept-Encoding": "identity"}
+        known = self.tag_file.read_text(encoding="latin-1") if have and self.tag_file.is_file() else ""
         if have:
             headers["Range"] = f"bytes={have}-"
-            if self.tag_file.is_file():
-                headers["If-Range"] = self.tag_file.read_text(encoding="latin-1")
+        if known:
+            headers["If-Range"] = known
         with requests.get(self.url, headers=headers, stream=True, timeout=self.timeout_s) as answer:
             asked_range = re.match(r"bytes (?:\*|(\d+)-\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
             if have and answer.status_code == 416 and asked_range and asked_range[2] == str(have):
                 return  # nothing is missing
-            fits = answer.status_code == 206 and asked_range and asked_range[1] == str(have)
+            is_other = bool(known) and _version(answer) not in ("", known)  # where a server does not heed If-Range
+            fits = answer.status_code == 206 and asked_range and asked_range[1] == str(have) and not is_other
             if have and not fits and answer.status_code in (206, 416):
                 self.file.truncate(0)
                 return self._receive()
@@ -171,9 +175,7 @@ class _Transfer:
 
     def _remember(self, answer: Response) -> None:
         """Note the version that this download begins with, so that no other one is appended to it."""
-        tag = answer.headers.get("ETag", "")
-        tag = answer.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
-        if tag:
+        if tag := _version(answer):
             self.tag_file.write_text(tag, encoding="latin-1")
         else:
             self.tag_file.unlink(missing_ok=True)
@@ -209,6 +211,12 @@ class _Transfer:
         if isinstance(error, failures.ConnectionError):
             return f"no connection to {urlsplit(self.url).hostname} (no network, or a proxy or firewall in between)"
         return str(error)
+
+
+def _version(answer: Response) -> str:
+    """What tells a file's version in an If-Range: its ETag, unless a weak one, else its date, else nothing."""
+    tag = answer.headers.get("ETag", "")
+    return answer.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
 
 
 def ensure_space(folder: Path, needed: int, what: str) -> None:

@@ -61,14 +61,17 @@ class Ensemble:
     ) -> Segmentation:
         """The members' mean, with the signal ``disagreement``. Raises ValueError for steps where none optimises.
 
-        steps: of the members that optimise; the answer's are those of the first of these
+        steps, snapshot_steps: of the members that optimise, the others' answers are the same at every step; the
+        answer's steps are those of the first member that optimises
         """
         optimises = [gan_of(member) is not None for member in self.members]
         if steps and not any(optimises):
             raise ValueError("No model of this ensemble is optimised at test time; leave steps out, or give 0.")
         options = {} if modality == "default" else {"modality": modality}
         answers = [
-            member.segment_batch(image, steps=steps if own else None, snapshot_steps=snapshot_steps, **options)
+            member.segment_batch(
+                image, steps=steps if own else None, snapshot_steps=snapshot_steps if own else (), **options
+            )
             for member, own in zip(self.members, optimises, strict=True)
         ]
         found = _mean([answer.probabilities for answer in answers])
@@ -79,7 +82,10 @@ class Ensemble:
             found.amax(1).mean((1, 2)),
             steps=leading.steps,
             answered_steps=leading.answered_steps,
-            snapshots={step: _mean([answer.snapshots[step] for answer in answers]) for step in snapshot_steps},
+            snapshots={
+                step: _mean([answer.snapshots.get(step, answer.probabilities) for answer in answers])
+                for step in snapshot_steps
+            },
             signals={"disagreement": (entropy_share(found) - members_entropy).clamp_min(0).mean((1, 2))},
         )
 

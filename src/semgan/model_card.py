@@ -71,9 +71,16 @@ def model_card(
         preprocessing=", ".join(steps),
         training=_facts(training, "See config.json for all settings."),
         scores=_scores(scores, settings.metric),
-        labels="all labelled training images" if settings.labels is None else f"{settings.labels} labelled images",
+        labels=_labels(settings),
         limits="".join(f"- {limit}\n" for limit in limits),
     )
+
+
+def _labels(settings: Settings) -> str:
+    """By the list's name: its number may be one of volumes."""
+    if settings.labels is None:
+        return "all labelled training images"
+    return f"the list labelled_{settings.labels}_seed{settings.split_seed} of the data set"
 
 
 def _facts(facts: Mapping[str, object] | None, otherwise: str) -> str:

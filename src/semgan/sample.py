@@ -1,9 +1,9 @@
 """``semgan sample``: random images with their masks.
 
-    OUT/images/<seed>.png   (more than 3 channels: <seed>_0000.png, <seed>_0001.png, ...)
-    OUT/masks/<seed>.png    8-bit class indices
-    OUT/grid.png            images above their masks in colour, to look at
-    OUT/samples.json        what was asked
+OUT/images/<seed>.png   (more than 3 channels: <seed>_0000.png, <seed>_0001.png, ...)
+OUT/masks/<seed>.png    8-bit class indices
+OUT/grid.png            images above their masks in colour, to look at
+OUT/samples.json        what was asked
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semgan import artifacts
+from semgan import artifacts, ranks, seeding
 from semgan.data.picture_files import picture_files
 from semgan.report.colours import as_rgb, colourise
 from semgan.result_folder import ResultFolder
 
 MARKER = "samples.json"
+OWN = r"(images|masks)/\d{6,}(_\d{4})?\.png|grid\.png|samples\.json"
 GRID_MOST = 64  # pairs shown in the grid
 
 
@@ -44,9 +45,12 @@ def sample(
 
     Raises ValueError for a method that cannot draw images, FileExistsError where ``out`` has other content.
     """
+    ranks.refuse_several("semgan sample")
     chosen = list(range(seed, seed + count)) if seeds is None else [int(each) for each in seeds]
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise ValueError(f"Sampling takes one or more different seeds of 0 or more; got {chosen[:8]}.")
+    if not chosen or min(chosen) < 0 or max(chosen) > seeding.MOST or len(set(chosen)) < len(chosen):
+        raise ValueError(f"Sampling takes one or more different seeds from 0 to {seeding.MOST}; got {chosen[:8]}.")
+    if not (math.isfinite(truncation) and truncation >= 0):
+        raise ValueError(f"The truncation is a number from 0 on, 1 as learnt; got {truncation:g}.")
     drawer: Any = model
     if isinstance(model, (Path, str)):
         import semgan
@@ -56,7 +60,7 @@ def sample(
         raise ValueError("This model segments but cannot draw images; sampling takes a model of method semgan.")
     source = str(model) if isinstance(model, (Path, str)) else None
     request = {"format": 1, "model": source, "seeds": chosen, "truncation": truncation}
-    folder = ResultFolder(Path(out), MARKER, request)
+    folder = ResultFolder(Path(out), MARKER, request, OWN)
     folder.begin(overwrite=overwrite or folder.is_finished())
     pairs = drawer.sample(chosen, truncation=truncation)
     for name in ("images", "masks"):

@@ -8,20 +8,47 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from semgan.types import Metric
 
+MOST_SEED = 2**63 - 1  # as `semgan.seeding` takes them
 Precision = Literal["float32", "bfloat16", "float16"]
 Modality = Literal["ct", "mri"]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class Frozen(BaseModel):
-    """Base of all settings: immutable, and unknown keys are errors."""
+    """Base of all settings: immutable; unknown keys, nan and infinity are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's own reading put right: ``yes`` is no number, ``None`` is none, ``1e5`` is a whole number."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        kinds = (kind, *get_args(kind))
+        if isinstance(value, bool) and bool not in kinds and (int in kinds or float in kinds):
+            raise ValueError("a number is expected; YAML reads yes, no, on, off, true and false as truth values")
+        if value == "None" and type(None) in kinds:
+            return None
+        if isinstance(value, str) and int in kinds:
+            return _whole(value)
+        return value
+
+
+def _whole(text: str) -> int | str:
+    """``"1e5"``, which YAML leaves a text, as a whole number; other texts as they are."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else text
 
 
 class Preprocessing(Frozen):
@@ -55,22 +82,29 @@ class Preprocessing(Frozen):
 
 class DataSettings(Frozen):
     mirror: bool = Field(default=True, description="horizontal flips for unlabelled and labelled images [S]")
-    affine_scale: float = Field(default=0.1, description="labelled images: scale 1 +- this [S]")
+    affine_scale: float = Field(default=0.1, ge=0, lt=1, description="labelled images: scale 1 +- this [S]")
     affine_scale_range: tuple[float, float] | None = Field(
         default=None, description="labelled images: scale from the first to the second number instead; nnU-Net 0.7, 1.4"
     )
-    affine_translate: float = Field(default=0.15, description="labelled images: shift, share of the side [S]")
-    affine_rotate_deg: float = Field(default=15.0, description="labelled images: rotation +- this [S]")
+    affine_translate: float = Field(default=0.15, ge=0, description="labelled images: shift, share of the side [S]")
+    affine_rotate_deg: float = Field(default=15.0, ge=0, description="labelled images: rotation +- this [S]")
     affine_probability: float = Field(
         default=1.0, ge=0, le=1, description="labelled images: how often each of scale, shift and rotation is done"
     )
 
+    @field_validator("affine_scale_range")
+    @classmethod
+    def _rising(cls, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+        if bounds is not None and not 0 < bounds[0] <= bounds[1]:
+            raise ValueError("the two scales lie above 0 and rise")
+        return bounds
+
 
 class GeneratorSettings(Frozen):
-    w_dim: int = Field(default=512, description="size of z and w [S]")
+    w_dim: int = Field(default=512, ge=1, description="size of z and w [S]")
     mapping_layers: int = Field(default=8, ge=1, description="StyleGAN2")
-    mapping_lr_multiplier: float = Field(default=0.01, description="StyleGAN2")
-    widths: tuple[int, ...] | None = Field(
+    mapping_lr_multiplier: float = Field(default=0.01, gt=0, description="StyleGAN2")
+    widths: tuple[Count, ...] | None = Field(
         default=None, description="channels at 4, 8, 16, ... px; None: StyleGAN2's table times width_multiplier"
     )
     width_multiplier: float = Field(
@@ -79,10 +113,12 @@ class GeneratorSettings(Frozen):
 
 
 class CriticSettings(Frozen):
-    widths: tuple[int, ...] | None = Field(
+    widths: tuple[Count, ...] | None = Field(
         default=None, description="image critic's channels at 4, 8, ... px; None: as generator"
     )
-    pair_base_width: int = Field(default=64, description="pair critic's first width; doubles per layer, at most x8 [C]")
+    pair_base_width: Count = Field(
+        default=64, description="pair critic's first width; doubles per layer, at most x8 [C]"
+    )
     pair_scales: int = Field(default=3, ge=1, description="pair critic's scales [S]")
     pair_layers: int = Field(default=3, ge=1, description="strided layers per scale [C]")
 
@@ -90,19 +126,19 @@ class CriticSettings(Frozen):
 class GanSettings(Frozen):
     """Stage 1 [S sec. 2]."""
 
-    images: int = Field(default=3_200_000, description="training length in images seen (100k steps of 32 [S])")
+    images: Count = Field(default=3_200_000, description="training length in images seen (100k steps of 32 [S])")
     batch: int = Field(default=32, ge=2)
-    learning_rate: float = 0.002
-    beta1: float = 0.0
-    beta2: float = 0.99
-    r1_gamma: float = Field(default=10.0, description="image critic, lazy")
-    pair_r1_gamma: float = Field(default=10.0, description="pair critic, lazy")
+    learning_rate: Rate = 0.002
+    beta1: float = Field(default=0.0, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
+    r1_gamma: Weight = Field(default=10.0, description="image critic, lazy")
+    pair_r1_gamma: Weight = Field(default=10.0, description="pair critic, lazy")
     r1_every: int = Field(default=16, ge=1, description="steps between R1 penalties; the weight is scaled by it")
-    path_length_weight: float = 2.0
+    path_length_weight: Weight = 2.0
     path_length_every: int = Field(default=4, ge=1)
     path_length_batch_share: float = Field(default=0.5, gt=0, le=1, description="StyleGAN2: half a batch is enough")
     style_mixing: float = Field(default=0.9, ge=0, le=1, description="probability [S]")
-    feature_matching: float = Field(default=2.0, description="weight of the pair critic's feature matching loss [C]")
+    feature_matching: Weight = Field(default=2.0, description="weight of the pair critic's feature matching loss [C]")
     feature_matching_of: Literal["pairs", "means"] = Field(
         default="pairs", description="pairs: image by image [C]; means: of the batch (Departure, see objectives)"
     )
@@ -112,7 +148,7 @@ class GanSettings(Frozen):
     labelled_in_image_critic: bool = Field(
         default=True, description="labelled images join the unlabelled ones as real images"
     )
-    ema_half_life_images: float = Field(default=10_000, description="half-life of the averaged generator, images [ADA]")
+    ema_half_life_images: Rate = Field(default=10_000, description="half-life of the averaged generator, images [ADA]")
     augment: Literal["none", "fixed", "adaptive"] = Field(
         default="none", description="what the critics see; adaptive: [ADA]"
     )
@@ -148,17 +184,17 @@ class EncoderSettings(Frozen):
     trunk: Literal["resnet50", "narrow"] = Field(
         default="resnet50", description="narrow: a small residual trunk for 16 to 64 px"
     )
-    lateral_width: int = Field(default=512, description="FPN width [S]")
-    images: int = Field(default=960_000, description="60k steps of 16 [S]")
+    lateral_width: Count = Field(default=512, description="FPN width [S]")
+    images: Count = Field(default=960_000, description="60k steps of 16 [S]")
     batch: int = Field(default=16, ge=2)
-    learning_rate: float = 0.001
+    learning_rate: Rate = 0.001
     constant_share: float = Field(default=0.5, ge=0, le=1, description="share of training before the cosine decay [S]")
     schedule_images: int | None = Field(default=None, ge=1, description="images at which the decay ends; None: images")
-    clip_norm: float = 2.0
-    lambda_pixel: float = Field(default=0.1, description="lambda_1, weight of the squared pixel distance [S]")
-    supervised_weight: float = Field(default=1.0, description="weight of cross-entropy + Dice on labelled images")
-    perceptual_weight: float = 1.0
-    generated_weight: float = Field(
+    clip_norm: Rate = 2.0
+    lambda_pixel: Weight = Field(default=0.1, description="lambda_1, weight of the squared pixel distance [S]")
+    supervised_weight: Weight = Field(default=1.0, description="weight of cross-entropy + Dice on labelled images")
+    perceptual_weight: Weight = 1.0
+    generated_weight: Weight = Field(
         default=0.0, description="weight of the relative squared w error on generated images (Departure)"
     )
     lambda_prior: float = Field(
@@ -177,16 +213,16 @@ class InversionSettings(Frozen):
     """Stage 3 [S sec. 3, M eq. 7 and 8]."""
 
     steps: int = Field(default=200, ge=0, description="optimisation steps; 0 = encoder only")
-    learning_rate: float = 0.1
+    learning_rate: Rate = 0.1
     space: Literal["w_plus", "whitened"] = Field(
         default="w_plus", description="whitened: per-w PCA of the mapping network (Departure)"
     )
-    lambda_encoder: float = Field(default=0.1, description="lambda_2, weight of ||w - E(G(w))||^2 [S]")
-    lambda_pixel: float = Field(default=0.001, description="lambda_3, weight of the squared pixel distance [S]")
+    lambda_encoder: Weight = Field(default=0.1, description="lambda_2, weight of ||w - E(G(w))||^2 [S]")
+    lambda_pixel: Weight = Field(default=0.001, description="lambda_3, weight of the squared pixel distance [S]")
     lambda_pixel_mri: float | None = Field(
-        default=None, description="lambda_3 for `segment --modality mri`; None: lambda_pixel; a CT model 1e-5 [S]"
+        default=None, ge=0, description="lambda_3 for `segment --modality mri`; None: lambda_pixel; a CT model 1e-5 [S]"
     )
-    lambda_prior: float = Field(
+    lambda_prior: Weight = Field(
         default=0.0, description="weight of the mean squared whitened code, a Gaussian prior (Departure)"
     )
     lambda_pose: float | None = Field(
@@ -200,7 +236,7 @@ class InversionSettings(Frozen):
     )
     detach_encoder_term: bool = Field(default=False, description="[C] detaches E(G(w)); Eq. 7 does not")
     optimise_noise: bool = Field(default=False, description="optimise the noise maps too [C]")
-    noise_regulariser: float = Field(
+    noise_regulariser: Weight = Field(
         default=1e5, description="weight of StyleGAN2's noise autocorrelation term, if noise is optimised"
     )
     ramp_up: float = Field(default=0.0, ge=0, le=1, description="share of steps with rising learning rate [C] 0.05")
@@ -215,7 +251,7 @@ class BaselineSettings(Frozen):
     """Supervised and semi-supervised rivals [S sec. 5]."""
 
     network: Literal["unet", "deeplabv2"] = "unet"
-    widths: tuple[int, ...] = Field(
+    widths: tuple[Count, ...] = Field(
         default=(32, 64, 128, 256), description="channels of the U-Net's levels, or of the narrow trunk's stages"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="of the U-Net's features, in training; 0: not used")
@@ -225,13 +261,13 @@ class BaselineSettings(Frozen):
     trunk_weights: Path | None = Field(
         default=None, description="published ImageNet weights of ResNet-101, a file; None: trained from the start"
     )
-    images: int = Field(default=160_000, description="10k steps of 16 [S]")
+    images: Count = Field(default=160_000, description="10k steps of 16 [S]")
     batch: int = Field(default=16, ge=2)
     unlabelled_batch: int = Field(default=8, ge=1, description="unlabelled images beside each labelled batch [S]")
     optimiser: Literal["adam", "sgd"] = Field(
         default="adam", description="sgd: Nesterov momentum 0.99 and weight decay 3e-5, as in nnU-Net"
     )
-    learning_rate: float = 0.00025
+    learning_rate: Rate = 0.00025
     clip_norm: float | None = Field(default=None, gt=0, description="largest norm of a gradient; nnU-Net 12")
     schedule: Literal["constant", "poly"] = Field(
         default="constant", description="poly: falls to 0 as (1 - progress)^0.9, as in DeepLab and nnU-Net"
@@ -296,14 +332,14 @@ class StudentSettings(Frozen):
 
 
 class RunSettings(Frozen):
-    log_every_images: int = Field(default=640, description="images between lines of metrics.jsonl")
-    checkpoint_every_images: int = Field(
+    log_every_images: Count = Field(default=640, description="images between lines of metrics.jsonl")
+    checkpoint_every_images: Count = Field(
         default=16_000, description="images between checkpoints: the most that a kill can lose"
     )
     preview_every_images: int | None = Field(
-        default=16_000, description="images between sample grids, validation scores; None: never, nor at the end"
+        default=16_000, ge=1, description="images between sample grids, validation scores; None: never, nor at the end"
     )
-    validation_cases: int = Field(default=75, description="validation images scored at a preview, at most")
+    validation_cases: Count = Field(default=75, description="validation images scored at a preview, at most")
 
 
 class Settings(Frozen):
@@ -311,15 +347,15 @@ class Settings(Frozen):
 
     recipe: str = "default"
     method: str = "semgan"
-    seed: int = Field(default=0, ge=0, description="of everything random in training")
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="of everything random in training")
     labels: int | None = Field(
-        default=None, description="size of the labelled list; None: every labelled training case"
+        default=None, ge=1, description="size of the labelled list; None: every labelled training case"
     )
-    split_seed: int = Field(default=0, ge=0, description="which labelled list of that size")
+    split_seed: int = Field(default=0, ge=0, le=MOST_SEED, description="which labelled list of that size")
     classes: tuple[str, ...] = Field(default=("background", "foreground"), description="set from the dataset")
     metric: Metric = "dice"
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
-    threads: int | None = Field(default=None, description="CPU threads of torch; None: torch decides")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of torch; None: torch decides")
     preprocessing: Preprocessing = Preprocessing()
     modalities: tuple[Modality, ...] = Field(
         default=(), description="further preprocessing rules of the model, chosen by `segment --modality`"

@@ -57,7 +57,9 @@ def resolve_settings(
     """
     settings = recipes.load(recipe)
     name = method or settings.method
+    own = settings
     settings = config.override(settings, methods.get(name).changes(settings) | {"method": name}, f"method {name}")
+    _tell_overruled(recipe, own, settings)
     facts = {
         "classes": list(dataset.labels.names),
         "metric": _metric(dataset, settings),
@@ -68,6 +70,19 @@ def resolve_settings(
     given = {key: value for key, value in named.items() if value is not None}
     settings = config.override(settings, given, "the command line")
     return config.override(settings, config.parse_assignments(changes or []), "--set")
+
+
+def _tell_overruled(recipe: str | Path, own: Settings, settings: Settings) -> None:
+    """Warn of what a YAML file says and the method says otherwise."""
+    found = []
+    for section, values in recipes.written_in(recipe).items():
+        for key in values if isinstance(values, dict) else ():
+            said, meant = (getattr(getattr(each, section), key) for each in (own, settings))
+            if said != meant:
+                found.append(f"{section}.{key} is {meant}, not {said}")
+    if found:
+        words = (recipe, settings.method, "; ".join(found))
+        logger.warning("%s is overruled by method '%s': %s. --set has the last word.", *words)
 
 
 def _metric(dataset: Dataset, settings: Settings) -> str:

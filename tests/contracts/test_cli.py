@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -105,6 +106,33 @@ def test_every_verb_of_the_command_line_is_in_this_test():
 
     walk(root, ())
     assert found == set(VERBS)
+
+
+@pytest.mark.parametrize("words", [(), *VERBS], ids=" ".join)
+def test_examples_are_typed_as_the_command_line_takes_them(words):
+    """Options and values are parsed, nothing is run; words in brackets after three spaces are remarks."""
+    root = typer.main.get_command(app)
+    command = root
+    for word in words:
+        command = command.commands[word]  # type: ignore[attr-defined]
+    _, *found = (command.epilog or "").split("\n\n")
+    assert found
+    for example in found:
+        typed = shlex.split(example.replace("\\[", "[").split("   (")[0])
+        rest, leaf = typed[typed.index("semgan") + 1 :], root
+        while hasattr(leaf, "commands"):
+            leaf = leaf.commands[rest.pop(0)]  # type: ignore[attr-defined]
+        leaf.make_context("semgan", rest)
+
+
+def test_seeds_below_0_are_wrong_usage(capsys):
+    for words in (
+        ("train", "d", "-o", "r", "--recipe", "debug", "--seed", "-1"),
+        ("train", "d", "-o", "r", "--recipe", "debug", "--split-seed", "-1"),
+        ("data", "split", "d", "--labels", "3", "--split-seed", "-1"),
+    ):
+        assert run(*words) == 2
+        assert "greater than or" in capsys.readouterr().err
 
 
 def test_every_option_has_a_help_text():
@@ -322,6 +350,13 @@ def test_info_without_a_path_tells_versions_and_devices(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["versions"]["torch"] and "cpu" in found["devices"]
     assert "debug" in found["recipes"] and "semgan" in found["methods"]
+
+
+def test_weights_that_lie_beside_the_settings_of_their_run_are_a_model(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"method": "semgan", "settings": {}}')
+    (tmp_path / "config.yaml").write_text("seed: 3\n")
+    assert run("info", str(tmp_path), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "model"
 
 
 # ---------------------------------------------------------------- progress

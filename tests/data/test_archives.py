@@ -194,3 +194,27 @@ def test_progress_reaches_the_end(tmp_path):
     seen = []
     unpack(packed(tmp_path / "x.tar", FILES, "tar"), tmp_path / "out", progress=lambda *row: seen.append(row))
     assert seen[-1] == (1, 1, "unpacking x.tar, MB")
+
+
+def test_a_tar_that_breaks_off_between_two_files_is_no_shorter_tar(tmp_path):
+    whole = packed(tmp_path / "whole.tar", {f"set/{number}": bytes([number]) * 512 for number in range(10)}, "tar")
+    content, broken = whole.read_bytes(), tmp_path / "broken.tar"
+    damages = {
+        "cut off": content[: 5 * 1024],
+        "header is damaged": content[: 5 * 1024] + b"?" + content[5 * 1024 + 1 :],
+        "goes on": content[: 5 * 1024] + bytes(512) + content[5 * 1024 + 512 :],  # a hole of a resumed download
+        "several tars": content + content,
+    }
+    for message, damaged in damages.items():
+        broken.write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            unpack(broken, tmp_path / "out")
+        assert sorted(os.listdir(tmp_path)) == ["broken.tar", "whole.tar"]
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+def test_a_tar_whose_last_file_is_a_zip_is_a_tar(tmp_path, kind):
+    inner = packed(tmp_path / "inner.zip", FILES).read_bytes()
+    files = {"first.png": b"1", "inner.zip": inner}
+    unpack(packed(tmp_path / "in", files, kind), tmp_path / "out")
+    assert tree(tmp_path / "out") == files

@@ -10,6 +10,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELo
 from volume_files import rotation
 
 from semgan.data.dicom import find_series, is_dicom, read_series
+from semgan.data.dicom_pictures import Kind, dicom_kind
 
 
 def body(slices=5, rows=6, columns=8):
@@ -266,3 +267,80 @@ def test_dicom_is_known_by_its_content_or_name(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "x.DCM").write_text("hello")
     assert [is_dicom(tmp_path / name) for name in (bare.name, "notes.txt", "x.DCM")] == [True, False, True]
+
+
+def rewritten(files, **changes):
+    """The files with other values; a list has one for each file in turn."""
+    for place, file in enumerate(files):
+        data = pydicom.dcmread(file)
+        for name, values in changes.items():
+            setattr(data, name, values[place % len(values)])
+        data.save_as(file)
+    return files
+
+
+def test_directions_that_differ_by_rounding_are_one_direction(tmp_path):
+    hu, straight, rounded = body(), [1, 0, 0, 0, 1, 0], [0.9999998, 0, 0, 0, 1, 0]
+    files = write_series(tmp_path, hu, spacing=(0.9375, 0.9375, 2.5))
+    volume = read_series(rewritten(files, ImageOrientationPatient=[straight, rounded]))
+    assert np.array_equal(volume.slices, hu) and not volume.warnings
+
+
+def test_thin_slices_far_from_the_origin_keep_their_order_though_directions_are_rounded(tmp_path):
+    hu, tilt = body(), 0.0009  # times 400 mm: more than a slice
+    files = write_series(tmp_path, hu, positions=at(np.arange(5) * 0.25) + [0, -400, 0])
+    volume = read_series(rewritten(files, ImageOrientationPatient=[list(AXIAL), [1, 0, 0, 0, 1, tilt]]))
+    assert np.array_equal(volume.slices, hu)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]},
+        {"ImageOrientationPatient": [1, 0, 0, 1, 0.2, 0]},
+        {"ImageOrientationPatient": [0] * 6},
+        {"PixelSpacing": [-0.8, 0.7]},
+        {"PixelSpacing": [0, 0.7]},
+        {"RescaleSlope": 0},
+        {"RescaleSlope": [1, 2]},
+        {"SliceThickness": [1, 2]},
+        {"SamplesPerPixel": None},
+        {"Columns": None},
+        {"Rows": 60000, "Columns": 60000},
+    ],
+)
+def test_headers_that_make_no_sense_are_one_message(tmp_path, change):
+    files = write_series(tmp_path, body())
+    rewritten(files, **{name: [value] for name, value in change.items()})
+    with pytest.raises(ValueError, match=tmp_path.name):
+        read_series(files)
+
+
+def test_a_series_of_two_numbers_has_none(tmp_path):
+    rewritten(write_series(tmp_path, body()), SeriesNumber=[[1, 2]])
+    (series,), _ = find_series(tmp_path, sorted(tmp_path.iterdir()))
+    assert series.number is None
+
+
+def test_ct_that_cannot_be_in_hu_is_told(tmp_path):
+    files = write_series(tmp_path, body())
+    for file in files:
+        data = pydicom.dcmread(file)
+        del data.RescaleSlope, data.RescaleIntercept
+        data.save_as(file)
+    assert "no HU" in read_series(files).warnings[0]
+    assert not read_series(rewritten(files, Modality=["MR"])).warnings
+    assert not read_series(write_series(tmp_path / "hu", body())).warnings
+
+
+def test_damaged_values_deep_in_a_header_are_one_message_too(tmp_path):
+    file = write_multi_frame(tmp_path / "a.dcm", body())
+    content = file.read_bytes()
+    for tag in (b"\x20\x00\x32\x00", b"\x20\x00\x37\x00", b"\x28\x00\x53\x10"):  # position, direction, slope
+        file.write_bytes(content.replace(tag + b"DS", tag + b"DG"))
+        with pytest.raises(ValueError, match="a.dcm"):
+            read_series([file])
+    file.write_bytes(content.replace(b"1.2.840.10008.5.1.4.1.1.2.1", b"1.2.840.10008\\5.1.4.1.1.2.1"))
+    (series,), _ = find_series(tmp_path, [file])
+    assert series.files == (file,)
+    assert dicom_kind(file) is Kind.slice

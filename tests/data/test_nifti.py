@@ -1,5 +1,7 @@
 """Volumes in and out: whatever way a volume is stored, its slices are axial and its mask lies where it lay."""
 
+import gzip
+
 import nibabel
 import numpy as np
 import pytest
@@ -195,3 +197,45 @@ def test_masks_in_other_places_are_told_apart(tmp_path):
         common_grid(tmp_path / "a.nii.gz", tmp_path / "c.nii.gz")
     with pytest.raises(ValueError, match="one is a volume, the other a picture"):
         common_grid(tmp_path / "a.nii.gz", tmp_path / "b.png")
+
+
+def test_a_damaged_bit_of_a_packed_volume_is_told_by_its_checksum(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 3, (20, 20, 20)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(noise, np.eye(4)), tmp_path / "whole.nii.gz")
+    content = (tmp_path / "whole.nii.gz").read_bytes()
+    for place in range(600, len(content), 97):
+        damaged = bytearray(content)
+        damaged[place] ^= 8
+        (tmp_path / "v.nii.gz").write_bytes(damaged)
+        with pytest.raises(ValueError, match="cannot be read"):
+            read_volume(tmp_path / "v.nii.gz")
+    (tmp_path / "v.nii.gz").write_bytes(content[:-4])
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_volume(tmp_path / "v.nii.gz")
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_header_that_announces_more_than_the_file_holds_asks_for_no_memory(tmp_path, ending):
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((32000, 32000, 32000))
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    content = header.binaryblock + bytes(2000)
+    (tmp_path / f"v{ending}").write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+    with pytest.raises(ValueError, match="131,072,000,000,000 bytes of voxels"):
+        read_volume(tmp_path / f"v{ending}")
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000), ("mm", 1), ("micron", 0.001)])
+def test_voxels_may_be_of_any_size(tmp_path, unit, mm):
+    image = nibabel.Nifti1Image(voxels(), np.diag([0.5 / mm, 0.25 / mm, 0.002 / mm, 1]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "v.nii")
+    assert read_volume(tmp_path / "v.nii").spacing_mm == pytest.approx((0.5, 0.25, 0.002))
+
+
+@pytest.mark.parametrize("value", [np.int64(2**32), np.uint32(2**32 - 1), np.float32(5e9)])
+def test_values_of_a_mask_never_wrap_around(tmp_path, value):
+    image = nibabel.Nifti1Image(np.full(SHAPE, value), np.eye(4), dtype=value.dtype)
+    nibabel.save(image, tmp_path / "m.nii")
+    with pytest.raises(ValueError, match="those of a mask are"):
+        read_label_volume(tmp_path / "m.nii")

@@ -1,6 +1,7 @@
 import io
 import struct
 import tempfile
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -203,3 +204,100 @@ def test_channel_files_are_stacked_and_must_be_equal_in_size(tmp_path):
     Image.fromarray(planes[0, :2]).save(tmp_path / "scan_0002.png")
     with pytest.raises(ValueError, match="scan_0000.*differ in size"):
         read_image_files(tmp_path / "scan_0000.png")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("options", [{"suffix": ".png"}, {"suffix": ".tif"}, {"suffix": ".tif", "compression": "jpeg"}])
+def test_pictures_and_masks_are_turned_as_their_tag_says(orientation, options):
+    pixels = np.kron([[0, 80, 160], [240, 40, 120]], np.ones((16, 16))).astype(np.uint8)
+    kind, compression = {".png": "PNG", ".tif": "TIFF"}[options["suffix"]], options.get("compression")
+    exif = Image.Exif()
+    exif[274] = orientation
+    more = {"compression": compression, "quality": 100} if compression else {}
+    file = written(encoded(pixels, kind, exif=exif, **more), options["suffix"])
+    shown = {1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T}
+    shown |= {6: np.rot90(pixels, -1), 7: pixels[::-1, ::-1].T, 8: np.rot90(pixels)}
+    for read in (read_image, read_label):
+        assert read(file).shape == shown[orientation].shape
+        assert np.abs(read(file).astype(int) - shown[orientation]).max() <= (2 if compression else 0)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_mask_means_the_same_in_tiff_that_stores_white_as_0(compression):
+    mask = np.zeros((6, 9), bool)
+    mask[:2] = True
+    for stored, expected in ((~mask, mask), (np.uint8(255) - mask.astype(np.uint8) * 3, mask * 3)):
+        memory = io.BytesIO()
+        tifffile.imwrite(memory, stored, photometric="miniswhite", compression=compression)
+        assert np.array_equal(read_label(written(memory.getvalue(), ".tif")), expected)
+    fax = written(encoded(mask, "TIFF", compression="group4"), ".tif")  # white is 0 in it
+    assert np.array_equal(read_label(fax), mask)
+
+
+def test_masks_of_16_bits_and_three_channels_keep_small_values():
+    mask = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    file = written(b"", ".png")
+    write_deep_colour_png(file, np.dstack([mask] * 3))
+    assert np.array_equal(read_label(file), mask)
+
+
+@pytest.mark.parametrize("shapes", [[(2, 6, 9)], [(5, 6, 9)], [(6, 9), (4, 4)]])
+def test_a_mask_of_several_pages_is_refused(shapes):
+    memory = io.BytesIO()
+    with tifffile.TiffWriter(memory) as file:
+        for shape in shapes:
+            pages = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+            file.write(pages, photometric="minisblack")
+    with pytest.raises(ValueError, match="pages|unequal size"):
+        read_label(written(memory.getvalue(), ".tif"))
+
+
+def test_cmyk_is_rgb_in_every_kind_of_file():
+    picture = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    for kind, suffix in (("TIFF", ".tif"), ("JPEG", ".jpg")):
+        memory = io.BytesIO()
+        picture.save(memory, kind)
+        shown = read_image(written(memory.getvalue(), suffix))
+        assert shown.shape == (8, 8, 3) and shown[0, 0, 0] < 10 and shown[0, 0, 1:].min() > 245
+
+
+@pytest.mark.parametrize("value", [np.int64(2**32), np.uint32(2**32 - 1), np.float64(5e9), np.float32(np.inf)])
+def test_values_of_a_mask_never_wrap_around(value):
+    memory = io.BytesIO()
+    tifffile.imwrite(memory, np.full((4, 4), value))
+    with pytest.raises(ValueError, match="those of a mask are"):
+        read_label(written(memory.getvalue(), ".tif"))
+
+
+def test_files_that_announce_or_unpack_to_far_too_much_ask_for_no_memory():
+    memory = io.BytesIO()
+    tifffile.imwrite(memory, np.zeros((100, 100), np.uint8), metadata=None, compression="zlib")
+    content = bytearray(memory.getvalue())
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        places = [file.pages[0].tags[tag].valueoffset for tag in ("ImageWidth", "ImageLength", "RowsPerStrip")]
+    for place in places:
+        content[place : place + 4] = struct.pack("<I", 200_000)
+    with pytest.raises(ValueError, match="40,000,000,000 values"):
+        read_image(written(bytes(content), ".tif"))
+    squeeze = zlib.compressobj(9)
+    packed = b"".join(squeeze.compress(bytes(2**22)) for _ in range(16)) + squeeze.flush()
+    file = written(b"", ".png")
+    write_deep_colour_png(file, np.zeros((2, 2, 3), np.uint16))
+    body = b"IDAT" + packed
+    chunk = struct.pack(">I", len(packed)) + body + struct.pack(">I", zlib.crc32(body))
+    end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    file.write_bytes(file.read_bytes()[:33] + chunk + end)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="truncated"):
+        read_image(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
+
+
+@pytest.mark.parametrize("read", [read_image, read_label])
+def test_a_misnamed_file_starts_no_other_program(read):
+    file = written(encoded(np.zeros((8, 8), np.uint8), "EPS"), ".png")
+    with pytest.raises(ValueError, match="cannot identify"):
+        read(file)
+    assert read(written(encoded(np.eye(8, dtype=np.uint8), "GIF"), ".png")).shape[:2] == (8, 8)

@@ -204,3 +204,12 @@ def test_values_outside_the_classes_and_unequal_sizes_are_refused():
         overlap.class_scores(overlap.count(np.array([0]), np.array([0]), 2), "f1")
     with pytest.raises(ValueError, match="no case"):
         overlap.concatenate([])
+
+
+@pytest.mark.parametrize("value", [0.9999, np.nan])
+def test_values_between_two_classes_are_refused_and_not_cut_off(value):
+    whole, broken = np.ones((2, 2)), np.array([[1, 1], [1, value]])
+    assert overlap.count(whole, whole, 2).intersection.tolist() == [[0, 4]]
+    for pair in ((broken, whole), (whole, broken)):
+        with pytest.raises(ValueError, match="fractions"):
+            overlap.count(*pair, 2)

@@ -29,11 +29,11 @@ def test_names_are_those_of_the_files_and_hold_what_the_interfaces_promise():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_knows_its_name_and_its_header_tells_command_cost_and_score(name):
+def test_a_recipe_knows_its_name_and_its_header_tells_command_cost_score_and_source(name):
     assert recipes.load(name).recipe == name
     header = importlib.import_module(f"semgan.recipes.{name.replace('-', '_')}").__doc__ or ""
     assert re.search(rf"^Command: .*--recipe {name}\b", header, re.MULTILINE)
-    for line in ("Cost", "Score"):
+    for line in ("Cost", "Score", "Source"):
         assert re.search(rf"^{line}: +\S", header, re.MULTILINE), line
 
 
@@ -89,3 +89,21 @@ def test_a_yaml_file_that_is_missing_or_wrong_is_named(tmp_path):
         recipes.load(tmp_path / "nowhere.yaml")
     with pytest.raises(ValueError, match=r"'gan.bach' in .*mine.yaml. Did you mean 'gan.batch'"):
         recipes.load(written(tmp_path, "gan: {bach: 3}"))
+
+
+@pytest.mark.parametrize("text", ["recipe: lung-64\ngan:\n  batch: 6\n", "recipe: [debug]\n"])
+def test_a_yaml_file_that_starts_from_a_recipe_that_is_not_there_is_refused(tmp_path, text):
+    with pytest.raises(ValueError, match=r"Unknown recipe .*in .*mine.yaml.*There are: .*debug"):
+        recipes.load(written(tmp_path, text))
+
+
+def test_saved_settings_of_a_recipe_of_ones_own_are_taken_as_they_are(tmp_path):
+    settings = config.override(Settings(), {"recipe": "my-own", "gan": {"batch": 6}})
+    assert recipes.load(written(tmp_path, config.dump(settings))).gan.batch == 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_that_a_header_names_are_there(name):
+    header = importlib.import_module(f"semgan.recipes.{name.replace('-', '_')}").__doc__ or ""
+    for found in re.findall(r"results/([a-z0-9-]+)", header):
+        assert (FOLDER.parents[2] / "results" / found).is_dir(), found

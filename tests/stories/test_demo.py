@@ -233,6 +233,15 @@ def test_other_settings_and_other_content_are_refused_and_left_alone(told, tmp_p
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"), [({"minutes": float("nan")}, "some time"), ({"seed": 2**63}, "seed lies")]
+)
+def test_times_and_seeds_that_are_none_are_refused_before_any_work(tmp_path: Path, options, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        demo(tmp_path / "demo", plan=TINY, **options)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_verdict_says_so_where_we_are_behind(told) -> None:
     out = told[0]
     record, rows = demo_files.read_record(out), read_rows(out / "scores.csv")

@@ -13,6 +13,7 @@ from strange_chests import ALIENS, prepared
 from tiny_gan import saved_gan, tiny_gan
 
 import semgan
+from semgan import artifacts
 from semgan.artifacts import read_json, write_json
 from semgan.benchmark.fairness import Guard, TestSetOpened, closed
 from semgan.cli import main
@@ -320,6 +321,22 @@ def test_what_cannot_be_suggested_is_told(asked, dataset, plain, unet, gan, tmp_
     with pytest.raises(ValueError, match="has no unlabelled images: .*--labels N"):
         asked(1, dataset=copy)
     assert not any(path.name.startswith("out") for path in tmp_path.iterdir())
+
+
+def test_images_without_numbers_are_told_and_never_ranked(asked, unet, tmp_path):
+    broken = shutil.copytree(unet / "model", tmp_path / "broken")
+    (file,) = broken.glob("*.safetensors")
+    tensors, about = artifacts.load_tensors(file)
+    artifacts.save_tensors(file, {name: value * float("nan") for name, value in tensors.items()}, about)
+    with pytest.raises(ValueError, match="answers to .* of .* images are no numbers"):
+        asked(2, model=broken, by="entropy")
+
+
+def test_one_of_several_processes_is_refused(asked, monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="semgan suggest runs in one process"):
+        asked(2)
 
 
 def test_a_list_that_is_asked_for_has_to_be_there(asked, dataset, tmp_path, caplog):

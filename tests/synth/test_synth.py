@@ -17,8 +17,10 @@ from PIL import Image
 from tiny_model import write_model
 
 from semgan import artifacts
+from semgan.cli.synth import _shares
 from semgan.data.check import check_dataset
 from semgan.data.folder import Dataset
+from semgan.sample import sample
 from semgan.synth import layouts, rules
 from semgan.synth.factory import BLOCK, Factory, mask_movement
 from semgan.synth.plan import Plan
@@ -251,6 +253,51 @@ def test_the_same_again_changes_nothing_fewer_and_others_are_refused(tiny_model,
     assert synth(tiny_model, tmp_path / "out", Plan(), count=3, overwrite=True)["pairs"] == 3
 
 
+def test_files_of_others_outlive_a_longer_run_and_an_overwritten_one(tiny_model, tmp_path):
+    out, plan = tmp_path / "out", Plan(format="nnunet")
+    synth(tiny_model, out, plan, count=4)
+    for name in ("splits.json", "notes.txt", "imagesTs/test_0000.png", "imagesTr/mine.png"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("keep")
+    (out / "cache").mkdir()
+    (out / "cache" / "stale.npy").write_text("made again where it is missing")
+    for changes, count, overwrite in (({}, 7, False), ({"truncation": 0.5}, 3, True)):
+        assert synth(tiny_model, out, replace(plan, **changes), count=count, overwrite=overwrite)["pairs"] == count
+        for name in ("splits.json", "notes.txt", "imagesTs/test_0000.png", "imagesTr/mine.png"):
+            assert (out / name).read_text() == "keep"
+        assert len(list((out / "labelsTr").iterdir())) == count and not (out / "cache").exists()
+
+
+def test_what_a_killed_writer_left_does_not_reach_the_folder(tiny_model, tmp_path):
+    synth(tiny_model, tmp_path / "out", Plan(), count=4)
+    whole = content(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "out.partial")
+    (tmp_path / "out.partial" / ".annotations.json.tmp-123").write_text('{"half')
+    synth(tiny_model, tmp_path / "out", Plan(), count=4)
+    assert content(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("damage", ["image", "mask", "empty"])
+def test_a_pair_in_the_table_without_its_files_is_drawn_again(tiny_model, tmp_path, damage):
+    synth(tiny_model, tmp_path / "whole", PLAN, count=9)
+    synth(tiny_model, tmp_path / "out", PLAN, count=6)
+    stem = [row.member.stem for row in read_table(tmp_path / "out" / "synth.csv") if row.kept][3]
+    file = tmp_path / "out" / ("masks" if damage == "mask" else "images") / f"{stem}.png"
+    file.unlink() if damage != "empty" else file.write_bytes(b"")
+    synth(tiny_model, tmp_path / "out", PLAN, count=9)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_a_model_whose_training_broke_down_is_told(tiny_model, tmp_path):
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    tensors, about = artifacts.load_tensors(broken / "generator.safetensors")
+    tensors["heads.0.label_style.weight"] *= float("nan")
+    artifacts.save_tensors(broken / "generator.safetensors", tensors, about)
+    with pytest.raises(ValueError, match="no numbers"):
+        synth(broken, tmp_path / "out", Plan(keep_certain=1), count=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"broken"}
+
+
 def make_row(index: int, style: int, kept: bool) -> Row:
     return Row(index, 0, style, "0.1", "", "", kept, "" if kept else "entropy", ("1", "0"))
 
@@ -341,6 +388,8 @@ def test_coco_without_its_library_is_told_before_any_work(tiny_model, tmp_path, 
         ({"min_share": {"left": 0.6, "right": 0.6}}, "add up"),
         ({"restyle": 1, "restyle_from": 6}, "layers of w"),
         ({"restyle": -1}, "0 to 99"),
+        ({"restyle_from": 2}, "--restyle K"),
+        ({"seed": 2**63}, "seed lies from 0"),
     ],
 )
 def test_wrong_values_are_told_before_any_work(tiny_model, tmp_path, changes, message):
@@ -356,3 +405,30 @@ def test_models_that_cannot_draw_and_missing_ones_are_told(tmp_path):
         synth(tmp_path / "model", tmp_path / "out", Plan(), count=1)
     with pytest.raises(FileNotFoundError, match="No model"):
         synth(tmp_path / "nowhere", tmp_path / "out", Plan(), count=1)
+
+
+def test_one_of_several_processes_is_refused(tiny_model, tmp_path, monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="semgan synth runs in one process"):
+        synth(tiny_model, tmp_path / "out", Plan(), count=2)
+    with pytest.raises(ValueError, match="semgan sample runs in one process"):
+        sample(tiny_model, tmp_path / "out", count=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_process_on_the_same_folder_is_refused_and_harms_nothing(tiny_model, tmp_path):
+    synth(tiny_model, tmp_path / "out", Plan(), count=4)
+    (tmp_path / "out").rename(tmp_path / "out.partial")
+    before = content(tmp_path / "out.partial")
+    with artifacts.locked_folder(tmp_path / "out.partial"):
+        with pytest.raises(ValueError, match="Another process is at work in .*out.partial"):
+            synth(tiny_model, tmp_path / "out", Plan(), count=6)
+        assert content(tmp_path / "out.partial") == before
+    assert synth(tiny_model, tmp_path / "out", Plan(), count=6)["pairs"] == 6
+
+
+def test_a_class_with_two_least_shares_is_refused():
+    assert _shares(["eye=0.1", "nose=0.2"]) == {"eye": 0.1, "nose": 0.2}
+    with pytest.raises(ValueError, match="'eye' twice"):
+        _shares(["eye=0.1", "eye=0.2"])

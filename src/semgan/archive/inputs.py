@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from semgan.data import addresses
+from semgan.data.archives import TarHeader
 from semgan.data.dicom import DICOM_SUFFIXES
 from semgan.data.readers import IMAGE_SUFFIXES
 
@@ -149,21 +150,8 @@ class Source:
         return Item(name, address, content.read())
 
 
-class _Header(tarfile.TarInfo):
-    """A member's header; tarfile alone takes what comes before a cut, or before a damaged header, for a whole shard."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
-        if len(buf) < tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("it ends without a tar's mark of the end: it may be cut off")
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.InvalidHeaderError as error:  # pyright: ignore[reportAttributeAccessIssue]  # typeshed lacks it
-            raise tarfile.ReadError(f"a member's header is damaged ({error})") from None
-
-
 def _opened(packed: IO[bytes]) -> tarfile.TarFile:
-    return tarfile.open(fileobj=packed, mode="r|*", tarinfo=_Header)
+    return tarfile.open(fileobj=packed, mode="r|*", tarinfo=TarHeader)
 
 
 def _check_end(file: tarfile.TarFile) -> None:

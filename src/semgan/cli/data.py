@@ -143,7 +143,7 @@ def check(
 def split(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
     labels: Annotated[int | None, typer.Option(min=2, help="Number of labelled training cases.")] = None,
-    split_seed: Annotated[int, typer.Option("--split-seed", "--seed", help="Which random choice of them.")] = 0,
+    split_seed: Annotated[int, typer.Option("--split-seed", "--seed", min=0, help="Which random choice of them.")] = 0,
     group: Annotated[
         str | None, typer.Option(help="Manifest column whose members stay together, e.g. patient.")
     ] = None,

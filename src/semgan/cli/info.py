@@ -19,10 +19,10 @@ def describe(path: Path | None) -> dict[str, Any]:
     existing(path, "Folder")
     if (path / "dataset.json").is_file():
         return _dataset(path)
+    if (path / "config.json").is_file():  # first: weights may lie beside the settings of their run
+        return _model(path)
     if (path / "config.yaml").is_file():
         return _run(path)
-    if (path / "config.json").is_file():
-        return _model(path)
     raise ValueError(
         f"{path} is neither a dataset folder (dataset.json), a run folder (config.yaml) "
         "nor a model folder (config.json). Name one of these."

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-INTERRUPTED = "Interrupted. The same command goes on where this one stopped, if it was a training run or a download."
+INTERRUPTED = "Interrupted. The same command goes on where this one stopped, or begins anew where it cannot."
 LINE_EVERY_S = 15.0  # between progress lines where stderr is a file
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]

@@ -98,6 +98,8 @@ def _shares(given: list[str]) -> dict[str, float]:
     shares: dict[str, float] = {}
     for text in given:
         name, _, value = text.rpartition("=")
+        if name in shares:
+            raise ValueError(f"--min-share names '{name}' twice; give one share for each class.")
         try:
             shares[name] = float(value)
         except ValueError:

@@ -129,7 +129,8 @@ def _choices(inside: str) -> list[str]:
     if span is None:
         return inside.split(",")
     first, last = span.groups()
-    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    step = 1 if int(first) <= int(last) else -1  # downwards too, as shells do, rather than to nothing
+    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + step, step)]
 
 
 def joined(base: str, path: str) -> str:
@@ -158,7 +159,8 @@ def plain_name(path: str, endings: tuple[str, ...]) -> str:
     if not parts:
         return "_"
     last = parts[-1]
-    known = [ending for ending in endings if last.lower().endswith(ending) and len(last) > len(ending)]
+    # What is left must be a name: "...tar" is none without its ending.
+    known = [ending for ending in endings if last.lower().endswith(ending) and last[: -len(ending)].strip(".")]
     return "/".join([*parts[:-1], last[: len(last) - max(map(len, known), default=0)]])
 
 

@@ -137,15 +137,15 @@ class _Budget:
 
 def _members(packed: IO[bytes], archive: Path, budget: _Budget) -> Iterator[Member]:
     """The regular files in an archive of any known kind, in its order. Raises ValueError for links and devices."""
-    is_zip = zipfile.is_zipfile(packed)
+    is_tar = tarfile.is_tarfile(packed)  # asked first: a tar that ends with a zip looks like that zip alone
     packed.seek(0)
-    is_tar = not is_zip and tarfile.is_tarfile(packed)
+    is_zip = not is_tar and zipfile.is_zipfile(packed)
     packed.seek(0)
     if is_zip:
         with zipfile.ZipFile(packed) as file:
             yield from _zip_members(file, archive, budget)
     elif is_tar:
-        with tarfile.open(fileobj=packed) as file:
+        with tarfile.open(fileobj=packed, tarinfo=TarHeader) as file:
             yield from _tar_members(file, archive, budget)
     else:
         start = packed.read(64)
@@ -168,6 +168,19 @@ def _zip_members(file: zipfile.ZipFile, archive: Path, budget: _Budget) -> Itera
         yield Member(info.orig_filename, info.file_size, lambda info=info: file.open(info))
 
 
+class TarHeader(tarfile.TarInfo):
+    """A member's header; tarfile alone takes what comes before a cut, or before a damaged header, for a whole tar."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+        if len(buf) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it ends without a tar's mark of the end: it may be cut off")
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.InvalidHeaderError as error:  # pyright: ignore[reportAttributeAccessIssue]  # typeshed lacks it
+            raise tarfile.ReadError(f"a member's header is damaged ({error})") from None
+
+
 def _tar_members(file: tarfile.TarFile, archive: Path, budget: _Budget) -> Iterator[Member]:
     for number, info in enumerate(file):
         if number >= MAX_MEMBERS:
@@ -180,6 +193,8 @@ def _tar_members(file: tarfile.TarFile, archive: Path, budget: _Budget) -> Itera
     assert file.fileobj is not None, "it was opened for reading"
     while rest := file.fileobj.read(2**20):  # to the end, where gzip keeps its checksum
         budget.spend(len(rest))
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("it goes on after its mark of the end: it is damaged, or several tars in one file")
 
 
 def _content(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:

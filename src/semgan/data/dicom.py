@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from semgan.data.dicom_geometry import Frame, are_directions, arranged, check_alike
 from semgan.data.dicom_pixels import read_pixels
-from semgan.data.volumes import LPS_TO_RAS, Volume, checked_affine
+from semgan.data.volumes import LPS_TO_RAS, Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -28,8 +28,6 @@ MAGIC_OFFSET = 128  # bytes of preamble before "DICM"
 _MODALITIES = {"CT": "ct", "MR": "mri"}
 _PROJECTIONS = ("CR", "DX", "MG", "XA", "RF")
 _DERIVED = ("SEG", "RTDOSE")  # pixels that are drawn upon images
-_SAME_PLACE_MM = 0.01
-_EVEN = 0.02  # share of the spacing by which distances between slices may differ
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,7 @@ def find_series(folder: Path, files: Sequence[Path]) -> tuple[list[Series], list
         series.setdefault(uid, []).append(path)
         firsts.setdefault(uid, head)
     found = [
-        Series(
-            folder, tuple(paths), uid, _series_number(head), tuple(broken), _modality(head), _pseudonym(head)
-        )
+        Series(folder, tuple(paths), uid, _series_number(head), tuple(broken), _modality(head), _pseudonym(head))
         for (uid, paths), head in zip(series.items(), firsts.values(), strict=True)
     ]
     if not found and broken:
@@ -111,6 +107,9 @@ def read_series(files: Sequence[Path], *, broken: Sequence[Path] = ()) -> Volume
     """
     head, frames, affine, thickness, remarks = _opened(files, broken)
     values = _values(frames)
+    if _modality(head) == "ct" and frames[0].intercept == 0 and (lowest := float(values.min())) >= 0:
+        told = f"Its values begin at {lowest:g} and its header does not shift them: they may be no HU, though it is CT."
+        remarks = (*remarks, told)
     places = tuple((frame.path, frame.index) for frame in frames)
     positions = np.stack([frame.position for frame in frames]) * LPS_TO_RAS.diagonal()[:3]
     return Volume(values, affine, _modality(head), None, thickness, places, positions, remarks)
@@ -118,8 +117,8 @@ def read_series(files: Sequence[Path], *, broken: Sequence[Path] = ()) -> Volume
 
 def _opened(
     files: Sequence[Path], broken: Sequence[Path]
-) -> tuple[Dataset, list[_Frame], np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """The first file's header, and what `_arranged` makes of the slices of all. Raises ValueError."""
+) -> tuple[Dataset, list[Frame], np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """The first file's header, and what `arranged` makes of the slices of all. Raises ValueError."""
     if broken:
         raise ValueError(
             f"{broken[0]} is no readable DICOM file{_and_more(broken)}: truncated, encrypted or foreign. "
@@ -129,9 +128,11 @@ def _opened(
     where = files[0] if len(files) == 1 else files[0].parent
     try:
         frames = [frame for path, head in zip(files, heads, strict=True) for frame in _frames(path, head)]
-        _check_alike(frames)
-        return heads[0], *_arranged(frames)
-    except ValueError as error:
+        check_alike(frames)
+        return heads[0], *arranged(frames)
+    except MemoryError:
+        raise
+    except Exception as error:  # headers hold almost anything, and are decoded when asked for
         raise ValueError(f"{where}: {error}") from None
 
 
@@ -142,30 +143,6 @@ _IDENTITY = [
     "PatientID",
 ]
 _SALT = os.urandom(16)
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """One slice: ``position`` of its first voxel and the directions of ``columns`` and ``rows``, LPS millimetres."""
-
-    path: Path
-    index: int
-    size: tuple[int, int]
-    position: np.ndarray
-    columns: np.ndarray  # along a row: from one column to the next
-    rows: np.ndarray
-    slope: float
-    intercept: float
-    thickness: float | None = None  # as the header says, millimetres
-
-    @property
-    def normal(self) -> np.ndarray:
-        normal = np.cross(self.columns, self.rows)
-        return normal / np.linalg.norm(normal)
-
-    @property
-    def height_mm(self) -> float:
-        return float(self.position @ self.normal)
 
 
 def read_head(path: Path, tags: list[str] | None = None) -> Dataset:
@@ -183,7 +160,10 @@ def read_head(path: Path, tags: list[str] | None = None) -> Dataset:
 
 
 def _series_number(head: Dataset) -> int | None:
-    return None if head.get("SeriesNumber") is None else int(head.SeriesNumber)
+    try:
+        return int(head.SeriesNumber)
+    except (AttributeError, TypeError, ValueError):  # none, empty, or several
+        return None
 
 
 def _modality(head: Dataset) -> str | None:
@@ -193,7 +173,7 @@ def _modality(head: Dataset) -> str | None:
 def sop_class(head: Dataset) -> str:
     """The name of a file's SOP class, empty where it has none; a DICOMDIR has it before the data only."""
     uid = head.get("SOPClassUID") or head.file_meta.get("MediaStorageSOPClassUID")
-    return uid.name if uid else ""
+    return getattr(uid, "name", "")  # damaged ones may be several
 
 
 def is_cut_off(head: Dataset) -> bool:
@@ -216,7 +196,7 @@ def _pseudonym(head: Dataset) -> str | None:
     return hashlib.blake2b(patient.encode(), key=_SALT, digest_size=8).hexdigest() if patient else None
 
 
-def _frames(path: Path, head: Dataset) -> Iterator[_Frame]:
+def _frames(path: Path, head: Dataset) -> Iterator[Frame]:
     """The slices of one file; one, or those of a multi-frame file by its functional groups."""
     if "ModalityLUTSequence" in head:
         raise ValueError(f"{path.name} gives its values by a table (Modality LUT); export it with rescale slope")
@@ -234,7 +214,7 @@ def _frames(path: Path, head: Dataset) -> Iterator[_Frame]:
         yield _frame(path, index, head, [groups[index] if groups else None, shared])
 
 
-def _frame(path: Path, index: int, head: Dataset, groups: Sequence[Any]) -> _Frame:
+def _frame(path: Path, index: int, head: Dataset, groups: Sequence[Any]) -> Frame:
     def value(keyword: str, group: str) -> Any:
         """From the frame's own group, the shared one, or the file's top."""
         for part in groups:
@@ -259,10 +239,17 @@ def _frame(path: Path, index: int, head: Dataset, groups: Sequence[Any]) -> _Fra
         flat = head.get("Modality") in _PROJECTIONS
         cure = "; it is a projection, so a picture: take it out, and give it without volumes" if flat else ""
         raise ValueError(f"{path.name} has no {', '.join(missing)}, so it is not known where the slice lies{cure}")
+    if spacing.min() <= 0 or not are_directions(direction):
+        raise ValueError(
+            f"{path.name} gives ImageOrientationPatient {direction.tolist()} and PixelSpacing {spacing.tolist()}; "
+            "expected two directions of length 1 at right angles, and positive millimetres"
+        )
     slope = value("RescaleSlope", "PixelValueTransformationSequence")
     intercept = value("RescaleIntercept", "PixelValueTransformationSequence")
+    if slope == 0:
+        raise ValueError(f"{path.name} has a rescale slope of 0, by which all its values are one")
     thickness = value("SliceThickness", "PixelMeasuresSequence") or None
-    return _Frame(
+    return Frame(
         path,
         index,
         size=(int(head.Columns), int(head.Rows)),
@@ -284,111 +271,19 @@ def _numbers(value: Any, count: int) -> np.ndarray | None:
     return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
 
 
-# ---------------------------------------------------------------- geometry
+# ---------------------------------------------------------------- values
 
 
-def _check_alike(frames: Sequence[_Frame]) -> None:
-    """Slices of one volume share size, spacing and direction."""
-
-    def differing(key: Callable[[_Frame], Any]) -> Counter:
-        return Counter(key(frame) for frame in frames)
-
-    checks = {
-        "size": lambda frame: f"{frame.size[0]} x {frame.size[1]}",
-        "direction or pixel spacing": lambda frame: tuple(
-            float(number) for number in (np.concatenate([frame.columns, frame.rows]).round(3) + 0.0)
-        ),
-    }
-    for what, key in checks.items():
-        kinds = differing(key)
-        if len(kinds) > 1:
-            some = "; ".join(f"{count} with {kind}" for kind, count in kinds.most_common(3))
-            raise ValueError(
-                f"its {len(frames)} slices differ in {what} ({some}), so this is no single volume; sort the files "
-                "into one folder per volume"
-            )
-
-
-def _arranged(frames: list[_Frame]) -> tuple[list[_Frame], np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """Slices in order, affine to RAS, relative extent of each where they differ, and remarks."""
-    frames = sorted(frames, key=lambda frame: frame.height_mm)
-    first, last = frames[0], frames[-1]
-    heights = np.array([frame.height_mm for frame in frames])
-    steps = np.diff(heights)
-    _check_positions(frames, steps)
-    remarks = []
-    if len(frames) == 1:
-        step = first.normal * (first.thickness or 1.0)
-        source = "from its header" if first.thickness else "taken as 1 mm"
-        remarks.append(f"It has one slice only; its thickness of {first.thickness or 1:.3g} mm is {source}.")
-    else:
-        step = (last.position - first.position) / (len(frames) - 1)
-    uneven = len(steps) > 0 and bool(np.abs(steps - np.median(steps)).max() > max(_EVEN * np.median(steps), 0.02))
-    if uneven:
-        remarks.append(
-            f"Its slices lie {steps.min():.3g} to {steps.max():.3g} mm apart: they are in the right order, but NIfTI "
-            f"knows one distance only, here the mean of {steps.mean():.3g} mm. Volumes in ml count the true distances."
-        )
-    sideways = step - (step @ first.normal) * first.normal
-    _check_line(frames, heights, first.normal)
-    if np.linalg.norm(sideways) > _SAME_PLACE_MM:
-        angle = np.degrees(np.arctan2(np.linalg.norm(sideways), step @ first.normal))
-        remarks.append(f"Its slices are sheared by {angle:.3g} degrees (tilted gantry); the affine says so.")
-    affine = np.eye(4)
-    affine[:3, :4] = np.column_stack([first.columns, first.rows, step, first.position])
-    thickness = None
-    if uneven:
-        edges = np.concatenate([[heights[0] - steps[0] / 2], heights[:-1] + steps / 2, [heights[-1] + steps[-1] / 2]])
-        thickness = np.diff(edges) / steps.mean()
-    return frames, checked_affine(LPS_TO_RAS @ affine), thickness, tuple(remarks)
-
-
-def _check_positions(frames: Sequence[_Frame], steps: np.ndarray) -> None:
-    """Raises ValueError for two slices at one place, and for gaps of whole slices."""
-    twice = np.flatnonzero(steps < _SAME_PLACE_MM)
-    if len(twice):
-        one, other = frames[twice[0]], frames[twice[0] + 1]
-        raise ValueError(
-            f"{len(twice)} slices lie where another one does, for example {one.path.name} and {other.path.name} at "
-            f"{one.height_mm:.2f} mm: several echoes, phases or copies in one series. Sort them into one folder each"
-        )
-    if len(steps) < 3:
-        return
-    usual = float(np.median(steps))
-    times = steps / usual
-    regular = np.abs(times - 1) <= _EVEN
-    whole = (times > 1.5) & (np.abs(times - np.rint(times)) <= 2 * _EVEN)
-    if whole.any() and (regular | whole).all():
-        place = int(np.flatnonzero(whole)[0])
-        missing = int(np.rint(times[whole]).sum() - whole.sum())
-        raise ValueError(
-            f"{missing} of {len(frames) + missing} slices are missing, for example between "
-            f"{frames[place].path.name} and {frames[place + 1].path.name}, {steps[place]:.3g} mm apart instead of "
-            f"{usual:.3g} mm. Copy the series again"
-        )
-
-
-def _check_line(frames: Sequence[_Frame], heights: np.ndarray, normal: np.ndarray) -> None:
-    """Raises ValueError where the slices' first voxels do not lie on one straight line."""
-    if len(frames) < 3:
-        return
-    positions = np.stack([frame.position for frame in frames])
-    sideways = positions - heights[:, None] * normal
-    share = (heights - heights[0]) / (heights[-1] - heights[0])
-    expected = sideways[0] + share[:, None] * (sideways[-1] - sideways[0])
-    off = float(np.linalg.norm(sideways - expected, axis=1).max())
-    if off > 0.5 * min(np.linalg.norm(frames[0].columns), np.linalg.norm(frames[0].rows)):
-        raise ValueError(f"its slices are shifted sideways by up to {off:.3g} mm, so no volume can be made of them")
-
-
-def _values(frames: Sequence[_Frame]) -> np.ndarray:
+def _values(frames: Sequence[Frame]) -> np.ndarray:
     """float32 ``[columns, rows, slices]``; a multi-frame file is decoded once."""
-    values = np.empty((*frames[0].size, len(frames)), np.float32, order="F")
+    values = np.empty(0, np.float32)
     places: dict[Path, list[int]] = {}
     for place, frame in enumerate(frames):
         places.setdefault(frame.path, []).append(place)
     for path, own in places.items():
         pixels = read_pixels(path)
+        if values.size == 0:  # not before: a damaged header would ask for any memory
+            values = np.empty((*frames[0].size, len(frames)), np.float32, order="F")
         for place in own:
             frame = frames[place]
             values[..., place] = pixels[frame.index].T * np.float32(frame.slope) + np.float32(frame.intercept)

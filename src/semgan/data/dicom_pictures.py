@@ -50,7 +50,9 @@ def dicom_kind(path: Path) -> Kind | None:
         return None
     try:
         return _kind(read_head(path, _IDENTITY))
-    except ValueError:
+    except MemoryError:
+        raise
+    except Exception:  # headers hold almost anything, and sequences are decoded when asked for
         return Kind.broken
 
 

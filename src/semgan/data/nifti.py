@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from semgan.artifacts import temporary_beside
-from semgan.data.readers import decoded
+from semgan.data.readers import class_values, decoded
 from semgan.data.volumes import Grid, Volume, change_of_storage, checked_affine, farthest_mm, is_sheared
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
+_MOST_PACKED = 1032  # bytes that one byte of gzip can stand for, by the limits of deflate
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}  # millimetres and unknown units: 1
 _FREE_TEXT = ("descrip", "aux_file", "intent_name", "intent_code", "intent_p1", "intent_p2", "intent_p3")
 
 
 def nifti_suffix(path: Path) -> str | None:
-    """".nii.gz" or ".nii" as the name has it, or None for other files."""
+    """ ".nii.gz" or ".nii" as the name has it, or None for other files."""
     return next((path.name[-len(end) :] for end in NIFTI_SUFFIXES if path.name.lower().endswith(end)), None)
 
 
@@ -39,14 +43,11 @@ def read_geometry(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def read_label_volume(path: Path) -> Volume:
-    """As `read_volume`, with int32 values. Raises ValueError for fractions too."""
+    """As `read_volume`, with int32 values. Raises ValueError for fractions and for larger numbers too."""
 
     def decode(file: Path) -> Volume:
         volume = _decode(file)
-        values = volume.values
-        if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
-            raise ValueError("a mask holds whole numbers, and this one has fractions")
-        return Volume(values.astype(np.int32), volume.affine, header=volume.header, warnings=volume.warnings)
+        return replace(volume, values=class_values(volume.values))
 
     return decoded(path, decode)
 
@@ -120,13 +121,20 @@ def _open(path: Path) -> Any:
         raise ValueError(f"it is no NIfTI but {type(image).__name__}")
     if len(image.shape) < 3 or any(size > 1 for size in image.shape[3:]) or 0 in image.shape:
         raise ValueError(f"it has the shape {image.shape}; expected three axes, so split series over time")
+    announced, size = math.prod(image.shape) * np.dtype(image.get_data_dtype()).itemsize, path.stat().st_size
+    if announced > size * (_MOST_PACKED if _is_packed(path) else 1):  # before that much memory is asked for
+        raise ValueError(f"its header announces {announced:,} bytes of voxels, more than its {size:,} bytes can hold")
     return image
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
 
 
 def _geometry(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     image = _open(path)
     unit = _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
-    return image.shape[:3], np.diag([unit, unit, unit, 1]) @ checked_affine(image.affine)
+    return image.shape[:3], checked_affine(np.diag([unit, unit, unit, 1]) @ image.affine)
 
 
 def _decode(path: Path) -> Volume:
@@ -135,12 +143,26 @@ def _decode(path: Path) -> Volume:
     stored = image.get_data_dtype()
     if stored.kind not in "uif":
         raise ValueError(f"it holds values of type {stored}; expected one number per voxel")
-    scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
-    values = image.get_fdata(dtype=np.float32, caching="unchanged") if scaled else np.asarray(image.dataobj)
+    values = _unpacked(image, path) if _is_packed(path) else _voxels(image)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite (NaN or infinity); replace them first")
     header = image.header
     return Volume(values.reshape(shape), affine, header=header.copy(), warnings=_remarks(header))
+
+
+def _voxels(image: Any) -> np.ndarray:
+    """Numbers as stored, or float32 where the header scales them."""
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+    return image.get_fdata(dtype=np.float32, caching="unchanged") if scaled else np.asarray(image.dataobj)
+
+
+def _unpacked(image: Any, path: Path) -> np.ndarray:
+    """`_voxels` of a gzip file, its checksum verified: it comes last, and nibabel stops before it."""
+    with gzip.open(path) as content:
+        values = _voxels(type(image).from_stream(content))
+        while content.read(2**20):
+            pass
+    return values
 
 
 def _remarks(header: Any) -> tuple[str, ...]:

@@ -26,8 +26,9 @@ def decode_deep_colour_png(content: bytes) -> np.ndarray:
     if interlaced:
         raise ValueError("it is an interlaced 16-bit colour PNG; save it without interlacing")
     pixel_bytes = 2 * _SAMPLES[colour]
-    raw = zlib.decompress(compressed)
-    if len(raw) != height * (1 + width * pixel_bytes):
+    announced = height * (1 + width * pixel_bytes)
+    raw = zlib.decompressobj().decompress(compressed, announced + 1)  # never more memory than the header says
+    if len(raw) != announced:
         raise ValueError("the pixel data are truncated")
     rows = np.frombuffer(raw, np.uint8).reshape(height, 1 + width * pixel_bytes)
     filters, coded = rows[:, 0], rows[:, 1:].reshape(height, width, pixel_bytes)

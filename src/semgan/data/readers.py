@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from semgan.data.dicom import DICOM_SUFFIXES, MAGIC_OFFSET, is_dicom
 from semgan.data.dicom_pictures import Kind, dicom_kind, read_picture
@@ -22,7 +22,9 @@ from semgan.data.png16 import decode_deep_colour_png, is_deep_colour_png
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 Answer = TypeVar("Answer")
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000")  # as Pillow names them
 _IN_MEMORY = re.compile(r"<_io\.BytesIO object at \w+>")
+_MOST_SAMPLES = 8 * 89_478_485  # of a TIFF: RGBA of the most pixels that Pillow decodes
 _FEW = 1 << 16  # values of a mask that a table may list
 _MOST_BETWEEN = 0.05  # share of pixels between dark and bright above which a picture is no binary mask
 
@@ -31,9 +33,9 @@ def read_image(path: Path) -> np.ndarray:
     """Decode one file: ``[height, width]`` or ``[height, width, channels]``, uint8, uint16 or float32 as stored.
 
     Palettes become RGB, alpha is dropped, 1-bit pictures are 0 and 255, CMYK becomes RGB, and a camera's note to turn
-    the picture (EXIF) is followed, as viewers do. A TIFF's pages or planes of equal size are its channels. Signed and
-    32-bit integers are uint16 where they fit, else float32. DICOM pictures (X-rays, photographs, ultrasound), whatever
-    their file's name, come as `semgan.data.dicom_pictures.read_picture` shows them.
+    the picture (EXIF, or TIFF's own tag) is followed, as viewers do. A TIFF's pages or planes of equal size are its
+    channels. Signed and 32-bit integers are uint16 where they fit, else float32. DICOM pictures (X-rays, photographs,
+    ultrasound), whatever their file's name, come as `semgan.data.dicom_pictures.read_picture` shows them.
 
     Raises FileNotFoundError, or ValueError for files that are damaged, truncated or no image.
     """
@@ -103,6 +105,7 @@ def read_image_files(first: Path) -> np.ndarray:
 def read_label(path: Path) -> np.ndarray:
     """Decode one mask: int32 ``[height, width]`` of the stored values; a palette's indices, not its colours.
 
+    It is turned as `read_image` turns it, and 0 is black there too: TIFF that stores white as 0 is inverted.
     A DICOM SEG drawn on one picture gives its segment numbers, 0 where there is none.
     Raises FileNotFoundError, or ValueError for damaged files and for colour masks.
     """
@@ -144,6 +147,18 @@ def values_in(labels: np.ndarray) -> list[int]:
     return (np.flatnonzero(seen) + low).tolist()
 
 
+def class_values(values: np.ndarray) -> np.ndarray:
+    """A mask's numbers as int32. Raises ValueError for fractions, and for what int32 cannot hold."""
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        raise ValueError("a mask holds whole numbers, and this one has fractions")
+    limits = np.iinfo(np.int32)
+    if values.size and (values.min().item() < limits.min or values.max().item() > limits.max):
+        raise ValueError(
+            f"its values go from {values.min()} to {values.max()}; those of a mask are {limits.min} to {limits.max}"
+        )
+    return values.astype(np.int32)
+
+
 def _guarded(path: Path, decode, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> np.ndarray:  # noqa: ANN001
     path = Path(path)
     if path.is_file() and path.suffix.lower() not in suffixes:
@@ -180,9 +195,14 @@ def _decode_content(content: bytes, suffix: str) -> np.ndarray:
         return _plain(_decode_tiff(BytesIO(content)))
     if is_deep_colour_png(content):
         return _plain(_without_alpha(decode_deep_colour_png(content)))
-    with Image.open(BytesIO(content)) as picture:
+    with _opened(BytesIO(content)) as picture:
         picture.load()
         return _plain(_pixels(ImageOps.exif_transpose(picture)))
+
+
+def _opened(content: BytesIO) -> Image.Image:
+    """By content, whatever the name says; but no kind for which Pillow starts other programs (EPS)."""
+    return Image.open(content, formats=_FORMATS)
 
 
 def _pixels(picture: Image.Image) -> np.ndarray:
@@ -205,26 +225,44 @@ def _without_alpha(pixels: np.ndarray) -> np.ndarray:
 def _decode_tiff(content: BytesIO) -> np.ndarray:
     import tifffile
 
+    colours = tifffile.PHOTOMETRIC
+    of_pillow = (colours.PALETTE, colours.YCBCR, colours.SEPARATED, colours.CIELAB, colours.ICCLAB, colours.ITULAB)
     try:
-        with tifffile.TiffFile(content) as file:
-            if len(file.series) != 1:
-                raise ValueError(f"it holds {len(file.series)} pictures of unequal size; split it")
-            series, page = file.series[0], file.series[0].keyframe
-            if page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.YCBCR):
-                return _decode_tiff_with_pillow(content)
-            pixels, axes = series.asarray(), series.axes
-            has_alpha = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
-            is_inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+        return _tiff_values(content, of_pillow)
     except (ValueError, RuntimeError) as error:
         if "imagecodecs" not in str(error):  # compressed in a way that Pillow's libtiff may know
             raise
-        return _decode_tiff_with_pillow(content)
-    pixels = _channels_last(pixels, axes)
-    if has_alpha and pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
-        pixels = _without_alpha(pixels)
-    if is_inverted and pixels.dtype.kind in "ub":
-        pixels = ~pixels
-    return pixels
+    return _decode_tiff_with_pillow(content)
+
+
+def _tiff_values(content: BytesIO, of_pillow: tuple[int, ...]) -> np.ndarray:
+    """Values as shown, alpha left out, upright. of_pillow: kinds of colour that Pillow turns into RGB."""
+    import tifffile
+
+    with tifffile.TiffFile(content) as file:
+        if len(file.series) != 1:
+            raise ValueError(f"it holds {len(file.series)} pictures of unequal size; split it")
+        series, page = file.series[0], file.series[0].keyframe
+        if series.size > _MOST_SAMPLES:  # as Pillow refuses other kinds, before that much memory is asked for
+            raise ValueError(f"it announces {series.size:,} values; over {_MOST_SAMPLES:,} are no picture")
+        if page.photometric in of_pillow:
+            return _decode_tiff_with_pillow(content)
+        pixels = _channels_last(series.asarray(), series.axes)
+        has_alpha = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
+        if has_alpha and pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
+            pixels = _without_alpha(pixels)
+        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "ub":
+            pixels = ~pixels
+        return _upright(pixels, page.tags.valueof(ExifTags.Base.Orientation, 1))
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """``[height, width(, channels)]`` turned as the TIFF tag says, which is EXIF's."""
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def _channels_last(pixels: np.ndarray, axes: str) -> np.ndarray:
@@ -240,12 +278,12 @@ def _channels_last(pixels: np.ndarray, axes: str) -> np.ndarray:
 
 def _decode_tiff_with_pillow(content: BytesIO) -> np.ndarray:
     content.seek(0)
-    with Image.open(content) as picture:
+    with _opened(content) as picture:
         pages = []
         for page in range(getattr(picture, "n_frames", 1)):
             picture.seek(page)
             picture.load()
-            pages.append(_pixels(picture))
+            pages.append(_pixels(ImageOps.exif_transpose(picture)))
     return pages[0] if len(pages) == 1 else np.dstack(pages)
 
 
@@ -264,41 +302,48 @@ def _plain(pixels: np.ndarray) -> np.ndarray:
 
 
 def _decode_label(path: Path) -> np.ndarray:
+    content = path.read_bytes()
     if path.suffix.lower() in (".tif", ".tiff"):
-        values = _tiff_indices(path)
+        values = _tiff_indices(BytesIO(content))
+    elif is_deep_colour_png(content):
+        values = _without_alpha(decode_deep_colour_png(content))
     else:
-        with Image.open(path) as picture:
+        with _opened(BytesIO(content)) as picture:
             picture.load()
-            values = np.array(picture)
-            if picture.mode == "PA":
-                values = values[..., 0]
+            values = _indices(ImageOps.exif_transpose(picture))
     if values.dtype == np.bool_:
         values = values.astype(np.uint8)
     if values.ndim == 3:
         values = _one_plane(values)
-    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
-        raise ValueError("a mask holds whole numbers, and this one has fractions")
-    return values.astype(np.int32)
+    return class_values(values)
 
 
-def _tiff_indices(path: Path) -> np.ndarray:
-    import tifffile
+def _indices(picture: Image.Image) -> np.ndarray:
+    """A loaded Pillow picture as an array; of a palette its indices."""
+    if picture.mode in ("1", "P"):
+        return np.array(picture)
+    return np.array(picture)[..., 0] if picture.mode == "PA" else _pixels(picture)
 
+
+def _tiff_indices(content: BytesIO) -> np.ndarray:
     try:
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            return _channels_last(series.asarray(), series.axes)
+        return _tiff_values(content, ())
     except (ValueError, RuntimeError) as error:
         if "imagecodecs" not in str(error):
             raise
-    with Image.open(path) as picture:
+    content.seek(0)
+    with _opened(content) as picture:
+        if getattr(picture, "n_frames", 1) > 1:
+            raise ValueError("a mask is one picture, and this file holds several pages")
         picture.load()
-        return np.array(picture)
+        return _indices(ImageOps.exif_transpose(picture))
 
 
 def _one_plane(values: np.ndarray) -> np.ndarray:
-    """Grey of a mask saved with equal colour channels (alpha aside)."""
-    colour = values[..., :3] if values.shape[-1] in (3, 4) else values[..., :1]
-    if not (colour == colour[..., :1]).all():
-        raise ValueError("a mask holds one index per pixel, and this one is in colour; save it as grey or palette PNG")
-    return colour[..., 0]
+    """Grey of a mask saved with equal colour channels."""
+    if not (values == values[..., :1]).all():
+        raise ValueError(
+            "a mask holds one index per pixel, and this one is in colour, or has several pages; save it as grey or "
+            "palette PNG"
+        )
+    return values[..., 0]

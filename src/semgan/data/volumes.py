@@ -107,8 +107,7 @@ def change_of_storage(grid: Grid, like: Grid) -> np.ndarray:
     if nearest == np.inf:
         sizes = [" x ".join(map(str, shape)) for shape in (grid.shape, like.shape)]
         raise ValueError(
-            f"{grid.file} has {sizes[0]} voxels but {like.file} has {sizes[1]}; a mask must have its "
-            "volume's shape."
+            f"{grid.file} has {sizes[0]} voxels but {like.file} has {sizes[1]}; a mask must have its volume's shape."
         )
     raise ValueError(
         f"{grid.file} and {like.file} lie in different places: up to {nearest:.3g} mm apart. Take the mask that was "
@@ -137,7 +136,8 @@ def axial_slices(shape: tuple[int, ...], affine: np.ndarray) -> int:
 def checked_affine(affine: np.ndarray) -> np.ndarray:
     """The affine as float64 ``[4, 4]``. Raises ValueError where it does not place voxels in space."""
     affine = np.asarray(affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    cuboid = np.linalg.norm(affine[:3, :3], axis=0).prod()  # what a voxel fills unless sheared; of any size
+    if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > 1e-6 * cuboid:
         raise ValueError(f"its affine places no voxels in space: {affine[:3].tolist()}")
     return affine
 

@@ -88,7 +88,11 @@ def count(prediction: ArrayLike, truth: ArrayLike, classes: int) -> Counts:
 def _joint(predicted: NDArray, true: NDArray, classes: int) -> NDArray[np.int64]:
     """How many elements have which truth and which prediction, ``[classes, classes]``. Raises as `count`."""
     kept = true != IGNORE
-    predicted, true = predicted[kept].astype(np.int64), true[kept].astype(np.int64)
+    predicted, true = predicted[kept], true[kept]
+    for name, values in (("prediction", predicted), ("truth", true)):
+        if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+            raise ValueError(f"The {name} has fractions; expected class indices.")  # 0.9999 would count as 0
+    predicted, true = predicted.astype(np.int64), true.astype(np.int64)
     for name, values in (("prediction", predicted), ("truth", true)):
         if values.size and (values.min() < 0 or values.max() >= classes):
             wrong = sorted({int(v) for v in np.unique(values) if v < 0 or v >= classes})

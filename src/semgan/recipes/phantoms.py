@@ -3,6 +3,7 @@
 Command:  semgan demo -o demo   (or: semgan train DATASET -o RUN --recipe phantoms)
 Cost:     about 4 minutes at the demo's budget; the shipped weights took the full length, see their log
 Score:    the demo's report
+Source:   as lungs-64, on a smaller scale
 """
 
 from semgan.config import Settings, override

@@ -3,6 +3,7 @@
 Command:  semgan demo -o demo   (or: semgan train DATASET -o RUN --recipe phantoms-chests)
 Cost:     about 4 minutes on 2 quiet cores (stage 1: 2.5, stage 2: 1)
 Score:    results/demo-chests
+Source:   as lungs-64, on a smaller scale
 """
 
 from semgan.config import Settings, override

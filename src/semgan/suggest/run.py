@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import zipfile
 from collections.abc import Sequence
 from itertools import chain
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semgan import artifacts, seeding
+from semgan import artifacts, ranks, seeding
 from semgan.data.folder import Dataset
 from semgan.data.parallel import Progress, thread_pool
 from semgan.posterior.calibration import Calibration
@@ -49,6 +50,7 @@ SPREADING = ("combined", "diversity")  # a gain that counts the distance to what
 MARKER, TABLE, RESULT, SPLITS, SHEET = (
     "suggest.json", "suggestions.csv", "suggestions.json", "splits.json", "sheet.png"
 )  # fmt: skip
+OWN = "|".join(re.escape(name) for name in (MARKER, TABLE, RESULT, SPLITS, SHEET))
 Row = dict[str, Any]
 
 
@@ -84,6 +86,7 @@ def suggest(
     """
     if by not in BY:
         raise ValueError(f"Unknown way to suggest '{by}'; there are {', '.join(BY)}.")
+    ranks.refuse_several("semgan suggest")
     prepare_cpu()
     segmenter, identity = load_identified(model, device)
     steps = _checked_steps(segmenter, model, by, steps, posterior)
@@ -97,7 +100,7 @@ def suggest(
     options = {"count": count, "by": by, "steps": steps, "posterior": posterior, "seed": seed, "batch": batch}
     drawing, drawn_at = _posterior(segmenter, artifacts.find_model(Path(model))) if posterior else (None, {})
     request = {"format": 2, "model": identity, **_identity(field, opened), "list": list(chosen), **options, **drawn_at}
-    folder = ResultFolder(Path(out), MARKER, request)
+    folder = ResultFolder(Path(out), MARKER, request, OWN)
     if folder.is_finished():
         logger.warning("%s already holds these suggestions; nothing to do.", out)
         return artifacts.read_json(folder.out / RESULT)
@@ -240,10 +243,22 @@ def _measured(measure: Any, field: Field, folder: Path, batch: int, progress: Pr
     starts = np.cumsum([0] + [len(unit.pictures) for unit in units])[:-1]
     sizes = np.array([len(unit.pictures) for unit in units])
     by_picture = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    _refuse_no_numbers(by_picture, [picture.stem for picture in every])
     return {
         name: np.add.reduceat(values.astype(np.float64), starts) / sizes.reshape(-1, *[1] * (values.ndim - 1))
         for name, values in by_picture.items()
     }
+
+
+def _refuse_no_numbers(measured: Measured, stems: Sequence[str]) -> None:
+    """What is no number has no rank: it would come first, or last, by chance."""
+    finite = np.all([np.isfinite(values.reshape(len(stems), -1)).all(1) for values in measured.values()], axis=0)
+    lost = [stem for stem, is_finite in zip(stems, finite, strict=True) if not is_finite]
+    if lost:
+        raise ValueError(
+            f"The model's answers to {len(lost)} of {len(stems)} images are no numbers (nan), {', '.join(lost[:5])} "
+            "among them: its training broke down, or its files are damaged. Train it anew, or take an earlier model."
+        )
 
 
 def _read(file: Path) -> Measured | None:

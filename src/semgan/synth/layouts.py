@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from semgan.data.picture_files import picture_files
 from semgan.types import LabelSpace
 
 Progress = Callable[[int, int, str], Any]
+STEM = r"(?P<stem>\d{6,}(_s\d\d)?)(_\d{4})?"  # of a picture: the pair's, and the number of a channel
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,29 @@ class Layout:
 
     def forget_others(self, folder: Path, stems: set[str]) -> None:
         """Remove the files of pairs that are not in the list: a stop came between them and their row."""
-        for path in (folder / self.masks).iterdir():
-            if path.stem not in stems:
+        for path in self._files(folder):
+            if stem_of(path) not in stems:
                 path.unlink()
-        for path in (folder / self.images).iterdir():
-            name = path.stem
-            if name not in stems and name.rpartition("_")[0] not in stems:
-                path.unlink()
+
+    def stems_in(self, folder: Path) -> set[str]:
+        """The pairs whose image and mask are there; empty files do not count."""
+        images, masks = (
+            {stem_of(path) for path in self._files(folder) if path.parent.name == name and path.stat().st_size}
+            for name in (self.images, self.masks)
+        )
+        return images & masks
+
+    def _files(self, folder: Path) -> list[Path]:
+        """The pictures of all pairs, by their names."""
+        both = ((folder / name).iterdir() for name in (self.images, self.masks))
+        return [path for path in itertools.chain(*both) if path.suffix == ".png" and re.fullmatch(STEM, path.stem)]
+
+
+def stem_of(path: Path) -> str:
+    """The stem of the pair that a picture belongs to: without the number of a channel."""
+    found = re.fullmatch(STEM, path.stem)
+    assert found is not None
+    return found["stem"]
 
 
 def _complete_folder(

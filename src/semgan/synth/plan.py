@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from semgan import seeding
+
 FORMATS = ("folder", "nnunet", "coco")
 
 
@@ -39,8 +41,8 @@ class Plan:
         """Raises ValueError where a value is out of range or names what the model does not have."""
         if self.format not in FORMATS:
             raise ValueError(f"Unknown format '{self.format}'; choose one of {', '.join(FORMATS)}.")
-        if self.seed < 0:
-            raise ValueError(f"The seed is 0 or more; got {self.seed}.")
+        if not 0 <= self.seed <= seeding.MOST:
+            raise ValueError(f"The seed lies from 0 to {seeding.MOST}; got {self.seed}.")
         shares = {"truncation": self.truncation, "keep_certain": self.keep_certain, "keep_real": self.keep_real}
         for name, value in shares.items():
             if not 0 < value <= 1:
@@ -56,6 +58,8 @@ class Plan:
             raise ValueError(f"Each pair gets 0 to 99 further appearances; got {self.restyle}.")
         if not 0 <= self.restyle_limit <= 1:
             raise ValueError(f"The restyle limit lies from 0 to 1; got {self.restyle_limit:g}.")
+        if self.restyle_from is not None and not self.restyle:
+            raise ValueError("--restyle-from is about further appearances, and none are asked for: add --restyle K.")
         if self.restyle_from is not None and not 0 < self.restyle_from < layers:
             raise ValueError(
                 f"Appearances replace the layers of w+ from one of 1 to {layers - 1} on; got {self.restyle_from}."

@@ -116,6 +116,7 @@ def fit_rules(factory: Factory, plan: Plan) -> Rules:
     firsts = range(0, CALIBRATION, BLOCK)
     factory.fit_deviation(firsts[:2], stream=STREAM)
     blocks = [factory.draw(first, stream=STREAM) for first in firsts]
+    _refuse_no_numbers(blocks)
     rules = Rules(
         classes=factory.model.labels.names,
         most_entropy=_entropy_limit(blocks, plan.keep_certain),
@@ -132,6 +133,16 @@ def fit_rules(factory: Factory, plan: Plan) -> Rules:
     style = _style_layer(factory, rules, blocks, plan) if plan.restyle else None
     limit = plan.restyle_limit if plan.restyle else None
     return replace(rules, kept=kept, style_layer=style, style_limit=limit)
+
+
+def _refuse_no_numbers(blocks: Sequence[Drawn]) -> None:
+    """A network that broke down in training gives masks that look like any other."""
+    scores = [values for block in blocks for values in (block.entropy, block.critic) if values is not None]
+    if not np.isfinite(np.concatenate(scores)).all():
+        raise ValueError(
+            "The model draws pairs that are no numbers (nan): its training broke down, or its files are damaged. Train "
+            "it anew, or take an earlier model."
+        )
 
 
 def _entropy_limit(blocks: Sequence[Drawn], share: float) -> float | None:

@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from semgan import artifacts
+from semgan import artifacts, ranks
 from semgan.data.parallel import thread_pool
-from semgan.result_folder import ResultFolder
+from semgan.result_folder import ResultFolder, link_or_copy
 from semgan.runtime.device import prepare_cpu
 from semgan.synth.factory import BLOCK, Drawn, Factory, Restyled
-from semgan.synth.layouts import LAYOUTS, Progress, coco_coder
+from semgan.synth.layouts import LAYOUTS, STEM, Layout, Progress, coco_coder
 from semgan.synth.plan import Plan
 from semgan.synth.rules import KEPT, Rules, fit_rules
 from semgan.synth.table import TABLE, Row, kept_pairs, number, read_table, whole_pairs, write_table
@@ -36,6 +36,7 @@ logger = logging.getLogger("semgan")
 
 MARKER, RULES, SUMMARY = "synth.json", "rules.json", "summary.json"
 MOST = 10**9
+OWN_NAMES = r"(synth|rules|summary|classes|dataset|annotations)\.json|(synth|manifest)\.csv|cache/.*|\.lock"
 
 
 def synth(
@@ -56,12 +57,14 @@ def synth(
     """
     if not 1 <= count <= MOST:
         raise ValueError(f"Ask for 1 to {MOST} pairs; got {count}.")
+    ranks.refuse_several("semgan synth")
     prepare_cpu()
     factory = Factory.load(model, seed=plan.seed, truncation=plan.truncation, device=device)
     plan.check(factory.model.labels.names, factory.layers)
     if plan.format == "coco":
         coco_coder()
-    folder = ResultFolder(Path(out), MARKER, {"format": 1, "model": _identity(model), **asdict(plan)})
+    own = f"({LAYOUTS[plan.format].images}|{LAYOUTS[plan.format].masks})/{STEM}\\.png|{OWN_NAMES}"
+    folder = ResultFolder(Path(out), MARKER, {"format": 1, "model": _identity(model), **asdict(plan)}, own)
     if folder.is_finished() and not overwrite:
         held = kept_pairs(read_table(folder.out / TABLE))
         if held > count:
@@ -72,18 +75,33 @@ def synth(
         if held == count:
             logger.warning("%s already holds these pairs; nothing to do.", out)
             return artifacts.read_json(folder.out / SUMMARY)
-    if not folder.begin(overwrite=overwrite or folder.is_finished()) and folder.is_finished() and not overwrite:
-        _take_over(folder)
-    try:
-        work = _Work(factory, plan, folder.partial)
-        work.go_on(count, progress)
-    except BaseException:
-        if not read_table(folder.partial / TABLE):
-            folder.discard()
-        raise
-    summary = work.complete(Path(out).name, progress)
-    folder.finish()
+    is_begun = folder.begin(overwrite=overwrite or folder.is_finished())
+    with _alone_in(folder.partial):
+        if not is_begun and folder.is_finished() and not overwrite:
+            _take_over(folder, LAYOUTS[plan.format])
+        try:
+            work = _Work(factory, plan, folder.partial)
+            work.go_on(count, progress)
+        except BaseException:
+            if not read_table(folder.partial / TABLE):
+                folder.discard()
+            raise
+        summary = work.complete(Path(out).name, progress)
+        folder.finish()
     return summary
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two at once would write the same numbers, and take each other's files for left-overs."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(artifacts.locked_folder(folder, wait=False))
+        except BlockingIOError:
+            raise ValueError(
+                f"Another process is at work in {folder}: wait until it has ended, or give another folder with -o."
+            ) from None
+        yield
 
 
 def _identity(model: Path | str) -> str:
@@ -96,18 +114,10 @@ def _identity(model: Path | str) -> str:
     return known.hexdigest()[:16]
 
 
-def _take_over(folder: ResultFolder) -> None:
+def _take_over(folder: ResultFolder, layout: Layout) -> None:
     """Begin from the finished pairs of a smaller request: links to them where the disk knows links, else copies."""
-
-    def link(source: str, target: str) -> str:
-        with contextlib.suppress(OSError):
-            os.link(source, target)
-            return target
-        return shutil.copy2(source, target)
-
-    for path in folder.out.iterdir():
-        if path.is_dir():
-            shutil.copytree(path, folder.partial / path.name, copy_function=link)
+    for name in (layout.images, layout.masks):
+        shutil.copytree(folder.out / name, folder.partial / name, copy_function=link_or_copy)
     for name in (RULES, TABLE):
         shutil.copyfile(folder.out / name, folder.partial / name)
 
@@ -137,7 +147,11 @@ class _Work:
         """Draw until ``count`` pairs are kept, from where the table ends."""
         classes = self.rules.classes
         self.layout.begin(self.folder)
-        self.rows = whole_pairs(read_table(self.folder / TABLE), self.plan.restyle, count)
+        there = self.layout.stems_in(self.folder)
+        read = itertools.takewhile(
+            lambda row: not row.kept or row.member.stem in there, read_table(self.folder / TABLE)
+        )
+        self.rows = whole_pairs(list(read), self.plan.restyle, count)
         write_table(self.folder / TABLE, classes, self.rows)
         self.layout.forget_others(self.folder, {row.member.stem for row in self.rows if row.kept})
         done = kept_pairs(self.rows)
@@ -191,17 +205,13 @@ class _Work:
         """values: entropy, critic's score, movement of the mask"""
         entropy, critic, moved = (number(value) for value in values)
         shares = tuple(number(share) for share in drawn.shares[row])
-        return Row(
-            drawn.numbers[row], self.plan.seed, style, entropy, critic, moved, reason == KEPT, reason, shares
-        )
+        return Row(drawn.numbers[row], self.plan.seed, style, entropy, critic, moved, reason == KEPT, reason, shares)
 
     def complete(self, name: str, progress: Progress) -> dict[str, Any]:
         """Write what describes the whole, and the summary; returns that."""
         members = [row.member for row in self.rows if row.kept]
         model = self.factory.model
-        self.layout.complete(
-            self.folder, name, model.labels, model.settings.preprocessing.channels, members, progress
-        )
+        self.layout.complete(self.folder, name, model.labels, model.settings.preprocessing.channels, members, progress)
         summary = {"pairs": kept_pairs(self.rows), "images": len(members)} | self._account()
         artifacts.write_json(self.folder / SUMMARY, summary)
         return summary
