@@ -121,10 +121,14 @@ def _open(path: Path) -> Any:
         raise ValueError(f"it is no NIfTI but {type(image).__name__}")
     if len(image.shape) < 3 or any(size > 1 for size in image.shape[3:]) or 0 in image.shape:
         raise ValueError(f"it has the shape {image.shape}; expected three axes, so split series over time")
-    announced, size = math.prod(image.shape) * np.dtype(image.get_data_dtype()).itemsize, path.stat().st_size
-    if announced > size * (_MOST_PACKED if _is_packed(path) else 1):  # before that much memory is asked for
-        raise ValueError(f"its header announces {announced:,} bytes of voxels, more than its {size:,} bytes can hold")
     return image
+
+
+def _check_size(image: Any, path: Path) -> None:
+    """Raises ValueError where a header announces more than the file can hold, before that much memory is asked for."""
+    announced, size = math.prod(image.shape) * np.dtype(image.get_data_dtype()).itemsize, path.stat().st_size
+    if announced > size * (_MOST_PACKED if _is_packed(path) else 1):
+        raise ValueError(f"its header announces {announced:,} bytes of voxels, more than its {size:,} bytes can hold")
 
 
 def _is_packed(path: Path) -> bool:
@@ -143,6 +147,7 @@ def _decode(path: Path) -> Volume:
     stored = image.get_data_dtype()
     if stored.kind not in "uif":
         raise ValueError(f"it holds values of type {stored}; expected one number per voxel")
+    _check_size(image, path)
     values = _unpacked(image, path) if _is_packed(path) else _voxels(image)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite (NaN or infinity); replace them first")
