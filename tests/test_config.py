@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from semgan import config, seeding
 from semgan.config import Settings, override, parse_assignments
-from semgan.settings import MOST_SEED
+from semgan.types import MOST_SEED
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_values_are_taken_as_they_were_meant_or_refused(text, value):
 
 
 def test_the_largest_seed_is_the_one_that_random_numbers_take():
-    assert MOST_SEED == seeding.MOST
-    assert seeding.generator(seeding.MOST, "stream", seeding.MOST).random() < 1
+    assert seeding.generator(MOST_SEED, "stream", MOST_SEED).random() < 1
+    assert override(Settings(), {"seed": MOST_SEED}).seed == MOST_SEED
 
 
 def test_a_table_given_after_one_of_its_keys_keeps_that_key():

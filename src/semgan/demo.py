@@ -21,12 +21,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from semgan import artifacts, seeding
+from semgan import artifacts
 from semgan.demo_answers import read_pairs, score, segment_pictures
 from semgan.report import demo_files
 from semgan.report.demo_files import VALIDATION, Method, Record
 from semgan.report.history import read_history
 from semgan.results import append_rows
+from semgan.types import MOST_SEED
 
 Progress = Callable[[int, int, str], Any]
 
@@ -147,8 +148,8 @@ def _opened(out: Path, family: str, minutes: float, seed: int, plan: DemoPlan) -
 
     if family not in FAMILIES:
         raise ValueError(f"Unknown family '{family}'; choose one of {', '.join(FAMILIES)}.")
-    if not 0 <= seed <= seeding.MOST:
-        raise ValueError(f"The seed lies from 0 to {seeding.MOST}; got {seed}.")
+    if not 0 <= seed <= MOST_SEED:
+        raise ValueError(f"The seed lies from 0 to {MOST_SEED}; got {seed}.")
     if not minutes > 0:
         raise ValueError(f"The demo needs some time; got {minutes} minutes.")
     if (out / "demo.json").is_file():

@@ -1,9 +1,9 @@
 """``semgan sample``: random images with their masks.
 
-OUT/images/<seed>.png   (more than 3 channels: <seed>_0000.png, <seed>_0001.png, ...)
-OUT/masks/<seed>.png    8-bit class indices
-OUT/grid.png            images above their masks in colour, to look at
-OUT/samples.json        what was asked
+    OUT/images/<seed>.png   (more than 3 channels: <seed>_0000.png, <seed>_0001.png, ...)
+    OUT/masks/<seed>.png    8-bit class indices
+    OUT/grid.png            images above their masks in colour, to look at
+    OUT/samples.json        what was asked
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semgan import artifacts, ranks, seeding
+from semgan import artifacts, ranks
 from semgan.data.picture_files import picture_files
 from semgan.report.colours import as_rgb, colourise
 from semgan.result_folder import ResultFolder
+from semgan.types import MOST_SEED
 
 MARKER = "samples.json"
 OWN = r"(images|masks)/\d{6,}(_\d{4})?\.png|grid\.png|samples\.json"
@@ -47,8 +48,8 @@ def sample(
     """
     ranks.refuse_several("semgan sample")
     chosen = list(range(seed, seed + count)) if seeds is None else [int(each) for each in seeds]
-    if not chosen or min(chosen) < 0 or max(chosen) > seeding.MOST or len(set(chosen)) < len(chosen):
-        raise ValueError(f"Sampling takes one or more different seeds from 0 to {seeding.MOST}; got {chosen[:8]}.")
+    if not chosen or min(chosen) < 0 or max(chosen) > MOST_SEED or len(set(chosen)) < len(chosen):
+        raise ValueError(f"Sampling takes one or more different seeds from 0 to {MOST_SEED}; got {chosen[:8]}.")
     if not (math.isfinite(truncation) and truncation >= 0):
         raise ValueError(f"The truncation is a number from 0 on, 1 as learnt; got {truncation:g}.")
     drawer: Any = model

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-MOST = 2**63 - 1  # the largest seed and index
-
-
 def generator(seed: int, stream: str, index: int) -> np.random.Generator:
     """A fresh generator for one image of one stream."""
     key = np.array([seed, zlib.crc32(stream.encode())], dtype=np.uint64)

@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from semgan.types import Metric
+from semgan.types import MOST_SEED, Metric
 
-MOST_SEED = 2**63 - 1  # as `semgan.seeding` takes them
 Precision = Literal["float32", "bfloat16", "float16"]
 Modality = Literal["ct", "mri"]
 Count = Annotated[int, Field(ge=1)]

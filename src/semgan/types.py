@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; the command line must answer
     from semgan.config import Preprocessing
 
 IGNORE = 255
+MOST_SEED = 2**63 - 1  # and the largest index of a random number (`semgan.seeding`)
 Metric = Literal["dice", "jaccard", "miou", "miou-per-case"]  # what they mean: semgan.metrics.overlap
 METRICS: tuple[str, ...] = get_args(Metric)
 Steps = int | Literal["auto"]  # optimisation steps of an answer; auto: each image's own, by the model's stopping rule

@@ -310,6 +310,7 @@ def test_two_workers_give_one_table_of_judged_images(fitted, pictures, tmp_path,
 def test_a_unit_that_was_removed_is_judged_again(fitted, pictures, tmp_path):
     archived(fitted, pictures, tmp_path / "out", unit_images=3)
     rows = table(tmp_path / "out")
+    assert all("predicted_score" in row for row in rows)
     shutil.rmtree(tmp_path / "out/units/000001")
     assert archived(fitted, pictures, tmp_path / "out", unit_images=3).own_images == 3
     assert [values(row) for row in table(tmp_path / "out")] == [values(row) for row in rows]

@@ -128,10 +128,7 @@ def class_names_in(file: Path | None) -> list[str] | None:
     """Names in order of their index from a list, {"0": name, ...}, or {"classes": either}; None where not given."""
     if file is None:
         return None
-    from semgan.artifacts import read_json
-
-    content = read_json(existing(file, "Class file"))
-    content = content.get("classes", content) if isinstance(content, dict) else content
+    content = _classes_in(file)
     if isinstance(content, dict) and all(value.isdigit() for value in content):
         content = [content[value] for value in sorted(content, key=int)]
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
@@ -141,17 +138,20 @@ def class_names_in(file: Path | None) -> list[str] | None:
 
 def mapping_by_names_in(file: Path | None) -> dict[int, int] | None:
     """Value -> index where the names are keyed by values with gaps, as `data prepare` takes them; else None."""
-    if file is None:
-        return None
-    from semgan.artifacts import read_json
-
-    content = read_json(existing(file, "Class file"))
-    content = content.get("classes", content) if isinstance(content, dict) else content
+    content = None if file is None else _classes_in(file)
     if not isinstance(content, dict):
         return None
     values = sorted(int(value) for value in content)
     plain = values == list(range(len(values))) or values == [0, 255]  # 0 and 255 need no mapping
     return None if plain else {value: index for index, value in enumerate(values)}
+
+
+def _classes_in(file: Path) -> Any:
+    """A file's list or mapping of names, which may stand under "classes"."""
+    from semgan.artifacts import read_json
+
+    content = read_json(existing(file, "Class file"))
+    return content.get("classes", content) if isinstance(content, dict) else content
 
 
 def mapping_in(file: Path | None) -> dict[int, int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from semgan import seeding
+from semgan.types import MOST_SEED
 
 FORMATS = ("folder", "nnunet", "coco")
 
@@ -41,8 +41,8 @@ class Plan:
         """Raises ValueError where a value is out of range or names what the model does not have."""
         if self.format not in FORMATS:
             raise ValueError(f"Unknown format '{self.format}'; choose one of {', '.join(FORMATS)}.")
-        if not 0 <= self.seed <= seeding.MOST:
-            raise ValueError(f"The seed lies from 0 to {seeding.MOST}; got {self.seed}.")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise ValueError(f"The seed lies from 0 to {MOST_SEED}; got {self.seed}.")
         shares = {"truncation": self.truncation, "keep_certain": self.keep_certain, "keep_real": self.keep_real}
         for name, value in shares.items():
             if not 0 < value <= 1:
