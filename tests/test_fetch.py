@@ -20,6 +20,7 @@ from semgan.cli import main
 from semgan.data import archives, sets
 from semgan.data.sets import Archive, DataSet
 from semgan.fetch import fetch, is_fetched
+from semgan.result_folder import WRITTEN
 
 IMAGES = zipped({f"Images/{name}.png": os.urandom(200_000) for name in "abc"}, zipfile.ZIP_STORED)
 MASKS = zipped({f"Masks/{name}_mask.png": name.encode() for name in "abc"})
@@ -65,7 +66,8 @@ def run(*words: object) -> int:
 
 
 def names(folder) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != WRITTEN]
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 CONTENT = [*(f"Images/{name}.png" for name in "abc"), *(f"Masks/{name}_mask.png" for name in "abc"), "fetched.json"]

@@ -11,24 +11,27 @@ from typing import Any
 
 from semgan import artifacts
 
+WRITTEN = ".written.json"  # in a finished folder: the paths that its verb wrote; whatever else lies there is another's
+
 
 class ResultFolder:
     """Results of one request (a JSON-able description of everything they depend on) in the folder ``out``.
 
     While work goes on it lies in ``out.partial``; the same request finds it there again and may go on.
 
-    own: pattern of the paths, seen from ``out``, that the verb writes: whatever else lies in ``out`` outlives its
-    results. None: all of ``out`` is the verb's
+    Files that others put into ``out`` outlive its results: they go over to those that take their place.
+
+    derived: pattern of paths, seen from ``out``, that are made from the results later (caches) and end with them
     """
 
-    def __init__(self, out: Path, marker: str, request: dict[str, Any], own: str | None = None) -> None:
+    def __init__(self, out: Path, marker: str, request: dict[str, Any], derived: str = "") -> None:
         self.out = Path(out)
         if self.out.name in ("", ".."):
             raise ValueError(f"Results take the place of a folder as a whole, and {out} has no name; give one with -o.")
         self.partial = self.out.with_name(self.out.name + ".partial")
         self.marker = marker
         self.request = request
-        self.own = own
+        self.derived = derived
 
     def is_finished(self) -> bool:
         """Whether ``out`` already holds the answer to this very request."""
@@ -64,28 +67,59 @@ class ResultFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def finish(self) -> None:
-        """Give the partial folder its final name, without what killed writers left in it."""
+        """Give the partial folder its final name, without what killed writers left in it.
+
+        Raises FileExistsError where a file of another has the name of a result; the finished work stays in
+        ``out.partial``, and the same request takes it up.
+        """
         for path in self.partial.rglob(".*"):
             if artifacts.is_temporary(path) and path.is_file():
                 path.unlink()
+        (self.partial / WRITTEN).unlink(missing_ok=True)
+        written = sorted(_files_in(self.partial))
         old = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
+        strangers = self._strangers() if self.out.is_dir() else []
+        self._refuse(sorted(set(strangers) & set(written)))
+        artifacts.write_json(self.partial / WRITTEN, written)
+        for name in strangers:
+            (self.partial / name).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(self.out / name, self.partial / name)
         if self.out.is_dir():
-            self._keep_strangers()
             os.replace(self.out, old)
         os.replace(self.partial, self.out)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _keep_strangers(self) -> None:
-        """Files that others put into ``out``: links in the partial folder, or copies where the disk knows none."""
-        if self.own is None:
-            return
-        for path in self.out.rglob("*"):
-            name = path.relative_to(self.out)
-            is_folder = path.is_dir() and not path.is_symlink()
-            if is_folder or re.fullmatch(self.own, name.as_posix()) or artifacts.is_temporary(path):
-                continue
-            (self.partial / name).parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(path, self.partial / name)
+    def results(self) -> list[str]:
+        """Paths in ``out`` of what its verb wrote; of all files where an earlier version did not note its own."""
+        try:
+            own = artifacts.read_json(self.out / WRITTEN)
+        except (OSError, ValueError):
+            own = None
+        return own if isinstance(own, list) else _files_in(self.out)
+
+    def _strangers(self) -> list[str]:
+        """Files that others put into ``out``."""
+        own = {*self.results(), WRITTEN}
+        found = (name for name in _files_in(self.out) if name not in own)
+        return [
+            name
+            for name in found
+            if not re.fullmatch(self.derived, name) and not artifacts.is_temporary(self.out / name)
+        ]
+
+    def _refuse(self, names: list[str]) -> None:
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise FileExistsError(
+                f"{self.out / names[0]}{more} was put there by others, and a result has that name; move it away and "
+                "give the same command again: the work is done."
+            )
+
+
+def _files_in(folder: Path) -> list[str]:
+    """Everything below a folder that is no folder, seen from it."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> Path | str:

@@ -1,9 +1,9 @@
 """``semgan sample``: random images with their masks.
 
-    OUT/images/<seed>.png   (more than 3 channels: <seed>_0000.png, <seed>_0001.png, ...)
-    OUT/masks/<seed>.png    8-bit class indices
-    OUT/grid.png            images above their masks in colour, to look at
-    OUT/samples.json        what was asked
+OUT/images/<seed>.png   (more than 3 channels: <seed>_0000.png, <seed>_0001.png, ...)
+OUT/masks/<seed>.png    8-bit class indices
+OUT/grid.png            images above their masks in colour, to look at
+OUT/samples.json        what was asked
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from semgan.result_folder import ResultFolder
 from semgan.types import MOST_SEED
 
 MARKER = "samples.json"
-OWN = r"(images|masks)/\d{6,}(_\d{4})?\.png|grid\.png|samples\.json"
 GRID_MOST = 64  # pairs shown in the grid
 
 
@@ -61,7 +60,7 @@ def sample(
         raise ValueError("This model segments but cannot draw images; sampling takes a model of method semgan.")
     source = str(model) if isinstance(model, (Path, str)) else None
     request = {"format": 1, "model": source, "seeds": chosen, "truncation": truncation}
-    folder = ResultFolder(Path(out), MARKER, request, OWN)
+    folder = ResultFolder(Path(out), MARKER, request)
     folder.begin(overwrite=overwrite or folder.is_finished())
     pairs = drawer.sample(chosen, truncation=truncation)
     for name in ("images", "masks"):

@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import logging
-import re
 import zipfile
 from collections.abc import Sequence
 from itertools import chain
@@ -50,7 +49,6 @@ SPREADING = ("combined", "diversity")  # a gain that counts the distance to what
 MARKER, TABLE, RESULT, SPLITS, SHEET = (
     "suggest.json", "suggestions.csv", "suggestions.json", "splits.json", "sheet.png"
 )  # fmt: skip
-OWN = "|".join(re.escape(name) for name in (MARKER, TABLE, RESULT, SPLITS, SHEET))
 Row = dict[str, Any]
 
 
@@ -100,7 +98,7 @@ def suggest(
     options = {"count": count, "by": by, "steps": steps, "posterior": posterior, "seed": seed, "batch": batch}
     drawing, drawn_at = _posterior(segmenter, artifacts.find_model(Path(model))) if posterior else (None, {})
     request = {"format": 2, "model": identity, **_identity(field, opened), "list": list(chosen), **options, **drawn_at}
-    folder = ResultFolder(Path(out), MARKER, request, OWN)
+    folder = ResultFolder(Path(out), MARKER, request)
     if folder.is_finished():
         logger.warning("%s already holds these suggestions; nothing to do.", out)
         return artifacts.read_json(folder.out / RESULT)

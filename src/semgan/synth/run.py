@@ -27,7 +27,7 @@ from semgan.data.parallel import thread_pool
 from semgan.result_folder import ResultFolder, link_or_copy
 from semgan.runtime.device import prepare_cpu
 from semgan.synth.factory import BLOCK, Drawn, Factory, Restyled
-from semgan.synth.layouts import LAYOUTS, STEM, Layout, Progress, coco_coder
+from semgan.synth.layouts import LAYOUTS, Layout, Progress, coco_coder
 from semgan.synth.plan import Plan
 from semgan.synth.rules import KEPT, Rules, fit_rules
 from semgan.synth.table import TABLE, Row, kept_pairs, number, read_table, whole_pairs, write_table
@@ -36,7 +36,7 @@ logger = logging.getLogger("semgan")
 
 MARKER, RULES, SUMMARY = "synth.json", "rules.json", "summary.json"
 MOST = 10**9
-OWN_NAMES = r"(synth|rules|summary|classes|dataset|annotations)\.json|(synth|manifest)\.csv|cache/.*|\.lock"
+DERIVED = r"cache/.*|\.lock"  # what training keeps beside a dataset
 
 
 def synth(
@@ -63,8 +63,7 @@ def synth(
     plan.check(factory.model.labels.names, factory.layers)
     if plan.format == "coco":
         coco_coder()
-    own = f"({LAYOUTS[plan.format].images}|{LAYOUTS[plan.format].masks})/{STEM}\\.png|{OWN_NAMES}"
-    folder = ResultFolder(Path(out), MARKER, {"format": 1, "model": _identity(model), **asdict(plan)}, own)
+    folder = ResultFolder(Path(out), MARKER, {"format": 1, "model": _identity(model), **asdict(plan)}, DERIVED)
     if folder.is_finished() and not overwrite:
         held = kept_pairs(read_table(folder.out / TABLE))
         if held > count:
@@ -116,8 +115,10 @@ def _identity(model: Path | str) -> str:
 
 def _take_over(folder: ResultFolder, layout: Layout) -> None:
     """Begin from the finished pairs of a smaller request: links to them where the disk knows links, else copies."""
-    for name in (layout.images, layout.masks):
-        shutil.copytree(folder.out / name, folder.partial / name, copy_function=link_or_copy)
+    for name in folder.results():
+        if name.startswith((f"{layout.images}/", f"{layout.masks}/")) and (folder.out / name).is_file():
+            (folder.partial / name).parent.mkdir(exist_ok=True)
+            link_or_copy(folder.out / name, folder.partial / name)
     for name in (RULES, TABLE):
         shutil.copyfile(folder.out / name, folder.partial / name)
 

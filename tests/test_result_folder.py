@@ -1,0 +1,67 @@
+"""Results appear whole, and what others put beside them stays."""
+
+import pytest
+
+from semgan.result_folder import WRITTEN, ResultFolder
+
+
+def written(out, names, request, **options):
+    """A finished folder of one request whose results are the named files."""
+    folder = ResultFolder(out, "marker.json", {"asked": request}, **options)
+    folder.begin(overwrite=True)
+    for name in names:
+        path = folder.partial / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{request}: {name}")
+    folder.finish()
+    return out
+
+
+def texts(out):
+    return {
+        path.relative_to(out).as_posix(): path.read_text()
+        for path in out.rglob("*")
+        if path.is_file() and path.name not in ("marker.json", WRITTEN)
+    }
+
+
+def test_files_of_others_outlive_the_results_they_lie_among_and_old_results_do_not(tmp_path):
+    out = written(tmp_path / "out", ["a.png", "sheets/a.png"], 1)
+    (out / "sheets" / "notes.txt").write_text("mine")
+    (out / "thesis").mkdir()
+    (out / "thesis" / "b.png").write_text("mine, too")
+    (out / "link").symlink_to("nowhere")
+    for request in (2, 3):
+        written(out, ["c.png"], request)
+        mine = {"sheets/notes.txt": "mine", "thesis/b.png": "mine, too"}
+        assert texts(out) == {"c.png": f"{request}: c.png", **mine} and (out / "link").is_symlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_result_never_takes_the_place_of_anothers_file(tmp_path):
+    out = written(tmp_path / "out", ["a.png"], 1)
+    (out / "b.png").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"b\.png was put there by others.*move it away"):
+        written(out, ["b.png", "c.png"], 2)
+    assert texts(out) == {"a.png": "1: a.png", "b.png": "mine"}
+    (out / "b.png").rename(tmp_path / "b.png")
+    again = ResultFolder(out, "marker.json", {"asked": 2})
+    assert again.begin(overwrite=True)
+    again.finish()
+    assert texts(out) == {"b.png": "2: b.png", "c.png": "2: c.png"} and (tmp_path / "b.png").read_text() == "mine"
+
+
+def test_what_is_derived_ends_with_the_results(tmp_path):
+    out = written(tmp_path / "out", ["a.png"], 1)
+    (out / "cache").mkdir()
+    (out / "cache" / "a.npy").write_text("of the old a")
+    (out / ".b.npy.tmp-7").write_text("left by a killed writer")
+    written(out, ["a.png"], 2, derived="cache/.*")
+    assert texts(out) == {"a.png": "2: a.png"}
+
+
+def test_a_folder_without_a_note_of_what_was_written_is_replaced_as_a_whole(tmp_path):
+    out = written(tmp_path / "out", ["a.png"], 1)
+    for damage in ("", "{", "7"):
+        (out / WRITTEN).write_text(damage)
+        assert texts(written(out, ["b.png"], 2 + len(damage))) == {"b.png": f"{2 + len(damage)}: b.png"}
