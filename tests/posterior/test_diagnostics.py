@@ -10,8 +10,8 @@ import pytest
 from semgan.posterior.diagnostics import Diagnosis, diagnose
 from semgan.posterior.latent import Budget
 
-DEFAULT = Budget()
-SHAPE = (DEFAULT.chains, DEFAULT.per_chain * DEFAULT.thin)
+DEFAULT = Budget().of("hmc")
+SHAPE = (DEFAULT.chains, DEFAULT.per_chain * (DEFAULT.thin or 1))
 
 
 def iid(chance):

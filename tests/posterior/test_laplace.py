@@ -64,6 +64,29 @@ def test_negative_curvatures_never_widen_the_prior():
     assert (found @ directions.T).std(0).tolist() == pytest.approx([101**-0.5, 1, 1], rel=0.1)
 
 
+def test_in_its_own_coordinates_each_row_is_a_standard_normal_and_back_again():
+    directions, curvatures = orthonormal(4), torch.tensor([1e4, 300.0, 20.0, 2.0])
+    modes = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    potential = quadratic(directions, curvatures, modes)
+    found = fit_laplace(potential, modes, rank=16)
+    z = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(potential(found.to_u(z)), 0.5 * z.square().sum((1, 2)), rtol=1e-2, atol=0)
+    torch.testing.assert_close(found.to_z(found.to_u(z)), z, rtol=0, atol=1e-2)
+    torch.testing.assert_close(found.draw(1, z[1:]), found.to_u(z)[1:], rtol=0, atol=1e-4)
+
+
+def test_pooled_rows_share_the_mean_of_their_curvatures_and_no_other_rows():
+    axes = torch.eye(DIMS)[:3]
+    own = torch.tensor([[8.0, 2.0], [4.0, 6.0], [1.0, 1.0], [3.0, 5.0]])
+    places = [[0, 1], [0, 2], [1, 2], [1, 2]]
+    fitted = LowRankGaussian(torch.zeros(4, *SHAPE), torch.stack([axes[each] for each in places]), own)
+    together = fitted.pooled(2)
+    dense = (together.directions.mT * together.curvatures[:, None]) @ together.directions
+    expected = [[6.0, 1.0, 3.0], [6.0, 1.0, 3.0], [0.0, 2.0, 3.0], [0.0, 2.0, 3.0]]
+    torch.testing.assert_close(dense.diagonal(dim1=1, dim2=2)[:, :3], torch.tensor(expected), rtol=1e-4, atol=1e-4)
+    assert fitted.repeated(2).curvatures.tolist() == own.repeat_interleave(2, 0).tolist()
+
+
 def test_a_row_is_fitted_alone_as_among_others():
     directions = orthonormal(3)
     modes = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from semgan.posterior import latent
+from semgan.posterior import latent, preconditioning
 from semgan.posterior.calibration import calibrate
 from semgan.posterior.diagnostics import Diagnosis
 from semgan.posterior.latent import Budget, Energy, LatentPosterior, MaskDraws
@@ -88,8 +88,9 @@ def test_iterates_are_the_last_of_at_least_twice_as_many_steps(posterior, images
     assert asked[0]["steps"] == last and asked[0]["snapshot_steps"] == tuple(range(last - 7, last + 1))
 
 
-def test_an_image_has_the_same_draws_alone(posterior, images):
-    few = Budget(count=2, chains=2, warmup=1, thin=1)  # chains amplify the rounding of other batch sizes
+def test_an_image_has_the_same_draws_alone(posterior, images, monkeypatch):
+    few = Budget(count=2, chains=2, warmup=1, thin=1)  # chains amplify the rounding of other batch sizes,
+    monkeypatch.setattr(preconditioning, "RANK", 4)  # and so do late steps of Lanczos' iteration
     together = posterior.draw(images, "mala", few)
     alone = posterior.draw(images[2:], "mala", few, first=2)
     torch.testing.assert_close(alone[0].probabilities, together[2].probabilities, atol=2e-3, rtol=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -122,3 +124,23 @@ def test_every_move_after_the_warm_up_is_visited():
         visit=lambda number, x, u: seen.append(number),
     )  # fmt: skip
     assert seen == [0, 1, 2, 3]
+
+
+def test_a_trajectory_is_never_longer_than_the_kernels_reach():
+    def found(reach):
+        start = torch.zeros(3, 2, dtype=torch.float64)
+        _, report = draws_of(lambda x: 5e-5 * x.square().sum(1), start, Kernel(4, reach=reach), warmup=40, draws=1)
+        return report.step_size
+
+    assert found(0.4).tolist() == pytest.approx([0.1] * 3)
+    assert float(found(math.inf).min()) > 0.4
+
+
+def test_parts_have_random_numbers_of_their_own_and_step_sizes_carry_over():
+    start = torch.zeros(2, 3, dtype=torch.float64)
+    first, report = draws_of(gaussian, start, Kernel(1), warmup=0, draws=3, part="a/")
+    second, _ = draws_of(gaussian, start, Kernel(1), warmup=0, draws=3, part="b/")
+    assert not torch.allclose(first, second) and torch.equal(report.position, first[:, -1])
+    slow, carried = draws_of(gaussian, start, Kernel(1), warmup=0, draws=3, step_size=torch.tensor([1e-3, 0.05]))
+    assert carried.step_size.tolist() == pytest.approx([1e-3, 0.05])
+    assert float(slow[0].abs().max()) < 0.02 < float(slow[1].abs().max())

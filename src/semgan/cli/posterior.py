@@ -23,8 +23,12 @@ Model = Annotated[Path, typer.Option("-m", "--model", help="Run folder or model 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the random numbers.")]
 Chains = Annotated[int, typer.Option(min=1, help="Markov chains of an image.")]
-Warmup = Annotated[int, typer.Option(min=0, help="Moves of a chain before its first draw.")]
-Thin = Annotated[int, typer.Option(min=1, help="Moves between two draws of a chain.")]
+Warmup = Annotated[
+    int | None, typer.Option(min=0, help="Moves of a chain before its first draw; default: 30 of hmc, more of others.")
+]
+Thin = Annotated[
+    int | None, typer.Option(min=1, help="Moves between two draws of a chain; default: 3 of hmc, more of others.")
+]
 How = Annotated[
     Method,
     typer.Option(help="hmc, mala, langevin: Markov chains; laplace, iterates: cheap, and less to be trusted."),
@@ -54,8 +58,8 @@ def posterior(
     draws: Annotated[int, typer.Option("-n", "--draws", min=1, help="Masks per image; a multiple of --chains.")] = 32,
     method: How = Method.hmc,
     chains: Chains = 4,
-    warmup: Warmup = 60,
-    thin: Thin = 3,
+    warmup: Warmup = None,
+    thin: Thin = None,
     temperature: Annotated[
         float | None, typer.Option(help="Of the likelihood; default: as `semgan calibrate` found it.")
     ] = None,

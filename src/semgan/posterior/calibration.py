@@ -27,7 +27,7 @@ from semgan.stages.semantic_gan import SemanticGan
 FILE = "posterior.json"
 SLACKS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 TEMPERATURES = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
-BUDGET = Budget(count=16, chains=2, warmup=60, thin=2)
+BUDGET = Budget(count=16, chains=2)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """A Gaussian around a code: the prior's, tightened along the few directions in which the image speaks.
 
+It stands in for the posterior by itself, and gives chains the coordinates they move in (`LowRankGaussian.to_z`).
+
 In the prior's own coordinates the Hessian of the potential is I + A, where A is that of the likelihood. A few
 directions of A are stiff, so that with their orthonormal U and curvatures L
 
@@ -44,6 +46,35 @@ class LowRankGaussian:
         shrunk = (1 + self.curvatures[row]).rsqrt() - 1
         flat = flat + ((flat @ directions.T) * shrunk) @ directions
         return self.mode[row] + flat.reshape(chance.shape)
+
+    def to_u(self, z: Tensor) -> Tensor:
+        """Coordinates in which each row's Gaussian is a standard normal, ``[rows, *shape]`` -> the prior's own."""
+        return self.mode + self._stretched(z, (1 + self.curvatures).rsqrt())
+
+    def to_z(self, u: Tensor) -> Tensor:
+        """The inverse of `to_u`."""
+        return self._stretched(u - self.mode, (1 + self.curvatures).sqrt())
+
+    def _stretched(self, x: Tensor, factors: Tensor) -> Tensor:
+        """x with each row's directions lengthened by ``factors [rows, k]``."""
+        flat = x.flatten(1)
+        along = (self.directions @ flat[..., None])[..., 0] * (factors - 1)
+        return (flat + (along[:, None] @ self.directions)[:, 0]).reshape(x.shape)
+
+    def repeated(self, times: int) -> LowRankGaussian:
+        """Every row so many times, one after the other."""
+        return LowRankGaussian(
+            *(each.repeat_interleave(times, 0) for each in (self.mode, self.directions, self.curvatures))
+        )
+
+    def pooled(self, size: int) -> LowRankGaussian:
+        """Every ``size`` rows in a row share the mean of their curvatures, each around its own mode."""
+        rooted = self.directions * self.curvatures.sqrt()[..., None] / size**0.5
+        rooted = rooted.unflatten(0, (-1, size)).flatten(1, 2)
+        _, singular, directions = torch.linalg.svd(rooted, full_matrices=False)
+        return LowRankGaussian(
+            self.mode, directions.repeat_interleave(size, 0), singular.square().repeat_interleave(size, 0)
+        )
 
 
 def fit_laplace(

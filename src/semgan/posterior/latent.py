@@ -13,7 +13,8 @@ of the optimisation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,18 +27,23 @@ from semgan.objectives.reconstruction import pixel_distance
 from semgan.objectives.segmentation import probabilities
 from semgan.posterior.diagnostics import Diagnosis, diagnose, enough
 from semgan.posterior.laplace import fit_laplace
+from semgan.posterior.preconditioning import Chains, run_preconditioned
 from semgan.posterior.prior import CodePrior, fit_prior
-from semgan.posterior.sampler import Kernel, Progress, run_chains
+from semgan.posterior.sampler import Kernel, Progress
 from semgan.stages.semantic_gan import SemanticGan
 
 Method = Literal["hmc", "mala", "langevin", "laplace", "iterates"]
-KERNELS = {
-    "hmc": Kernel(leapfrog_steps=8, accept=0.7),
-    "mala": Kernel(leapfrog_steps=1, accept=0.57),
-    "langevin": Kernel(leapfrog_steps=2, persistence=0.8, accept=0.8),
+KERNELS = {  # reach: preconditioned, the posterior is hardly wider than a standard normal
+    "hmc": Kernel(leapfrog_steps=16, accept=0.7, step_size=0.1, reach=math.pi / 2),
+    "mala": Kernel(leapfrog_steps=1, accept=0.57, step_size=0.2),
+    "langevin": Kernel(leapfrog_steps=2, persistence=0.8, accept=0.8, step_size=0.2),
 }
+LENGTHS: dict[str, tuple[int, int]] = {
+    "hmc": (30, 3),
+    "mala": (240, 24),
+    "langevin": (120, 12),
+}  # warmup, thin: the shorter a move, the more
 METHODS: tuple[Method, ...] = ("hmc", "mala", "langevin", "laplace", "iterates")
-DISPERSION = 0.3  # of the chains' starts around the optimised code, in standard deviations of the prior
 LAPLACE_RANK = 16  # directions of the Laplace approximation; each takes two gradients
 
 
@@ -45,13 +51,13 @@ LAPLACE_RANK = 16  # directions of the Laplace approximation; each takes two gra
 class Budget:
     """Length of the chains. count: draws of an image in all; chains: of an image; thin: moves between two draws.
 
-    Raises ValueError for counts that cannot be shared out.
+    warmup, thin: None: as the method needs (`LENGTHS`). Raises ValueError for counts that cannot be shared out.
     """
 
     count: int = 32
     chains: int = 4
-    warmup: int = 60
-    thin: int = 3
+    warmup: int | None = None
+    thin: int | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.chains < 1 or self.count % self.chains:
@@ -59,8 +65,19 @@ class Budget:
                 f"The draws of an image are shared out among its chains: {self.count} draws do not go into "
                 f"{self.chains} chains; give a multiple."
             )
-        if self.warmup < 0 or self.thin < 1:
+        if (self.warmup or 0) < 0 or (self.thin is not None and self.thin < 1):
             raise ValueError(f"warmup is 0 or more and thin 1 or more; got {self.warmup} and {self.thin}.")
+
+    def of(self, method: str) -> Budget:
+        """With the method's own lengths where none was given; those without chains have none."""
+        if method not in LENGTHS:
+            return self
+        warmup, thin = LENGTHS[method]
+        return replace(
+            self,
+            warmup=warmup if self.warmup is None else self.warmup,
+            thin=thin if self.thin is None else self.thin,
+        )
 
     @property
     def per_chain(self) -> int:
@@ -149,7 +166,8 @@ class LatentPosterior:
 
         first: number of the first image, which with the seed names its random numbers; steps: of the optimisation that
         the chains start from. "iterates" keeps the last ``budget.count`` of them and takes twice as many steps at
-        least, whatever ``steps`` says. An image's draws do not depend on the others of its batch, but for rounding.
+        least, whatever ``steps`` says. An image's draws do not depend on the others of its batch, but for rounding,
+        which chains and the search for their coordinates amplify.
         """
         if method == "iterates":
             return self._iterates(image, budget.count, steps, modality)
@@ -158,7 +176,7 @@ class LatentPosterior:
         start = self.prior.to_u(self.model.whitening.to_v(found.w_plus.to(self.model.device)))
         if method == "laplace":
             return self._laplace(image, start, budget.count, seed, first, modality)
-        return self._chains(image, start, KERNELS[method], budget, seed, first, modality, progress)
+        return self._chains(image, start, KERNELS[method], budget.of(method), seed, first, modality, progress)
 
     def _chains(
         self,
@@ -171,12 +189,7 @@ class LatentPosterior:
         modality: str,
         progress: Progress | None,
     ) -> list[MaskDraws]:
-        chains, batch = budget.chains, len(image)
-        numbers = range(first * chains, (first + batch) * chains)
-        shape = tuple(start.shape[1:])
-        start = start.repeat_interleave(chains, 0)
-        start = start + DISPERSION * seeding.normal(seed, "posterior/start", numbers, shape).to(start)
-        energy = Energy(self, image.repeat_interleave(chains, 0), modality)
+        size, warmup, thin = budget.chains, budget.warmup or 0, budget.thin or 1
         kept: list[Tensor] = []
         energies: list[Tensor] = []
         shares: list[Tensor] = []
@@ -185,25 +198,23 @@ class LatentPosterior:
             masks = self.masks(position).half()
             energies.append(potential)
             shares.append(class_shares(masks))
-            if (number + 1) % budget.thin == 0:
+            if (number + 1) % thin == 0:
                 kept.append(masks.cpu())
 
-        report = run_chains(
-            energy,
+        report = run_preconditioned(
+            Energy(self, image, modality),
+            Energy(self, image.repeat_interleave(size, 0), modality),
             start,
             kernel,
-            warmup=budget.warmup,
-            draws=budget.per_chain * budget.thin,
-            visit=visit,
-            seed=seed,
-            numbers=numbers,
-            progress=progress,
+            Chains(size, warmup, budget.per_chain * thin, seed, first),
+            visit,
+            progress,
         )
         masks, acceptance = torch.stack(kept, 1), report.acceptance.cpu()
         series = torch.stack(energies, 1).cpu().double().numpy(), torch.stack(shares, 1).cpu().numpy()
         return [
             self._draws(masks[own], series[0][own], series[1][own], float(acceptance[own].mean()), budget)
-            for own in (slice(row * chains, (row + 1) * chains) for row in range(batch))
+            for own in (slice(row * size, (row + 1) * size) for row in range(len(image)))
         ]
 
     def _draws(
@@ -212,13 +223,14 @@ class LatentPosterior:
         """Of one image: masks ``[chains, per chain, classes, h, w]``; after every move energies ``[chains, moves]`` and
         shares ``[chains, moves, classes]``."""
         diagnoses: dict[str, Diagnosis] = {}
+        thin = budget.thin or 1
         if enough(*energies.shape):
             names = self.model.labels.names
             diagnoses = {"energy": diagnose(energies, draws=budget.count, must_move=True)} | {
                 f"area of {names[index]}": diagnose(shares[..., index], draws=budget.count)
                 for index in range(1, len(names))
             }
-        own = energies[:, budget.thin - 1 :: budget.thin].reshape(-1)
+        own = energies[:, thin - 1 :: thin].reshape(-1)
         return MaskDraws(masks.flatten(0, 1), own, acceptance, diagnoses)
 
     def _laplace(

@@ -74,11 +74,11 @@ def draw_posterior(
     inputs, _ = find_inputs(images, generative.settings.preprocessing.channels)
     check_inputs(generative, inputs, modality=modality, progress=progress)
     request = {
-        "format": 2,
+        "format": 3,
         "model": identity,
         "images": segmentation_rows.fingerprint((item.stem, item.path) for item in inputs),
         "method": method,
-        "draws": vars(budget),
+        "draws": vars(budget.of(method)),
         "temperature": posterior.temperature,
         "slack": posterior.slack,
         "steps": steps,

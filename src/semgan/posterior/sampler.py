@@ -13,6 +13,7 @@ a chain's draws do not depend on how many others there are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -35,12 +36,15 @@ class Kernel:
     """How a chain moves. persistence in [0, 1): share of the momentum that a step inherits.
 
     accept: wanted share of accepted proposals; .57 is best for MALA (Roberts and Rosenthal 1998), .65 to .8 for HMC
+    reach: a trajectory (steps x step size) never becomes longer, however many proposals are accepted; on a standard
+    normal pi / 2 forgets where it began, and twice as much is back there, mirrored (Neal 2011, sec. 5.3.2)
     """
 
     leapfrog_steps: int = 8
     persistence: float = 0.0
     accept: float = 0.7
     step_size: float = 0.05
+    reach: float = math.inf
 
     def __post_init__(self) -> None:
         if self.leapfrog_steps < 1 or not 0 <= self.persistence < 1:
@@ -48,9 +52,10 @@ class Kernel:
                 "A kernel takes leapfrog_steps of 1 or more and persistence in [0, 1); got "
                 f"{self.leapfrog_steps} and {self.persistence:g}."
             )
-        if not 0 < self.accept < 1 or self.step_size <= 0:
+        if not 0 < self.accept < 1 or self.step_size <= 0 or self.reach <= 0:
             raise ValueError(
-                f"A kernel takes accept in (0, 1) and a positive step_size; got {self.accept:g} and {self.step_size:g}."
+                "A kernel takes accept in (0, 1), a positive step_size and a positive reach; got "
+                f"{self.accept:g}, {self.step_size:g} and {self.reach:g}."
             )
 
 
@@ -67,10 +72,14 @@ class ChainState:
 
 @dataclass(frozen=True)
 class ChainReport:
-    """acceptance: mean acceptance probability after the warm-up ``[chains]``; step_size: as found ``[chains]``."""
+    """acceptance: mean acceptance probability after the warm-up ``[chains]``; step_size: as found ``[chains]``.
+
+    position: where the chains ended ``[chains, *shape]``
+    """
 
     acceptance: Tensor
     step_size: Tensor
+    position: Tensor
 
 
 def told_as_images(progress: Progress | None, done: int, block: int, total: int, what: str) -> Progress | None:
@@ -90,26 +99,31 @@ def run_chains(
     visit: Visit,
     seed: int = 0,
     numbers: Sequence[int] | None = None,
+    part: str = "",
+    step_size: Tensor | None = None,
     progress: Progress | None = None,
 ) -> ChainReport:
     """Move chains from ``start [chains, *shape]``; ``visit`` is called after each of ``draws`` moves past the warm-up.
 
-    numbers: of the chains, which name their random numbers; default 0, 1, ...
+    numbers: of the chains, which with ``part`` name their random numbers; default 0, 1, ...
+    step_size: of each chain at first ``[chains]``; None: the kernel's
     Raises ValueError where the potential is not finite at the start.
     """
     numbers = range(len(start)) if numbers is None else numbers
     value, gradient = value_and_gradient(potential, start)
     if not bool((value.isfinite() & _finite(gradient)).all()):
         raise ValueError("The potential is not finite at the start of a chain; start elsewhere.")
-    first = torch.full_like(value, kernel.step_size).log()
-    state = ChainState(start.clone(), value, gradient, torch.zeros_like(start), first)
+    first = (torch.full_like(value, kernel.step_size) if step_size is None else step_size).log()
+    longest = math.log(kernel.reach / kernel.leapfrog_steps)
+    state = ChainState(start.clone(), value, gradient, torch.zeros_like(start), first.clamp(max=longest))
     settled, total = torch.zeros_like(first), torch.zeros_like(first)
     moves = warmup + draws
     for move in range(moves):
-        chance = _chance(seed, move, numbers, start)
+        chance = _chance(seed, f"{part}{move}", numbers, start)
         accepted = _move(potential, state, kernel, *chance)
         if move < warmup:
             state.log_step = state.log_step + FIRST_MOVE * (move + 1) ** -FORGETTING * (accepted - kernel.accept)
+            state.log_step = state.log_step.clamp(max=longest)
             if 2 * move >= warmup:
                 settled = settled + state.log_step / (warmup - (warmup + 1) // 2)
             if move == warmup - 1 and warmup > 1:
@@ -119,10 +133,10 @@ def run_chains(
             visit(move - warmup, state.position, state.potential)
         if progress is not None:
             progress(move + 1, moves, "sampling the posterior")
-    return ChainReport(total / max(draws, 1), state.log_step.exp())
+    return ChainReport(total / max(draws, 1), state.log_step.exp(), state.position)
 
 
-def _chance(seed: int, move: int, numbers: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+def _chance(seed: int, move: str, numbers: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
     """Fresh momentum of ``like``'s shape, and two uniform numbers a chain: of acceptance and of the step's jitter."""
     fresh = seeding.normal(seed, f"posterior/momentum/{move}", numbers, tuple(like.shape[1:]))
     uniform = seeding.uniform(seed, f"posterior/uniform/{move}", numbers, (2,))
