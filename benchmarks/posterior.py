@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import tempfile
 import time
 from collections.abc import Iterator
@@ -142,12 +143,15 @@ def written(rows: list[dict[str, Any]], table: Path, temperature: float) -> None
         with open(table, newline="", encoding="utf-8") as lines:
             kept = [row for row in csv.DictReader(lines) if row["model"] != name]
     rows = [*kept, *({column: row[column] for column in COLUMNS} for row in rows)]
-    lines = [",".join(COLUMNS), *(",".join(str(row[column]) for column in COLUMNS) for row in rows)]
-    artifacts.write_text_atomic(table, "\n".join(lines) + "\n")
+    text = io.StringIO()
+    lines = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    artifacts.write_text_atomic(table, text.getvalue())
     shown = COLUMNS[:-1]
     body = ["| " + " | ".join(shown) + " |", "|---" * len(shown) + "|"]
     body += ["| " + " | ".join(str(row[column]) for column in shown) + " |" for row in rows]
-    text = f"""# Chains with and without preconditioning
+    page = f"""# Chains with and without preconditioning
 
 {chr(10).join(body)}
 
@@ -155,7 +159,7 @@ Gradients: of a chain, those of the two Laplace fits among them. Seconds: of the
 chains. ESS: of all moves past the warm-up, of all chains. Last temperature: {temperature:g}. The samplers are
 described in benchmarks/posterior.py.
 """
-    artifacts.write_text_atomic(table.with_suffix(".md"), text)
+    artifacts.write_text_atomic(table.with_suffix(".md"), page)
 
 
 def main() -> None:

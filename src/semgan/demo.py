@@ -13,6 +13,7 @@ Every chapter that is done is passed over when the same command runs again; trai
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from semgan.results import append_rows
 from semgan.types import MOST_SEED
 
 Progress = Callable[[int, int, str], Any]
+
+logger = logging.getLogger(__name__)
 
 WHOLE = "whole demo, seconds"
 WEIGHTS = Path(__file__).parent / "weights"
@@ -153,7 +156,7 @@ def _opened(out: Path, family: str, minutes: float, seed: int, plan: DemoPlan) -
     if not minutes > 0:
         raise ValueError(f"The demo needs some time; got {minutes} minutes.")
     if (out / "demo.json").is_file():
-        return _continued(out, family, seed, plan)
+        return _continued(out, family, minutes, seed, plan)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and holds no demo; give another folder with -o, or empty this one.")
     record = Record(family, seed, minutes, plan.size_px, plan=asdict(plan), domains=list(DOMAINS[family]))
@@ -163,8 +166,8 @@ def _opened(out: Path, family: str, minutes: float, seed: int, plan: DemoPlan) -
     return record
 
 
-def _continued(out: Path, family: str, seed: int, plan: DemoPlan) -> Record:
-    """A demo begun before keeps its own minutes: they may have been spent already."""
+def _continued(out: Path, family: str, minutes: float, seed: int, plan: DemoPlan) -> Record:
+    """A demo begun before keeps its own minutes, and says so: they may have been spent already."""
     record = demo_files.read_record(out)
     asked = asdict(plan)
     same_plan = all(
@@ -175,6 +178,9 @@ def _continued(out: Path, family: str, seed: int, plan: DemoPlan) -> Record:
             f"{out} holds the demo of family {record.family}, seed {record.seed}; "
             "give another folder with -o, or remove it."
         )
+    if record.minutes != minutes:
+        told = "%s holds a demo of %g minutes, which it keeps; give another folder with -o for one of %g."
+        logger.warning(told, out, record.minutes, minutes)
     return record
 
 

@@ -387,3 +387,22 @@ def test_a_really_full_disk_while_training_keeps_the_message_short(work, dataset
     done = in_a_small_disk(small, 60, *words)
     assert done.returncode == 2 and "space" in done.stderr and "Traceback" not in done.stderr
     assert ".tmp" not in done.stdout.partition("LEFT")[2]
+
+
+# ---------------------------------------------------------------- the command itself
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("train",), "Missing argument 'dataset'"),
+        (("segment", "-m", "run", "-i", "images"), "'--out'"),
+        (("train", "dataset", "-o", "run", "--seed", "many"), "'--seed'"),
+        (("train", "dataset", "-o", "run", "--sed", "1"), "--sed"),
+        (("segmnt",), "segmnt"),
+    ],
+)
+def test_a_mistake_in_the_command_has_its_json_document_too(work, words, told):
+    outcome = work.semgan(*words)
+    assert outcome.code == 2 and told in outcome.result["error"] and told in outcome.message
+    assert "See --help." in outcome.message

@@ -126,13 +126,16 @@ def test_progress_runs_over_the_whole_story_to_its_end(told) -> None:
     assert {"train gan", "train encoder", "train baseline"} <= {what for _, _, what in told[2]}
 
 
-def test_the_same_call_again_trains_nothing(told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_call_again_trains_nothing(told, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     def refuse(*args: Any, **options: Any) -> None:
         raise AssertionError("trained again")
 
     out, first, _ = told
     monkeypatch.setattr("semgan.train.train", refuse)
     assert demo(out, family="faces", minutes=MINUTES, plan=TINY, device="cpu").scores == first.scores
+    assert "keeps" not in caplog.text
+    assert demo(out, family="faces", minutes=9 * MINUTES, plan=TINY, device="cpu").scores == first.scores
+    assert f"holds a demo of {MINUTES:g} minutes, which it keeps" in caplog.text
 
 
 def test_absent_shipped_weights_are_said_and_present_ones_are_told_apart(

@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 a fault of ours (with traceback), 2 a user's error (one me
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import Annotated
 
 import typer
@@ -23,7 +25,7 @@ from semgan.cli import (
     trust,
     use,
 )
-from semgan.cli.output import examples
+from semgan.cli.output import examples, is_heard, say
 
 app = typer.Typer(
     name="semgan",
@@ -74,4 +76,21 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; leaves by SystemExit with the exit code."""
-    app(arguments, prog_name="semgan")
+    words = sys.argv[1:] if arguments is None else arguments
+    if "--json" in words:
+        sys.exit(_run_for_programs(words))
+    app(words, prog_name="semgan")
+
+
+def _run_for_programs(words: list[str]) -> int:
+    """As `app` alone, but that a mistake in the command itself has its JSON document, too."""
+    try:
+        return app(words, prog_name="semgan", standalone_mode=False) or 0
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # of Click's errors, whose classes Typer keeps to itself
+        if message is None:
+            raise
+        if is_heard():
+            say(f"Error: {message().rstrip('.')}. See --help.")
+            print(json.dumps({"error": message()}))
+        return getattr(error, "exit_code", 2)
