@@ -48,9 +48,38 @@ def test_validation_is_drawn_once_and_stays(path):
 def test_another_share_than_that_of_the_validation_list_is_refused_and_not_passed_over(path, share):
     write_splits(path, 4, 0, None, 0.25)
     before = (path / "splits.json").read_bytes()
-    with pytest.raises(ValueError, match=r"12 images for validation, and .* already keeps 2.*splits\.json"):
+    with pytest.raises(ValueError, match=r"12 images for validation, and .* already keeps 2.*--redraw"):
         write_splits(path, 5, 0, None, share)
     assert (path / "splits.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.4, 0.2), (0.2, 0.6), (0.0, 0.4)])
+def test_redrawn_lists_are_those_of_a_dataset_that_was_never_split(path, before, after):
+    fresh = write_splits(path, 4, 3, "patient", after)
+    (path / "splits.json").unlink()
+    write_splits(path, 4, 0, "patient", before)
+    write_splits(path, 3, 1, "patient")
+    assert write_splits(path, 4, 3, "patient", after, redraw=True) == fresh
+    assert json.loads((path / "splits.json").read_text()) == fresh
+
+
+def test_redrawing_keeps_the_test_list_and_the_given_pool(path):
+    given = {
+        "test": ["case_0", "case_1"],
+        "pool": [f"case_{n}" for n in range(2, 8)],
+        "validation": ["case_8", "case_9"],
+    }
+    (path / "splits.json").write_text(json.dumps(given))
+    lists = write_splits(path, 2, 0, None, 0.5, redraw=True)
+    assert lists["test"] == given["test"] and len(lists["validation"]) == 4
+    assert sorted(lists["pool"] + lists["validation"]) == sorted(given["pool"] + given["validation"])
+
+
+def test_redraw_does_not_go_with_given_lists(path, capsys):
+    (path / "lists.json").write_text("{}")
+    with pytest.raises(SystemExit) as leave:
+        main(["data", "split", str(path), "--from", str(path / "lists.json"), "--redraw"])
+    assert leave.value.code == 2 and "leave --redraw out" in capsys.readouterr().err
 
 
 def test_without_room_for_a_whole_group_the_command_says_that_nothing_is_kept(path, capsys):

@@ -136,6 +136,7 @@ def check(
     "split",
     epilog=examples(
         "semgan data split dataset --labels 35 --split-seed 0 --group patient",
+        "semgan data split dataset --labels 35 --validation 0.2 --redraw   (another validation list)",
         "semgan data split dataset --from splits/lungs.json",
     ),
 )
@@ -152,25 +153,29 @@ def split(
         typer.Option(min=0, max=0.9, help="Share of the training cases for validation; default: 0.1, drawn once."),
     ] = None,
     from_file: Annotated[Path | None, typer.Option("--from", help="Take the lists from this JSON file.")] = None,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Draw validation anew; labelled lists of the old one are removed.")
+    ] = False,
     as_json: AsJson = False,
 ) -> Any:
     """Choose the labelled cases: nested lists (the 9 are among the 35), groups kept together."""
     existing(dataset, "Dataset folder")
     if (labels is None) == (from_file is None):
         raise ValueError("Give either --labels N (choose N cases at random) or --from FILE.json (take given lists).")
+    if redraw and from_file is not None:
+        raise ValueError("--from takes the lists of a file as they are; leave --redraw out.")
     from semgan.data.splits import import_splits, write_splits
 
     if from_file is not None:
         lists = import_splits(dataset, existing(from_file, "Splits file"))
     else:
         assert labels is not None
-        lists = write_splits(dataset, labels, split_seed, group, validation)
+        lists = write_splits(dataset, labels, split_seed, group, validation, redraw=redraw)
     sizes = {name: len(stems) for name, stems in lists.items() if isinstance(stems, list)}
     show(f"Splits of {dataset}", sizes)
     if from_file is None and not lists["validation"] and validation != 0:
         say(
             "warning: Nothing is kept for validation: groups stay whole, and none fits into the share. Training then "
-            "takes its last weights. For a list, remove validation, pool and labelled_... from "
-            f"{dataset / 'splits.json'} and give a larger --validation."
+            "takes its last weights. For a list, give a larger --validation and --redraw."
         )
     return {"dataset": dataset, "sizes": sizes}

@@ -50,6 +50,8 @@ def write_splits(
     split_seed: int = 0,
     group: str | None = None,
     validation_share: float | None = None,
+    *,
+    redraw: bool = False,
 ) -> SplitLists:
     """Add the list ``labelled_N_seedS`` to splits.json; returns the whole content.
 
@@ -59,6 +61,7 @@ def write_splits(
     labelled list takes one image of each group before a second one of any, and unlabelled images of validation or test
     groups are left out.
     Where splits.json says "labels_counted_in" (a column), ``labels`` counts groups of it, and all their images are in.
+    redraw: draw "validation" anew; the labelled lists that there are belong to the old one and go.
 
     Raises ValueError for too few images, an unknown column, groups that are in training and test already, and for a
     share that would have drawn another validation list than the one there is.
@@ -67,6 +70,8 @@ def write_splits(
     if labels < 2:
         raise ValueError(f"A labelled list has 2 cases or more; got {labels}.")
     group = group or dataset.splits.get(COUNTED_IN) or _column_of_groups(dataset)
+    if redraw:
+        dataset = _without_drawn(dataset, _groups(dataset, group))
     lists = _with_pool(dataset, group, VALIDATION_SHARE if validation_share is None else validation_share)
     if validation_share is not None:
         _refuse_other_share(dataset, _groups(dataset, group), validation_share)
@@ -124,8 +129,24 @@ def _refuse_other_share(dataset: Dataset, group_of: Callable[[str], str], share:
         raise ValueError(
             f"A share of {share:g} would keep {wanted} of {len(stems)} images for validation, and {dataset.path} "
             f"already keeps {len(known)}, the same for all its labelled lists. Leave --validation out to go on with "
-            "these. To draw it anew, remove the lists validation, pool and labelled_... from its splits.json first."
+            "these, or draw it and all labelled lists anew with --redraw."
         )
+
+
+def _without_drawn(dataset: Dataset, group_of: Callable[[str], str]) -> Dataset:
+    """As if validation and labelled lists had never been drawn from the pool; test lists and the like stay."""
+    lists = {key: value for key, value in dataset.splits.items() if not LABELLED_NAME.fullmatch(key)}
+    validation = lists.pop("validation", [])
+    if "pool" in lists:
+        known = {*lists["pool"], *validation}
+        lists["pool"] = [stem for stem in dataset.files["imagesTr"] if stem in known]
+    if "unlabelled_extra" in lists:  # those left out for being of a validation group
+        groups = {group_of(stem) for stem in validation}
+        kept = {*lists["unlabelled_extra"]["stems"], *(s for s in dataset.files["imagesUn"] if group_of(s) in groups)}
+        lists["unlabelled_extra"] = lists["unlabelled_extra"] | {
+            "stems": [stem for stem in dataset.files["imagesUn"] if stem in kept]
+        }
+    return Dataset(dataset.path, dataset.description, lists, dataset.columns)
 
 
 def _labelled(
