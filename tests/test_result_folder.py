@@ -1,5 +1,8 @@
 """Results appear whole, and what others put beside them stays."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from semgan.result_folder import WRITTEN, ResultFolder
@@ -65,3 +68,14 @@ def test_a_folder_without_a_note_of_what_was_written_is_replaced_as_a_whole(tmp_
     for damage in ("", "{", "7"):
         (out / WRITTEN).write_text(damage)
         assert texts(written(out, ["b.png"], 2 + len(damage))) == {"b.png": f"{2 + len(damage)}: b.png"}
+
+
+def test_a_place_that_cannot_be_written_is_said_at_once(tmp_path, monkeypatch):
+    (tmp_path / "shut").mkdir()
+    done = written(tmp_path / "shut" / "done", ["a.png"], 1)
+    access = os.access  # a superuser may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "shut" and access(path, mode))
+    with pytest.raises(PermissionError, match="shut cannot be written, so .*out cannot be made"):
+        ResultFolder(tmp_path / "shut" / "new" / "out", "marker.json", {})
+    ResultFolder(tmp_path / "out", "marker.json", {})
+    assert ResultFolder(done, "marker.json", {"asked": 1}).is_finished()  # there is nothing to write

@@ -18,7 +18,7 @@ import semgan
 from semgan import artifacts, cli
 from semgan.config import Preprocessing
 from semgan.data.dicom_seg import read_dicom_seg
-from semgan.data.studies import find_studies, holds_volumes
+from semgan.data.studies import Study, find_studies, holds_volumes
 from semgan.data.transforms import preprocess, to_unit
 from semgan.data.volumes import axial_spacing_mm
 from semgan.evaluate import evaluate
@@ -125,7 +125,7 @@ def used(path, tmp_path, **options):
     return set(model.used[1:])  # the first one is the check of the options
 
 
-def test_auto_takes_the_rule_of_the_file_or_of_its_values(tmp_path):
+def test_auto_takes_the_rule_of_the_file_or_of_its_values(tmp_path, caplog):
     values, _ = organ()
     write_series(tmp_path / "mr", values.transpose(2, 1, 0) + 1000, Modality="MR")
     save(tmp_path / "ct.nii.gz", values, oblique())
@@ -134,13 +134,33 @@ def test_auto_takes_the_rule_of_the_file_or_of_its_values(tmp_path):
     outs = [tmp_path / str(number) for number in range(4)]
     assert used(tmp_path / "mr", outs[0], modality="auto") == {"mri"}
     assert used(tmp_path / "ct.nii.gz", outs[1], modality="auto") == {"ct"}
+    assert "taken for MRI" not in caplog.text
     assert used(tmp_path / "mri.nii.gz", outs[2], modality="auto") == {"mri"}
+    assert "taken for MRI (mri). Where they are CT whose values begin at 0" in caplog.text
     assert used(tmp_path / "mr", outs[0] / "named", modality="ct") == {"ct"}
     assert used(tmp_path / "mr", outs[0] / "plain") == {"default"}
     with pytest.raises(ValueError, match="begin at -90, so it may be CT or MRI; say which with --modality"):
         segment(Liver(), tmp_path / "doubtful.nii.gz", outs[3], modality="auto")
     with pytest.raises(ValueError, match="^No preprocessing for modality 'pet'"):
         segment(Liver(), tmp_path / "ct.nii.gz", outs[3], modality="pet")
+
+
+def test_a_volume_that_memory_cannot_hold_is_reported_and_the_rest_goes_on(tmp_path, monkeypatch):
+    values, _ = organ()
+    (tmp_path / "in").mkdir()
+    for stem in ("anna", "bert"):
+        save(tmp_path / "in" / f"{stem}.nii.gz", values, oblique())
+    read = Study.read
+
+    def scarce(study):
+        if study.stem == "anna":
+            raise MemoryError
+        return read(study)
+
+    monkeypatch.setattr(Study, "read", scarce)
+    rows = segment(Liver(), tmp_path / "in", tmp_path / "out")
+    assert [row["stem"] for row in rows] == ["bert"]
+    assert "more memory than there is" in read_problems(tmp_path / "out")["anna"]
 
 
 def test_dicom_seg_is_the_same_mask_on_the_same_images(tmp_path):

@@ -22,6 +22,8 @@ class ResultFolder:
     Files that others put into ``out`` outlive its results: they go over to those that take their place.
 
     derived: pattern of paths, seen from ``out``, that are made from the results later (caches) and end with them
+
+    Raises ValueError for a path without a name, PermissionError where nothing can be written.
     """
 
     def __init__(self, out: Path, marker: str, request: dict[str, Any], derived: str = "") -> None:
@@ -32,6 +34,14 @@ class ResultFolder:
         self.marker = marker
         self.request = request
         self.derived = derived
+        if not self.is_finished():
+            self._check_writable()
+
+    def _check_writable(self) -> None:
+        """Said before hours of work rather than after them."""
+        place = next(folder for folder in self.out.absolute().parents if folder.exists())
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(f"{place} cannot be written, so {self.out} cannot be made; choose another -o.")
 
     def is_finished(self) -> bool:
         """Whether ``out`` already holds the answer to this very request."""

@@ -18,7 +18,7 @@ import io
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from semgan.data.nifti import write_label_volume
 from semgan.data.studies import Study, find_studies
 from semgan.data.volumes import Volume, axial, axial_slices
 from semgan.data.whole_images import preprocessing_of, segment_images
+from semgan.masks import listed
 from semgan.result_folder import ResultFolder
 from semgan.segmentation_rows import TABLE, Row, read_rows
 from semgan.types import Segmenter
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 MARKER = "segmentation.json"
 PROBLEMS = "problems.csv"
 ENDING = ".nii.gz"
+TOO_LARGE = "It needs more memory than there is. Crop it, or segment it on a larger machine."
 _SURELY_CT = -200  # MR values are not negative; air in CT is about -1000 HU
 Progress = Callable[[int, int, str], Any]
 
@@ -168,6 +170,7 @@ class _Worker:
     batch: int
     threads: int | None
     folder: Path
+    guessed: list[str] = field(default_factory=list)  # stems of those taken for MRI by their values alone
 
     def segment_all(self, studies: Sequence[Study], done: list[Row], tell: Progress | None) -> dict[str, str]:
         """Append to ``done``, one volume after another; returns stem -> problem of those that failed."""
@@ -179,10 +182,17 @@ class _Worker:
                 if study.stem not in stems:
                     try:
                         done.append(segmentation_rows.noted(notes, self.segment_one(study, progress)))
-                    except _Unreadable as error:
-                        problems[study.stem] = str(error)
-                        logger.warning("%s: %s", study.stem, error)
+                    except (_Unreadable, MemoryError) as error:
+                        problems[study.stem] = str(error) if isinstance(error, _Unreadable) else TOO_LARGE
+                        logger.warning("%s: %s", study.stem, problems[study.stem])
                 progress.volume_done(study.stem)
+        if self.guessed:
+            logger.warning(
+                "%d volumes do not name their modality and have no negative value, so they were taken for MRI (%s). "
+                "Where they are CT whose values begin at 0, name it with --modality ct.",
+                len(self.guessed),
+                listed(self.guessed),
+            )
         return problems
 
     def segment_one(self, study: Study, progress: _Progress) -> Row:
@@ -248,6 +258,8 @@ class _Worker:
             volume = study.read()
             modality = self.options["modality"]
             rule = self.rule_of(volume) if modality == "auto" else modality
+            if modality == "auto" and volume.modality is None and rule == "mri":
+                self.guessed.append(study.stem)
         except (ValueError, OSError) as error:
             raise _Unreadable(str(error)) from None
         for remark in volume.warnings:

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Makes every number of results/posterior-64: is the posterior's mean mask better calibrated than the optimised one, at which
+# temperature, and do chains converge there, on models of real images.
+#
+#   results/posterior-64/run.sh lungs 9        after the cell lungs/9/semgan of results/benchmark-64, whose model is used
+#
+# RUNS: folder of the benchmark's runs and data; WORK: where the copied model goes. CASES: validation images. Numbers are of
+# validation images, on which the temperature (one number) is chosen. calibrate takes about 2 minutes of one core a case.
+[ $# -eq 2 ] || { echo "usage: $0 TASK LABELS" >&2; exit 2; }
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+TASK=$1
+LABELS=$2
+RUNS=${RUNS:-runs/benchmark-64}
+WORK=${WORK:-runs/posterior-64}
+OUT=${OUT:-results/posterior-64}
+CASES=${CASES:-12}
+name=$TASK-$LABELS
+model=$WORK/$name
+
+[ -d "$model" ] || { mkdir -p "$WORK" && cp -r "$RUNS/$name-semgan-seed0/model" "$model.partial" && mv "$model.partial" "$model"; }
+if [ ! -f "$OUT/$name.json" ]; then
+    semgan calibrate -m "$model" "$RUNS/data/$TASK" --cases "$CASES" --json > "$WORK/$name.json"
+    mv "$WORK/$name.json" "$OUT/$name.json"
+fi
+temperature=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["temperature"])' "$OUT/$name.json")
+
+mkdir -p "$WORK/$name-images"
+python - "$RUNS/data/$TASK" "$WORK/$name-images" <<'END'
+import sys
+from pathlib import Path
+from semgan.data.folder import Dataset
+for case in Dataset.open(Path(sys.argv[1])).validation()[:2]:
+    for image in case.image if isinstance(case.image, tuple) else (case.image,):
+        link = Path(sys.argv[2]) / Path(image).name
+        if not link.is_symlink():
+            link.symlink_to(Path(image).resolve())
+END
+for times in 1 3; do
+    python benchmarks/posterior.py -m "$model" -i "$WORK/$name-images" --images 2 --temperature "$temperature" \
+        --times "$times" --name "$name at T $temperature and $times budgets" -o "$OUT/mixing.csv"
+done
