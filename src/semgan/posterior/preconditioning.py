@@ -23,7 +23,8 @@ from semgan.posterior.laplace import LowRankGaussian, fit_laplace
 from semgan.posterior.sampler import ChainReport, Kernel, Potential, Progress, Visit, run_chains
 
 RANK = 32  # directions that are measured at a place; each takes two gradients
-DISPERSION = 0.5  # of the chains' starts, in standard deviations of the approximation
+DISPERSION = 1.0  # of the chains' starts around the optimised code, in standard deviations of the approximation: R-hat sees
+# only what chains that began apart have not forgotten
 
 
 @dataclass(frozen=True)
