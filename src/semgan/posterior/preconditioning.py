@@ -23,8 +23,6 @@ from semgan.posterior.laplace import LowRankGaussian, fit_laplace
 from semgan.posterior.sampler import ChainReport, Kernel, Potential, Progress, Visit, run_chains
 
 RANK = 32  # directions that are measured at a place; each takes two gradients
-DISPERSION = 1.0  # of the chains' starts around the optimised code, in standard deviations of the approximation: R-hat sees
-# only what chains that began apart have not forgotten
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def run_preconditioned(
     numbers = range(chains.first * size, (chains.first + len(start)) * size)
     frame = fit_laplace(potential_of_images, start, rank=RANK, seed=chains.seed, numbers=images).repeated(size)
     chance = seeding.normal(chains.seed, "posterior/start", numbers, tuple(start.shape[1:]))
-    position = frame.to_u(DISPERSION * chance.to(start))
+    position = frame.to_u(chance.to(start))  # R-hat sees only what chains that began apart have not forgotten
     step_size = None
     if half:
         began = run_chains(
