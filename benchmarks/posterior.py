@@ -30,6 +30,7 @@ from semgan.data.whole_images import find_inputs
 from semgan.demo import WEIGHTS
 from semgan.generative import load_generative
 from semgan.posterior.diagnostics import diagnose
+from semgan.posterior.laplace import DESCENT, ROUNDS
 from semgan.posterior.latent import KERNELS, LENGTHS, Energy, LatentPosterior, class_shares
 from semgan.posterior.preconditioning import RANK, Chains, run_preconditioned
 from semgan.posterior.sampler import Kernel, run_chains
@@ -38,6 +39,7 @@ from semgan.runtime.device import prepare_cpu
 HERE = Path(__file__).parent
 PLAIN = Kernel(leapfrog_steps=8, accept=0.7)
 PLAIN_DISPERSION = 0.3
+FITS = 2 * RANK * (ROUNDS + 1) + ROUNDS * DESCENT + 2 * RANK  # gradients
 COLUMNS = ("model", "image", "sampler", "gradients", "seconds", "acceptance", "r_hat energy", "r_hat", "ess", "commit")
 
 
@@ -103,10 +105,11 @@ def preconditioned(
 
 
 def lengths(times: float) -> tuple[int, int, int]:
-    """Moves of the warm-up and after it at so many times the default budget, and gradients a chain with both fits."""
+    """Moves of the warm-up and after it at so many times the default budget, and gradients a chain with all fits (those
+    around an image's mode, which its chains share, counted in full)."""
     warmup, thin = LENGTHS["hmc"]
     warmup, draws = round(times * warmup), round(times * thin * 8)
-    return warmup, draws, (warmup + draws) * KERNELS["hmc"].leapfrog_steps + 4 * RANK
+    return warmup, draws, (warmup + draws) * KERNELS["hmc"].leapfrog_steps + FITS
 
 
 @contextmanager
@@ -155,7 +158,7 @@ def written(rows: list[dict[str, Any]], table: Path, temperature: float) -> None
 
 {chr(10).join(body)}
 
-Gradients: of a chain, those of the two Laplace fits among them. Seconds: of the processor, one image with all its
+Gradients: of a chain, those of the Laplace fits among them. Seconds: of the processor, one image with all its
 chains. ESS: of all moves past the warm-up, of all chains. Last temperature: {temperature:g}. The samplers are
 described in benchmarks/posterior.py.
 """

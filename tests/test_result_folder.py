@@ -1,6 +1,7 @@
 """Results appear whole, and what others put beside them stays."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ def written(out, names, request, **options):
     """A finished folder of one request whose results are the named files."""
     folder = ResultFolder(out, "marker.json", {"asked": request}, **options)
     folder.begin(overwrite=True)
+    folder.reopen()
     for name in names:
         path = folder.partial / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,9 +50,7 @@ def test_a_result_never_takes_the_place_of_anothers_file(tmp_path):
         written(out, ["b.png", "c.png"], 2)
     assert texts(out) == {"a.png": "1: a.png", "b.png": "mine"}
     (out / "b.png").rename(tmp_path / "b.png")
-    again = ResultFolder(out, "marker.json", {"asked": 2})
-    assert again.begin(overwrite=True)
-    again.finish()
+    assert ResultFolder(out, "marker.json", {"asked": 2}).is_finished()  # without doing the work again
     assert texts(out) == {"b.png": "2: b.png", "c.png": "2: c.png"} and (tmp_path / "b.png").read_text() == "mine"
 
 
@@ -79,3 +79,84 @@ def test_a_place_that_cannot_be_written_is_said_at_once(tmp_path, monkeypatch):
         ResultFolder(tmp_path / "shut" / "new" / "out", "marker.json", {})
     ResultFolder(tmp_path / "out", "marker.json", {})
     assert ResultFolder(done, "marker.json", {"asked": 1}).is_finished()  # there is nothing to write
+
+
+@pytest.mark.parametrize(("mine", "result"), [("draws", "draws/a.png"), ("a.png/notes.txt", "a.png")])
+def test_a_file_in_the_way_of_a_folder_is_told_like_any_other_and_the_other_way_round(tmp_path, mine, result):
+    out = written(tmp_path / "out", ["b.png"], 1)
+    (out / mine).parent.mkdir(exist_ok=True)
+    (out / mine).write_text("mine")
+    with pytest.raises(FileExistsError, match="was put there by others.*move it away"):
+        written(out, [result], 2)
+    assert texts(out) == {"b.png": "1: b.png", mine: "mine"}
+
+
+@pytest.mark.parametrize("renamed", [0, 1])
+def test_files_of_others_stay_theirs_after_a_kill_while_results_take_their_name(tmp_path, monkeypatch, renamed):
+    out = written(tmp_path / "out", ["a.png"], 1)
+    (out / "notes.txt").write_text("mine")
+    replace, calls = os.replace, []
+
+    def killed(source, target):
+        if Path(source) in (out, out.with_name("out.partial")):
+            calls.append(source)
+            if len(calls) > renamed:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", killed)
+        written(out, ["b.png"], 2)
+    assert ResultFolder(out, "marker.json", {"asked": 2}).is_finished()
+    assert texts(out) == {"b.png": "2: b.png", "notes.txt": "mine"}
+    assert texts(written(out, ["c.png"], 3)) == {"c.png": "3: c.png", "notes.txt": "mine"}
+
+
+def test_results_that_grow_are_gone_on_with_and_files_of_others_stay_theirs(tmp_path, monkeypatch):
+    out = written(tmp_path / "out", ["a.png"], 1)
+    (out / "notes.txt").write_text("mine")
+    replace = os.replace
+
+    def killed(source, target):
+        if Path(source) == out:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", killed)
+        written(out, ["b.png"], 2, grows=True)
+    grown = texts(written(out, ["c.png"], 2, grows=True))
+    assert grown == {"b.png": "2: b.png", "c.png": "2: c.png", "notes.txt": "mine"}
+    assert texts(written(out, ["d.png"], 3)) == {"d.png": "3: d.png", "notes.txt": "mine"}
+
+
+def test_files_that_came_into_a_new_folder_while_work_went_on_stay(tmp_path):
+    folder = ResultFolder(tmp_path / "out", "marker.json", {})
+    folder.begin()
+    (folder.partial / "a.png").write_text("a")
+    folder.out.mkdir()
+    (folder.out / "notes.txt").write_text("mine")
+    folder.finish()
+    assert texts(folder.out) == {"a.png": "a", "notes.txt": "mine"}
+
+
+def test_names_that_are_not_unicode_are_noted(tmp_path):
+    for request in (1, 2):
+        folder = ResultFolder(tmp_path / "out", "marker.json", {"asked": request})
+        folder.begin(overwrite=True)
+        (folder.partial / os.fsdecode(b"caf\xe9.png")).write_text(str(request))
+        folder.finish()
+    assert [path.read_text() for path in folder.out.glob("*.png")] == ["2"]
+
+
+def test_work_that_waits_for_its_name_never_replaces_what_came_since(tmp_path):
+    out = written(tmp_path / "out", ["a.png"], 1)
+    (out / "b.png").write_text("mine")
+    with pytest.raises(FileExistsError, match="put there by others"):
+        written(out, ["b.png"], 2)
+    shutil.rmtree(out)
+    os.rename(written(tmp_path / "later", ["c.png"], 3), out)
+    os.utime(out / "marker.json", ns=(2**62, 2**62))
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        ResultFolder(out, "marker.json", {"asked": 2}).begin()
+    assert texts(out) == {"c.png": "3: c.png"}

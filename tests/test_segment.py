@@ -220,6 +220,24 @@ def test_other_results_are_replaced_only_when_told(images, tmp_path, model_folde
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "model", "out"]
 
 
+def test_scores_of_the_masks_before_do_not_lie_beside_others_and_a_file_in_the_way_costs_no_work(
+    images, tmp_path, model_folder
+):
+    folder, _, loaded = model_folder
+    out = tmp_path / "out"
+    segment(folder, images, out, steps=1)
+    for name in ("scores.json", "cases.csv"):  # as `semgan evaluate` does
+        (out / name).write_text("of the masks of 1 step")
+    (out / "probabilities").write_text("mine")
+    options = {"steps": 2, "save_probabilities": True, "overwrite": True}
+    with pytest.raises(FileExistsError, match="probabilities was put there by others"):
+        segment(folder, images, out, **options)
+    (out / "probabilities").rename(tmp_path / "mine")
+    rows = segment(folder, images, out, **options)
+    assert [row["steps"] for row in rows] == [2] * 5 and loaded[-1].batches == []
+    assert not (out / "scores.json").exists() and not (out / "cases.csv").exists()
+
+
 def test_the_same_command_again_does_nothing(images, tmp_path, model_folder):
     folder, _, loaded = model_folder
     first = segment(folder, images, tmp_path / "out")

@@ -285,10 +285,12 @@ def test_the_command_ends_with_2_and_says_what_was_not_done(studies, tmp_path, m
         document = json.loads(printed.out)
         assert len(document["rows"]) == 2 and set(document["problems"]) == {"bert", "dora"}
         assert "not segmented: bert" in printed.err and "not segmented: dora" in printed.err
+    (tmp_path / "out" / "scores.json").write_text("of the masks of before, as `semgan evaluate` leaves it")
     command[4] = str(studies / "carl.nii.gz")
     with pytest.raises(SystemExit) as left:
         cli.main([*command, "--overwrite"])
     assert left.value.code == 0 and not (tmp_path / "out" / "problems.csv").exists()
+    assert not (tmp_path / "out" / "scores.json").exists()
 
 
 def test_nothing_is_written_where_nothing_can_be_read(studies, tmp_path):

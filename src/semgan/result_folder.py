@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from semgan import artifacts
 
-WRITTEN = ".written.json"  # in a finished folder: the paths that its verb wrote; whatever else lies there is another's
+WRITTEN = ".written.json"  # where work is done: the paths that its verb wrote; whatever else lies there is another's
 
 
 class ResultFolder:
     """Results of one request (a JSON-able description of everything they depend on) in the folder ``out``.
 
-    While work goes on it lies in ``out.partial``; the same request finds it there again and may go on.
+    While work goes on it lies in ``out.partial``; the same request finds it there again and may go on. Work that was
+    done, and could only not take its name, takes it now.
 
     Files that others put into ``out`` outlive its results: they go over to those that take their place.
 
     derived: pattern of paths, seen from ``out``, that are made from the results later (caches) and end with them
+    grows: the request does not say how many results there are, so that work that was done is gone on with, after
+    `reopen`
 
-    Raises ValueError for a path without a name, PermissionError where nothing can be written.
+    Raises ValueError for a path without a name, PermissionError where nothing can be written, and what `finish` raises.
     """
 
-    def __init__(self, out: Path, marker: str, request: dict[str, Any], derived: str = "") -> None:
+    def __init__(
+        self, out: Path, marker: str, request: dict[str, Any], derived: str = "", *, grows: bool = False
+    ) -> None:
         self.out = Path(out)
         if self.out.name in ("", ".."):
             raise ValueError(f"Results take the place of a folder as a whole, and {out} has no name; give one with -o.")
@@ -34,8 +41,17 @@ class ResultFolder:
         self.marker = marker
         self.request = request
         self.derived = derived
+        if not grows and self._is_done():
+            self.finish()
         if not self.is_finished():
             self._check_writable()
+
+    def _is_done(self) -> bool:
+        """Whether the partial folder only waits for its name, and ``out`` holds nothing that came since."""
+        if _noted(self.partial) is None or _request_in(self.partial / self.marker) != self.request:
+            return False
+        since, there = self.partial / WRITTEN, self.out / self.marker
+        return not self.out.exists() or (there.is_file() and there.stat().st_mtime_ns <= since.stat().st_mtime_ns)
 
     def _check_writable(self) -> None:
         """Said before hours of work rather than after them."""
@@ -72,6 +88,16 @@ class ResultFolder:
         artifacts.write_json(self.partial / self.marker, self.request)
         return False
 
+    def reopen(self) -> None:
+        """Work that was done becomes work that goes on: without its note, and without files of others from ``out``."""
+        written = _noted(self.partial)
+        if written is None:
+            return
+        if self.out.is_dir():
+            for name in set(_files_in(self.partial)) - set(written):
+                (self.partial / name).unlink()
+        (self.partial / WRITTEN).unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Take the partial folder away: nothing in it is worth going on from."""
         shutil.rmtree(self.partial, ignore_errors=True)
@@ -82,15 +108,17 @@ class ResultFolder:
         Raises FileExistsError where a file of another has the name of a result; the finished work stays in
         ``out.partial``, and the same request takes it up.
         """
-        for path in self.partial.rglob(".*"):
-            if artifacts.is_temporary(path) and path.is_file():
-                path.unlink()
-        (self.partial / WRITTEN).unlink(missing_ok=True)
-        written = sorted(_files_in(self.partial))
+        written = _noted(self.partial)
+        if written is None:
+            for path in self.partial.rglob(".*"):
+                if artifacts.is_temporary(path) and path.is_file():
+                    path.unlink()
+            (self.partial / WRITTEN).unlink(missing_ok=True)
+            written = sorted(_files_in(self.partial))
+            artifacts.write_text_atomic(self.partial / WRITTEN, json.dumps(written))  # names need not be Unicode
         old = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
         strangers = self._strangers() if self.out.is_dir() else []
-        self._refuse(sorted(set(strangers) & set(written)))
-        artifacts.write_json(self.partial / WRITTEN, written)
+        self._refuse(_in_the_way(strangers, written))
         for name in strangers:
             (self.partial / name).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(self.out / name, self.partial / name)
@@ -101,11 +129,10 @@ class ResultFolder:
 
     def results(self) -> list[str]:
         """Paths in ``out`` of what its verb wrote; of all files where an earlier version did not note its own."""
-        try:
-            own = artifacts.read_json(self.out / WRITTEN)
-        except (OSError, ValueError):
-            own = None
-        return own if isinstance(own, list) else _files_in(self.out)
+        own = _noted(self.out)
+        if own is not None:
+            return own
+        return _files_in(self.out) if (self.out / self.marker).is_file() else []
 
     def _strangers(self) -> list[str]:
         """Files that others put into ``out``."""
@@ -124,6 +151,26 @@ class ResultFolder:
                 f"{self.out / names[0]}{more} was put there by others, and a result has that name; move it away and "
                 "give the same command again: the work is done."
             )
+
+
+def _noted(folder: Path) -> list[str] | None:
+    """The paths that the verb of a folder wrote; None where it did not note them."""
+    try:
+        written = artifacts.read_json(folder / WRITTEN)
+    except (OSError, ValueError):
+        return None
+    return written if isinstance(written, list) else None
+
+
+def _in_the_way(strangers: Sequence[str], written: Sequence[str]) -> list[str]:
+    """Files of others that have the name of a result or of a folder of results, or whose folder has a result's."""
+    results = set(written)
+    folders = {str(folder) for name in written for folder in PurePosixPath(name).parents}
+    return [
+        name
+        for name in sorted(strangers)
+        if name in results or name in folders or any(str(folder) in results for folder in PurePosixPath(name).parents)
+    ]
 
 
 def _files_in(folder: Path) -> list[str]:

@@ -88,7 +88,7 @@ def segment_volumes(
         "count": len(studies),
         "options": options,
     }
-    folder = ResultFolder(out, MARKER, request)
+    folder = ResultFolder(out, MARKER, request, segmentation_rows.SCORED)
     if identity is not None and folder.is_finished():
         logger.warning("%s already holds these results; nothing to do.", out)
         return read_rows(out / TABLE)

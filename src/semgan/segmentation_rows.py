@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TABLE = "segmentation.csv"
 ROWS = "rows.jsonl"  # one finished image per line; only while work goes on
+SCORED = r"scores\.json|cases\.csv"  # what `semgan evaluate` puts beside masks, and is said of no others
 LOOK_AT = "look_at"  # column: 1 where an answer should be looked at; only where trust was fitted
 Row = dict[str, Any]
 

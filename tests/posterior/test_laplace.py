@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semgan.posterior.laplace import LowRankGaussian, fit_laplace
+from semgan.posterior.laplace import LowRankGaussian, fit_at_mode, fit_laplace
 from semgan.posterior.latent import Energy, LatentPosterior
 
 SHAPE, DIMS = (20, 15), 300
@@ -85,6 +85,45 @@ def test_pooled_rows_share_the_mean_of_their_curvatures_and_no_other_rows():
     expected = [[6.0, 1.0, 3.0], [6.0, 1.0, 3.0], [0.0, 2.0, 3.0], [0.0, 2.0, 3.0]]
     torch.testing.assert_close(dense.diagonal(dim1=1, dim2=2)[:, :3], torch.tensor(expected), rtol=1e-4, atol=1e-4)
     assert fitted.repeated(2).curvatures.tolist() == own.repeat_interleave(2, 0).tolist()
+
+
+def test_a_mode_that_is_not_finite_is_refused_and_an_unknown_direction_is_as_wide_as_the_prior():
+    directions, modes = orthonormal(2), torch.zeros(2, *SHAPE)
+    with pytest.raises(ValueError, match="not finite"):
+        fit_laplace(quadratic(directions, torch.tensor([5.0, 1.0]), modes), modes + torch.nan, rank=4)
+
+    def cut(u):
+        """Of the first row, infinite but at its mode."""
+        is_cut = (torch.arange(2) == 0) & (u.detach().flatten(1).norm(dim=1) > 0)
+        return quadratic(directions, torch.tensor([99.0, 24.0]), modes)(u) * torch.where(is_cut, torch.inf, 1.0)
+
+    found = fit_laplace(cut, modes, rank=8)
+    assert found.curvatures[0].tolist() == [0.0] * 8
+    assert found.curvatures[1].max().item() == pytest.approx(99, rel=0.05)
+
+
+def test_the_mode_is_found_from_afar_and_fitted_there():
+    directions, curvatures = orthonormal(20), torch.logspace(4, 0, 20)
+    modes = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    start = modes + 3 * torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    found = fit_at_mode(quadratic(directions, curvatures, modes), start, rank=16)
+    torch.testing.assert_close(found.mode, modes, rtol=0, atol=0.05)
+    assert found.curvatures[:, -1].tolist() == pytest.approx([1e4, 1e4], rel=0.1)
+
+
+def test_the_way_to_the_mode_never_leads_up_and_a_bad_step_costs_its_row_alone():
+    """A double well beside a quadratic: where curvature is negative, the first step is far too long."""
+
+    def potential(u):
+        flat = u.flatten(1)
+        return 0.5 * flat[:, 1:].square().sum(1) + 50 * (flat[:, 0].square() - 4).square()
+
+    start = torch.zeros(2, 2, 3)
+    start[0, 0, 0], start[1, 0, 0], start[:, 1] = 0.1, 2.0, 1.0
+    found = fit_at_mode(potential, start, rank=4)
+    assert found.mode[:, 0, 0].tolist() == pytest.approx([2, 2], abs=0.05)
+    assert bool((potential(found.mode) <= potential(start)).all())
+    assert float(found.mode.flatten(1)[:, 1:].abs().max()) < 0.05
 
 
 def test_a_row_is_fitted_alone_as_among_others():

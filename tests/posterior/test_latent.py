@@ -68,10 +68,18 @@ def test_diagnoses_see_every_move_and_draws_are_every_nth(posterior, images, mon
     assert draws.shares()[:, 1] == pytest.approx(areas[:, 2::3].reshape(-1))
 
 
-def test_a_laplace_draw_of_an_image_is_the_same_alone(posterior, images):
-    together = posterior.draw(images, "laplace", SHORT)
-    alone = posterior.draw(images[2:], "laplace", SHORT, first=2)
-    torch.testing.assert_close(alone[0].mean, together[2].mean, atol=2e-3, rtol=0)
+@pytest.mark.parametrize("method", ["laplace", "mala"])
+def test_an_image_has_the_same_draws_alone(posterior, images, method, monkeypatch):
+    """But for rounding, which chains and Lanczos' iteration amplify: far less than another seed makes of it."""
+    monkeypatch.setattr(preconditioning, "RANK", 4)
+    monkeypatch.setattr(latent, "LAPLACE_RANK", 4)
+    few = Budget(count=4, chains=2, warmup=1, thin=1)
+
+    def drawn(image, seed=0, **options):
+        return posterior.draw(image, method, few, seed=seed, **options)[-1].probabilities.float()
+
+    together, alone, other = drawn(images), drawn(images[2:], first=2), drawn(images[2:], 5, first=2)
+    assert float((alone - together).abs().mean()) < 0.1 * float((alone - other).abs().mean())
 
 
 @pytest.mark.parametrize("steps", [None, 3, 30])
@@ -86,16 +94,6 @@ def test_iterates_are_the_last_of_at_least_twice_as_many_steps(posterior, images
     posterior.draw(images[:1], "iterates", SHORT, steps=steps)
     last = 30 if steps == 30 else 16
     assert asked[0]["steps"] == last and asked[0]["snapshot_steps"] == tuple(range(last - 7, last + 1))
-
-
-def test_an_image_has_the_same_draws_alone(posterior, images, monkeypatch):
-    few = Budget(count=2, chains=2, warmup=1, thin=1)  # chains amplify the rounding of other batch sizes,
-    monkeypatch.setattr(preconditioning, "RANK", 4)  # and so do late steps of Lanczos' iteration
-    together = posterior.draw(images, "mala", few)
-    alone = posterior.draw(images[2:], "mala", few, first=2)
-    torch.testing.assert_close(alone[0].probabilities, together[2].probabilities, atol=2e-3, rtol=0)
-    other = posterior.draw(images[2:], "mala", few, first=2, seed=5)
-    assert not torch.allclose(other[0].probabilities, alone[0].probabilities, atol=1e-3)
 
 
 def test_a_cold_likelihood_pulls_the_reconstruction_to_the_image_and_a_hot_one_leaves_the_prior(model, images):

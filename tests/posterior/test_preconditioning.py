@@ -60,6 +60,24 @@ def test_a_posterior_that_bends_keeps_its_distribution():
     assert float((along**4).mean()) == pytest.approx(3, abs=0.7)
 
 
+def test_chains_begin_as_far_apart_as_the_approximation_is_wide():
+    draws, _ = moved(stiff, torch.zeros(1, 6, 10, dtype=torch.float64), Chains(400, 0, 1), Kernel(1, step_size=1e-6))
+    curvatures = torch.cat([torch.logspace(1, 4, STIFF), torch.zeros(DIMS - STIFF)]).double()
+    assert (draws[:, 0].flatten(1).std(0) * (1 + curvatures).sqrt()).tolist() == pytest.approx([1] * DIMS, abs=0.15)
+
+
+def test_stiffness_that_only_the_warm_up_comes_to_is_measured_there():
+    def stiff_outside(u):
+        """At the mode nothing is stiff; the first axis is where the mass is, as far out as 38 dimensions have it."""
+        flat = u.flatten(1)
+        stiffness = 5000 * torch.sigmoid(4 * (flat[:, 2:].square().sum(1) - 10))
+        return 0.5 * flat.square().sum(1) + 0.5 * stiffness * flat[:, 0].square()
+
+    start = torch.zeros(1, 1, 40, dtype=torch.float64)
+    report = run_preconditioned(stiff_outside, stiff_outside, start, KERNEL, Chains(4, 60, 1), lambda *_: None)
+    assert float(report.step_size.min()) > 0.06
+
+
 def test_an_image_moves_alone_as_among_others_and_chains_differ():
     start = torch.zeros(3, 6, 10, dtype=torch.float64)
     together, _ = moved(stiff, start, Chains(2, 6, 4))

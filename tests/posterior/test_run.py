@@ -68,6 +68,15 @@ def test_progress_is_told_within_a_batch_and_counts_images(method, folder, pictu
     assert done == sorted(done) and done[-1] == 3 and (method == "laplace" or {0, 1, 2} <= set(done))
 
 
+def test_scores_of_the_masks_before_do_not_lie_beside_others_and_files_of_people_do(folder, pictures, tmp_path):
+    out = tmp_path / "out"
+    drawn(folder, pictures, out, method="laplace")
+    for name in ("scores.json", "cases.csv", "notes.txt"):  # two of `semgan evaluate`
+        (out / name).write_text("of seed 0")
+    drawn(folder, pictures, out, method="laplace", seed=1, overwrite=True)
+    assert not (out / "scores.json").exists() and not (out / "cases.csv").exists() and (out / "notes.txt").exists()
+
+
 def test_a_stopped_run_ends_like_one_that_was_not(folder, pictures, tmp_path, monkeypatch):
     drawn(folder, pictures, tmp_path / "whole", batch=1)
     write = module._Writer.write

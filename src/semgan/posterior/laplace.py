@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 
 from semgan import seeding
-from semgan.posterior.sampler import Potential, value_and_gradient
+from semgan.posterior.sampler import Potential, as_column, value_and_gradient
 
 REACH = 0.05  # length of the finite differences' steps, in standard deviations of the prior
+ROUNDS, DESCENT = 2, 20  # towards the mode: new coordinates, and steps in them
+LONGER, SHORTER = 1.5, 0.3  # the next step, after one that led down and after one that did not
 SPENT = 1e-5  # a product with nothing new: such a share of it is outside the directions that are known
 
 
@@ -83,7 +85,10 @@ def fit_laplace(
     """The approximation of every row around ``mode [rows, *shape]``; it takes twice ``rank`` gradients.
 
     numbers: of the rows, which with the seed name their random numbers; default 0, 1, ...
+    Raises ValueError for a mode that is not finite. Directions in which the potential is not finite count as wide.
     """
+    if not bool(mode.isfinite().all()):
+        raise ValueError("The code of an image is not finite, so that no posterior lies around it; is the model sound?")
     numbers = range(len(mode)) if numbers is None else numbers
     dims = mode[0].numel()
     rank = min(rank, dims)
@@ -94,11 +99,47 @@ def fit_laplace(
         fresh = seeding.normal(seed, f"posterior/lanczos/{step}", numbers, (dims,)).to(mode)
         direction = _new_direction(candidate, fresh, known)
         candidate = likelihood_product(potential, mode, direction.reshape(mode.shape)).flatten(1)
+        candidate = torch.where(candidate.isfinite().all(1, keepdim=True), candidate, 0.0)
         known = torch.cat([known, direction[:, None]], 1)
         products = torch.cat([products, candidate[:, None]], 1)
     inner = (known @ products.mT).double()
     curvatures, rotation = torch.linalg.eigh((inner + inner.mT) / 2)
     return LowRankGaussian(mode, rotation.to(mode).mT @ known, curvatures.clamp_min(0).to(mode))
+
+
+def fit_at_mode(
+    potential: Potential, start: Tensor, *, rank: int, seed: int = 0, numbers: Sequence[int] | None = None
+) -> LowRankGaussian:
+    """The approximation of every row around the mode that is downhill from ``start [rows, *shape]``.
+
+    An optimised code is no mode: the optimisation hardly knows the prior. Steps of gradient descent in the coordinates
+    of the approximation at ``start`` are Newton's where it is right; where one does not lead down, the row stays and
+    tries a shorter one. It takes six times ``rank`` gradients, and twice `DESCENT`.
+    """
+    place = start
+    for _ in range(ROUNDS):
+        place = _descended(potential, fit_laplace(potential, place, rank=rank, seed=seed, numbers=numbers))
+    return fit_laplace(potential, place, rank=rank, seed=seed, numbers=numbers)
+
+
+def _descended(potential: Potential, frame: LowRankGaussian) -> Tensor:
+    """Where each row comes to by `DESCENT` steps from its mode."""
+
+    def seen(z: Tensor) -> Tensor:
+        return potential(frame.to_u(z))
+
+    z = torch.zeros_like(frame.mode)
+    lowest, gradient = value_and_gradient(seen, z)
+    length = torch.ones_like(lowest)
+    for _ in range(DESCENT):
+        tried = z - as_column(length, z) * gradient
+        value, slope = value_and_gradient(seen, tried)
+        lower = value < lowest
+        z = torch.where(as_column(lower, z), tried, z)
+        gradient = torch.where(as_column(lower, z), slope, gradient)
+        lowest = torch.where(lower, value, lowest)
+        length = torch.where(lower, (LONGER * length).clamp(max=1), SHORTER * length)
+    return frame.to_u(z)
 
 
 def likelihood_product(potential: Potential, u: Tensor, direction: Tensor) -> Tensor:

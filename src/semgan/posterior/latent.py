@@ -26,7 +26,7 @@ from semgan.config import InversionSettings
 from semgan.objectives.reconstruction import pixel_distance
 from semgan.objectives.segmentation import probabilities
 from semgan.posterior.diagnostics import Diagnosis, diagnose, enough
-from semgan.posterior.laplace import fit_laplace
+from semgan.posterior.laplace import fit_at_mode
 from semgan.posterior.preconditioning import Chains, run_preconditioned
 from semgan.posterior.prior import CodePrior, fit_prior
 from semgan.posterior.sampler import Kernel, Progress
@@ -237,7 +237,7 @@ class LatentPosterior:
         self, image: Tensor, start: Tensor, count: int, seed: int, first: int, modality: str
     ) -> list[MaskDraws]:
         numbers = range(first, first + len(image))
-        found = fit_laplace(Energy(self, image, modality), start, rank=LAPLACE_RANK, seed=seed, numbers=numbers)
+        found = fit_at_mode(Energy(self, image, modality), start, rank=LAPLACE_RANK, seed=seed, numbers=numbers)
         draws = []
         for row in range(len(image)):
             numbers = range((first + row) * count, (first + row + 1) * count)

@@ -6,9 +6,9 @@ Newton MCMC method for large-scale statistical inverse problems"):
 
     u = mode + (I + U L U')^(-1/2) z
 
-Where the generator bends, other directions are stiff elsewhere. Half-way through the warm-up the curvatures are
-measured anew where each chain has come to, and the mean over an image's chains is kept from then on: a metric that
-still changed with the chains would bend their distribution.
+The chains begin at draws of the approximation at the mode. Where the generator bends, other directions are stiff
+elsewhere. Half-way through the warm-up the curvatures are measured anew where each chain has come to, and the mean over
+an image's chains is kept from then on: a metric that still changed with the chains would bend their distribution.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from semgan import seeding
-from semgan.posterior.laplace import LowRankGaussian, fit_laplace
+from semgan.posterior.laplace import LowRankGaussian, fit_at_mode, fit_laplace
 from semgan.posterior.sampler import ChainReport, Kernel, Potential, Progress, Visit, run_chains
 
 RANK = 32  # directions that are measured at a place; each takes two gradients
@@ -55,7 +55,7 @@ def run_preconditioned(
     size, half, moves = chains.size, chains.warmup // 2, chains.warmup + chains.draws
     images = range(chains.first, chains.first + len(start))
     numbers = range(chains.first * size, (chains.first + len(start)) * size)
-    frame = fit_laplace(potential_of_images, start, rank=RANK, seed=chains.seed, numbers=images).repeated(size)
+    frame = fit_at_mode(potential_of_images, start, rank=RANK, seed=chains.seed, numbers=images).repeated(size)
     chance = seeding.normal(chains.seed, "posterior/start", numbers, tuple(start.shape[1:]))
     position = frame.to_u(chance.to(start))  # R-hat sees only what chains that began apart have not forgotten
     step_size = None

@@ -74,7 +74,7 @@ def draw_posterior(
     inputs, _ = find_inputs(images, generative.settings.preprocessing.channels)
     check_inputs(generative, inputs, modality=modality, progress=progress)
     request = {
-        "format": 3,
+        "format": 4,
         "model": identity,
         "images": segmentation_rows.fingerprint((item.stem, item.path) for item in inputs),
         "method": method,
@@ -85,7 +85,7 @@ def draw_posterior(
         "seed": seed,
         "modality": modality,
     }
-    folder = ResultFolder(out, MARKER, request)
+    folder = ResultFolder(out, MARKER, request, segmentation_rows.SCORED)
     if folder.is_finished():
         logger.warning("%s already holds these results; nothing to do.", out)
         return segmentation_rows.read_rows(out / TABLE)

@@ -36,8 +36,9 @@ class Kernel:
     """How a chain moves. persistence in [0, 1): share of the momentum that a step inherits.
 
     accept: wanted share of accepted proposals; .57 is best for MALA (Roberts and Rosenthal 1998), .65 to .8 for HMC
-    reach: a trajectory (steps x step size) never becomes longer, however many proposals are accepted; on a standard
-    normal pi / 2 forgets where it began, and twice as much is back there, mirrored (Neal 2011, sec. 5.3.2)
+    reach: a trajectory (steps x step size, before its jitter) never becomes longer, however many proposals are
+    accepted; on a standard normal pi / 2 forgets where it began, and twice as much is back there, mirrored (Neal 2011,
+    sec. 5.3.2)
     """
 
     leapfrog_steps: int = 8
@@ -147,7 +148,7 @@ def _move(potential: Potential, state: ChainState, kernel: Kernel, fresh: Tensor
     """One transition of every chain, in place; returns acceptance probabilities ``[chains]``."""
     keep = kernel.persistence
     momentum = keep * state.momentum + (1 - keep**2) ** 0.5 * fresh
-    step = _as_column(state.log_step.exp() * (1 + JITTER * (2 * uniform[:, 1] - 1)), momentum)
+    step = as_column(state.log_step.exp() * (1 + JITTER * (2 * uniform[:, 1] - 1)), momentum)
     before = state.potential + _kinetic(momentum)
     position, gradient, value = state.position, state.gradient, state.potential
     moved = momentum
@@ -160,10 +161,10 @@ def _move(potential: Potential, state: ChainState, kernel: Kernel, fresh: Tensor
     sound = gain.isfinite() & _finite(gradient) & _finite(position)
     chance = torch.where(sound, gain.clamp(max=0).exp(), torch.zeros_like(gain))
     taken = uniform[:, 0] < chance
-    state.position = torch.where(_as_column(taken, position), position, state.position)
-    state.gradient = torch.where(_as_column(taken, position), gradient, state.gradient)
+    state.position = torch.where(as_column(taken, position), position, state.position)
+    state.gradient = torch.where(as_column(taken, position), gradient, state.gradient)
     state.potential = torch.where(taken, value, state.potential)
-    state.momentum = torch.where(_as_column(taken, position), moved, -momentum)  # turned round where refused
+    state.momentum = torch.where(as_column(taken, position), moved, -momentum)  # turned round where refused
     return chance
 
 
@@ -184,5 +185,6 @@ def _finite(x: Tensor) -> Tensor:
     return x.flatten(1).isfinite().all(1)
 
 
-def _as_column(x: Tensor, like: Tensor) -> Tensor:
+def as_column(x: Tensor, like: Tensor) -> Tensor:
+    """A value a row, to be multiplied with ``like [rows, *shape]``."""
     return x.reshape(-1, *[1] * (like.ndim - 1))

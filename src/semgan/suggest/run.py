@@ -97,7 +97,7 @@ def suggest(
     _check_count(count, field, opened, images, chosen)
     options = {"count": count, "by": by, "steps": steps, "posterior": posterior, "seed": seed, "batch": batch}
     drawing, drawn_at = _posterior(segmenter, artifacts.find_model(Path(model))) if posterior else (None, {})
-    request = {"format": 2, "model": identity, **_identity(field, opened), "list": list(chosen), **options, **drawn_at}
+    request = {"format": 3, "model": identity, **_identity(field, opened), "list": list(chosen), **options, **drawn_at}
     folder = ResultFolder(Path(out), MARKER, request)
     if folder.is_finished():
         logger.warning("%s already holds these suggestions; nothing to do.", out)

@@ -63,7 +63,8 @@ def synth(
     plan.check(factory.model.labels.names, factory.layers)
     if plan.format == "coco":
         coco_coder()
-    folder = ResultFolder(Path(out), MARKER, {"format": 1, "model": _identity(model), **asdict(plan)}, DERIVED)
+    request = {"format": 1, "model": _identity(model), **asdict(plan)}
+    folder = ResultFolder(Path(out), MARKER, request, DERIVED, grows=True)
     if folder.is_finished() and not overwrite:
         held = kept_pairs(read_table(folder.out / TABLE))
         if held > count:
@@ -76,6 +77,7 @@ def synth(
             return artifacts.read_json(folder.out / SUMMARY)
     is_begun = folder.begin(overwrite=overwrite or folder.is_finished())
     with _alone_in(folder.partial):
+        folder.reopen()
         if not is_begun and folder.is_finished() and not overwrite:
             _take_over(folder, LAYOUTS[plan.format])
         try:
