@@ -40,7 +40,18 @@ HERE = Path(__file__).parent
 PLAIN = Kernel(leapfrog_steps=8, accept=0.7)
 PLAIN_DISPERSION = 0.3
 FITS = 2 * RANK * (ROUNDS + 1) + ROUNDS * DESCENT + 2 * RANK  # gradients
-COLUMNS = ("model", "image", "sampler", "gradients", "seconds", "acceptance", "r_hat energy", "r_hat", "ess", "commit")
+COLUMNS: tuple[str, ...] = (
+    "model",
+    "image",
+    "sampler",
+    "gradients",
+    "seconds",
+    "acceptance",
+    "r_hat energy",
+    "r_hat",
+    "ess",
+    "commit",
+)
 
 
 class Series:
