@@ -14,6 +14,7 @@ from semgan.artifacts import read_json
 from semgan.cli import main
 from semgan.data.folder import Dataset
 from semgan.metrics.calibration import CalibrationScores
+from semgan.posterior import latent, preconditioning
 from semgan.posterior import run as module
 from semgan.posterior.calibration import Calibration
 from semgan.posterior.diagnostics import Diagnosis
@@ -22,6 +23,13 @@ from semgan.posterior.run import draw_posterior, entropy_share, interval
 from semgan.types import LabelSpace
 
 SHORT = Budget(count=4, chains=2, warmup=3, thin=1)
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    """Few directions of the likelihood: what is written is looked at here, not how well it is drawn."""
+    monkeypatch.setattr(preconditioning, "RANK", 4)
+    monkeypatch.setattr(latent, "LAPLACE_RANK", 4)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from typed_pages import run_programs, typed
 
-from semgan.posterior import calibration
+from semgan.posterior import calibration, latent, preconditioning
 from semgan.posterior.latent import Budget
 
 
@@ -17,6 +17,8 @@ def test_every_command_of_the_page_draws_masks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(calibration, "TEMPERATURES", (1e-3,))
     monkeypatch.setattr(calibration, "BUDGET", Budget(count=4, chains=2, warmup=2, thin=1))
+    monkeypatch.setattr(preconditioning, "RANK", 4)
+    monkeypatch.setattr(latent, "LAPLACE_RANK", 4)
     run_programs("posterior.md")
     typed("posterior.md")
     assert json.loads((tmp_path / "model/posterior.json").read_text())["temperature"] == 1e-3
