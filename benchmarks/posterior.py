@@ -33,7 +33,7 @@ from semgan.posterior.diagnostics import diagnose
 from semgan.posterior.laplace import DESCENT, ROUNDS
 from semgan.posterior.latent import KERNELS, LENGTHS, Energy, LatentPosterior, class_shares
 from semgan.posterior.preconditioning import RANK, Chains, run_preconditioned
-from semgan.posterior.sampler import Kernel, run_chains
+from semgan.posterior.sampler import ChainReport, Kernel, run_chains
 from semgan.runtime.device import prepare_cpu
 
 HERE = Path(__file__).parent
@@ -66,12 +66,14 @@ class Series:
         self.energies.append(energy)
         self.shares.append(class_shares(self.posterior.masks(position)))
 
-    def diagnosed(self) -> dict[str, Any]:
+    def row(self, report: ChainReport, gradients: int) -> dict[str, Any]:
         energies = torch.stack(self.energies, 1).double().cpu().numpy()
         shares = torch.stack(self.shares, 1).cpu().numpy()
         energy = diagnose(energies, must_move=True)
         all_of = [energy, *(diagnose(shares[..., index]) for index in range(1, shares.shape[-1]))]
         return {
+            "gradients": gradients,
+            "acceptance": round(float(report.acceptance.mean()), 2),
             "r_hat energy": round(energy.r_hat, 2),
             "r_hat": round(max(each.r_hat for each in all_of), 2),
             "ess": round(min(each.ess for each in all_of), 1),
@@ -94,8 +96,7 @@ def plain(posterior: LatentPosterior, image: Tensor, start: Tensor, chains: int,
         draws=draws,
         visit=series.visit,
     )
-    acceptance = round(float(report.acceptance.mean()), 2)
-    return {"gradients": (warmup + draws) * PLAIN.leapfrog_steps, "acceptance": acceptance, **series.diagnosed()}
+    return series.row(report, (warmup + draws) * PLAIN.leapfrog_steps)
 
 
 def preconditioned(
@@ -111,8 +112,7 @@ def preconditioned(
         Chains(chains, warmup, draws),
         series.visit,
     )
-    acceptance = round(float(report.acceptance.mean()), 2)
-    return {"gradients": gradients, "acceptance": acceptance, **series.diagnosed()}
+    return series.row(report, gradients)
 
 
 def lengths(times: float) -> tuple[int, int, int]:

@@ -265,19 +265,25 @@ def test_a_budget_of_processor_time_is_refused_on_a_gpu(grids, tmp_path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def one_thread():
+    """As the processor's clock is meant: two threads that wait for each other beside other work wait by spinning."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_the_processors_clock_ends_a_cell(grids, tmp_path):
     """Two seconds of processor time, really taken; the length was planned by the same clock."""
     path = grids.write(lambda grid: grid.update(budget={"cpu_minutes": 2 / 60}, methods=["unet"]))
     result = benchmark(path, tmp_path / "out", device="cpu")
     assert [cell.status for cell in result.cells] == ["done"] and not result.problems
     (state,) = (artifacts.read_json(path) for path in (tmp_path / "out" / "cells").glob("*/state.json"))
-    seconds, seen, planned = (
-        sum(state["seconds"].values()),
-        state["images_seen"]["baseline"],
-        state["lengths"]["baseline"],
-    )
-    assert seconds < 4
-    assert seconds > 1 or seen >= planned  # timed beside other work, few images may have been planned
+    assert 1 < sum(state["seconds"].values()) < 4
 
 
 def test_a_variant_is_a_row_of_its_own_with_its_settings_and_its_budget(grids, tmp_path):

@@ -8,6 +8,7 @@ unlabelled images.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Streams:
     unlabelled: ImageStream | None = None
 
 
-class ValidatedStage:
+class ValidatedStage(ABC):
     """Length and progress of a stage, and its validation: the weights with the best score so far are the model's.
 
     A stage says which network answers (``answering``) and how (``segmenter``). validate: model -> score on the
@@ -64,14 +65,14 @@ class ValidatedStage:
         self._best_weights: dict[str, Tensor] = {}
 
     @property
+    @abstractmethod
     def answering(self) -> nn.Module:
         """The network that is validated and saved."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def segmenter(self) -> Segmenter:
         """The present answering network as a segmenter."""
-        raise NotImplementedError
 
     def progress(self, images_seen: int) -> float:
         """Share of the training's schedule that is done, in [0, 1]."""
