@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from semgan import ranks
 from semgan.artifacts import RunFolder
 from semgan.config import Settings
 from semgan.data.cache import ImageCache, open_cache
@@ -25,7 +24,7 @@ from semgan.data.splits import COUNTED_IN
 from semgan.data.transforms import preprocess, resize_label
 from semgan.metrics.validation import score_cases
 from semgan.runtime.deadline import Deadline
-from semgan.runtime.loop import Progress, StageResult
+from semgan.runtime.loop import Progress
 from semgan.types import LabelSpace
 
 if TYPE_CHECKING:
@@ -67,7 +66,6 @@ class Scored:
 class TrainingJob:
     """What a method's ``train`` gets.
 
-    clock_ends: the deadline's end of CPU time, or of time where it has none, is the end of the training, not a pause
     chooses_steps: whether the inversion's steps are chosen on validation as soon as there is an encoder
     read_shifted: makes the first validation cases look as if from another source (`shifted_validation`)
     """
@@ -83,17 +81,10 @@ class TrainingJob:
     stage: StageName = "all"
     init_from: Path | None = None
     deadline: Deadline | None = None
-    clock_ends: bool = False
     chooses_steps: bool = True
     progress: Progress | None = None
     draw: Draw | None = None
     read_shifted: Callable[[], Scored | None] = lambda: None
-
-    def is_over(self, result: StageResult) -> bool:
-        """Whether nothing more is to come after a stage: it is finished, or its clock has ended it for good."""
-        if result.finished or result.interrupted or not self.clock_ends or self.deadline is None:
-            return result.finished
-        return self.deadline.cpu is None or ranks.any_of(self.deadline.cpu_passed())
 
     def labelled_stream(
         self, name: str, *, moved: bool = True, pairs: tuple[np.ndarray, np.ndarray] | None = None

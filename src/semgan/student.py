@@ -215,7 +215,7 @@ def _save(
     facts: dict[str, Any] = {}
     if model is not None:
         stage.answering.load_state_dict(network)
-        choice = choose_answer(model, stage.segmenter, job) if job.is_over(result) else AnswerChoice()
+        choice = choose_answer(model, stage.segmenter, job) if result.over else AnswerChoice()
         scores |= choice.told(metric)
         before = known.get("inversion", {}).get("chosen_steps")
         known["inversion"] = {"chosen_steps": before if choice.steps is None else choice.steps}  # no rule: unguided

@@ -28,7 +28,10 @@ logger = logging.getLogger("semgan")
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a call of `train` did. ``finished`` is False where time ran out or it was interrupted."""
+    """What a call of `train` did. ``finished`` is False where time ran out or it was interrupted.
+
+    ended: not finished, but over: its clock has ended the training for good (``clock_ends``)
+    """
 
     run: str
     method: str
@@ -38,6 +41,7 @@ class TrainResult:
     seconds: float
     report: str | None
     advice: list[str] = field(default_factory=list)
+    ended: bool = False
 
 
 def resolve_settings(
@@ -134,14 +138,14 @@ def train(
     run = RunFolder(Path(out))
     if resume and not run.config.is_file():
         raise FileNotFoundError(f"--resume: {run.path} is not a run; leave --resume out to start one.")
-    deadline = Deadline.after(max_minutes, cpu_minutes)
+    deadline = Deadline.after(max_minutes, cpu_minutes, final=clock_ends)
     if dry_run:
         ranks.refuse_several("train --dry-run")
         stages = methods.get(settings.method).stages_after(init_from)
         return rehearse(settings, stages, functools.partial(_new_job, opened, init_from))
     started = time.monotonic()
     run.check(settings)
-    job = _job(opened, settings, run, stage, init_from, deadline, progress, clock_ends)
+    job = _job(opened, settings, run, stage, init_from, deadline, progress)
     by_first(lambda: _create_run(run, settings, opened))  # only now: bad data leaves no run behind
     with log_into(run.log) if ranks.is_first() else contextlib.nullcontext():
         words = (settings.method, settings.recipe, opened.path.name, git_commit())
@@ -169,6 +173,7 @@ def _outcome(
         seconds,
         str(run.report) if run.report.is_file() else None,
         advice,
+        result.ended,
     )
 
 
@@ -202,7 +207,6 @@ def _job(
     init_from: Path | str | None,
     deadline: Deadline | None,
     progress: Progress | None,
-    clock_ends: bool = False,
 ) -> Any:
     from semgan.data.cache import open_cache
     from semgan.job import TrainingJob, load_pixels, shifted_validation
@@ -223,7 +227,6 @@ def _job(
         stage=stage,  # type: ignore[arg-type]
         init_from=None if init_from is None else Path(init_from),
         deadline=deadline,
-        clock_ends=clock_ends,
         chooses_steps=True,
         progress=progress,
         draw=draw_grid if ranks.is_first() else None,

@@ -71,7 +71,7 @@ class Clockwork:
             return DryRun(own.model_dump(), 4, 6, 3, MINUTES, {"baseline": 0.02})
         self.calls.append((options["stage"], options["max_minutes"], options["clock_ends"], changes))
         self.now += 60 * options["max_minutes"] * self.share
-        return SimpleNamespace(finished=self.finished)
+        return SimpleNamespace(finished=self.finished, ended=options["clock_ends"])
 
 
 def cell_of(grids, tmp_path, method, minutes=10):
@@ -127,8 +127,9 @@ def test_processor_time_is_the_cells_and_wall_time_the_commands(grids, tmp_path,
         if options.get("dry_run"):
             return clock.train(cell, context, run, changes, **options)
         asked.append((options["max_minutes"], options["cpu_minutes"], options["clock_ends"], changes))
-        clock.now += min(120 * options["cpu_minutes"], 60 * (options["max_minutes"] or 1000))
-        return SimpleNamespace(finished=False)
+        own, whole = 120 * options["cpu_minutes"], 60 * (options["max_minutes"] or 1000)
+        clock.now += min(own, whole)
+        return SimpleNamespace(finished=False, ended=own < whole)
 
     monkeypatch.setattr(module, "_train", train)
     state = State()

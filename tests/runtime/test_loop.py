@@ -65,6 +65,60 @@ def test_a_run_out_of_time_and_resumed_equals_an_uninterrupted_run(tmp_path, mon
     assert same(second, whole) and second.steps == (TOTAL - stop) // BATCH
 
 
+class Clock:
+    """Seconds that training and previews take, of both clocks."""
+
+    def __init__(self, monkeypatch, step_s=1.0, preview_s=3.0):
+        self.now, self.step_s, self.preview_s, self.seen = 100.0, step_s, preview_s, []
+        for name in ("monotonic", "process_time"):
+            monkeypatch.setattr(time, name, lambda: self.now)
+
+    def work(self):
+        self.now += self.step_s
+
+    def preview(self, images_seen):
+        self.now += self.preview_s
+        self.seen.append(images_seen)
+        return {"validation/dice": 0.5}
+
+    @property
+    def stage(self):
+        return FakeStage(dict.fromkeys(range(0, TOTAL, BATCH), self.work))
+
+
+@pytest.mark.parametrize("limit", [{"wall": 115}, {"cpu": 115}, {"wall": 1000, "cpu": 115}])
+def test_a_clock_that_ends_the_training_leaves_time_for_a_last_preview(tmp_path, monkeypatch, limit):
+    """8 steps of a second, a preview of 3, then one step at 111 s and the last preview, which begins at 112."""
+    clock = Clock(monkeypatch)
+    options = {"deadline": Deadline(**limit, final=True), "preview": clock.preview, "keeps_best": True}
+    assert train(tmp_path / "a", clock.stage, **options) == StageResult(36, finished=False, ended=True)
+    assert clock.seen == [32, 36] and clock.now == 115
+    assert [row["images_seen"] for row in rows(tmp_path / "a") if "validation/dice" in row] == [32, 36]
+
+
+@pytest.mark.parametrize(
+    ("final", "keeps_best", "previews"), [(False, True, [32]), (True, False, [32]), (False, False, [32])]
+)
+def test_a_pause_has_no_preview_of_its_own_nor_has_a_stage_whose_last_weights_are_its_model(
+    tmp_path, monkeypatch, final, keeps_best, previews
+):
+    clock = Clock(monkeypatch)
+    options = {"deadline": Deadline(wall=115, final=final), "preview": clock.preview, "keeps_best": keeps_best}
+    assert train(tmp_path / "a", clock.stage, **options) == StageResult(48, finished=False, ended=final)
+    assert clock.seen == previews and clock.now == 115
+
+
+def test_the_last_preview_is_not_taken_twice_and_a_pause_before_the_end_is_no_end(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    at_once = {"deadline": Deadline(wall=111, final=True), "preview": clock.preview, "keeps_best": True}
+    assert train(tmp_path / "a", clock.stage, **at_once).ended and clock.seen == [32]  # the last step had its own
+    paused = at_once | {"deadline": Deadline(wall=104, cpu=1000, final=True)}
+    clock.now = 100
+    assert train(tmp_path / "b", clock.stage, **paused) == StageResult(16, finished=False) and clock.seen == [32]
+    stopped = FakeStage({16: press(signal.SIGTERM)})
+    assert not train(tmp_path / "c", stopped, **at_once).over and clock.seen == [32]
+
+
 @pytest.mark.parametrize("key", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_stopped_by_a_signal_and_resumed_equals_an_uninterrupted_run(tmp_path, whole, key):
     before = signal.getsignal(key)

@@ -36,14 +36,14 @@ from semgan.baselines.nnunet_plan import (
     quiet,
     trainer_class,
 )
-from semgan.baselines.pipeline import save_baseline, validation_of
+from semgan.baselines.pipeline import run_validated, save_baseline, validation_of
 from semgan.baselines.segmenter import WEIGHTS
 from semgan.baselines.stage import Validate, ValidatedStage
 from semgan.data.parallel import available_workers
 from semgan.data.transforms import network_input, rules_by_modality, to_levels
 from semgan.job import TrainingJob
 from semgan.runtime.device import choose_device
-from semgan.runtime.loop import StageResult, run_stage
+from semgan.runtime.loop import StageResult
 from semgan.runtime.modes import evaluating
 from semgan.types import LabelSpace, Segmentation, Steps
 
@@ -67,9 +67,7 @@ def train_nnunet(job: TrainingJob) -> StageResult:
     with at_home(folder):
         plan = make_plan(job, folder)
         stage = NnunetStage(job.settings, job.labels, plan, job.device, validation_of(job))
-    result = run_stage(
-        stage, job.run, job.settings.run, deadline=job.deadline, preview=stage.preview, progress=job.progress
-    )
+    result = run_validated(job, stage)
     facts = {"images seen": result.images_seen, "best weights at": stage.best_images_seen}
     save_baseline(job, stage, facts, {"nnunet": {"plans": plan.plans, "dataset": plan.dataset}})
     return result

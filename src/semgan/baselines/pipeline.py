@@ -31,10 +31,14 @@ def run_baseline(
     unlabelled = job.image_stream("unlabelled", with_labelled=False, moved=True) if len(job.unlabelled) else None
     streams = Streams(labelled, unlabelled)
     stage = kind(job.settings, job.labels, streams, job.device, validation_of(job))
-    result = run_stage(
-        stage, job.run, job.settings.run, deadline=job.deadline, preview=stage.preview, progress=job.progress
-    )
-    return stage, result
+    return stage, run_validated(job, stage)
+
+
+def run_validated(job: TrainingJob, stage: ValidatedStage) -> StageResult:
+    """Train a stage whose model is the best that its previews met."""
+    run, own = job.run, job.settings.run
+    preview, progress = stage.preview, job.progress
+    return run_stage(stage, run, own, deadline=job.deadline, preview=preview, keeps_best=True, progress=progress)
 
 
 def validation_of(job: TrainingJob) -> Validate | None:

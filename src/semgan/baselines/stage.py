@@ -55,6 +55,7 @@ class ValidatedStage(ABC):
     validation list, higher is better; None: the last weights are kept.
     """
 
+    name: str
     needs_unlabelled = False
 
     def __init__(self, settings: config.Settings, validate: Validate | None) -> None:
@@ -73,6 +74,18 @@ class ValidatedStage(ABC):
     @abstractmethod
     def segmenter(self) -> Segmenter:
         """The present answering network as a segmenter."""
+
+    @abstractmethod
+    def step(self, images_seen: int) -> dict[str, Tensor]:
+        """Learn from the next batch; losses as scalars."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
 
     def progress(self, images_seen: int) -> float:
         """Share of the training's schedule that is done, in [0, 1]."""

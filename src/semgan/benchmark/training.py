@@ -27,7 +27,6 @@ from semgan.rehearsal import LENGTHS, DryRun, stage_length
 from semgan.runtime.loop import Progress
 
 HEADROOM = 1.15  # a stage's length beyond what was measured, so that its clock ends it, not a slow moment before
-TICK_S = 0.02  # seconds are noted with two decimals
 NOTE_EVERY_S = 10.0  # between notes of the time used
 ALL = "all"
 
@@ -176,9 +175,7 @@ def _train_piece(piece: Piece, folder: CellFolder, state: State, context: Contex
         )
     finally:
         watch.note()
-    if on_cpu and piece.ends_at is not None and state.training_seconds < piece.ends_at - TICK_S:
-        is_last_word = False  # the command's own time was over first
-    if not (result.finished or is_last_word):
+    if not (result.finished or result.ended):  # the command's own time was over first
         return False
     seen, method = images_seen(folder.run), context.grid.method_of(folder.cell.method)
     stages = methods.get(method).stages if piece.stage == ALL else (piece.stage,)

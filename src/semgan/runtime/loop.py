@@ -46,11 +46,20 @@ class TrainingDiverged(ValueError):
 
 @dataclass(frozen=True)
 class StageResult:
-    """How far a stage got; ``finished`` is False where time ran out or somebody interrupted."""
+    """How far a stage got; ``finished`` is False where time ran out or somebody interrupted.
+
+    ended: not finished, but its clock has ended it for good
+    """
 
     images_seen: int
     finished: bool
     interrupted: bool = False
+    ended: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to come."""
+        return self.finished or self.ended
 
 
 SAME_WISH_S = 5.0
@@ -183,11 +192,14 @@ def run_stage(
     *,
     deadline: Deadline | None = None,
     preview: Preview | None = None,
+    keeps_best: bool = False,
     progress: Progress | None = None,
 ) -> StageResult:
     """Train a stage to its end, to ``deadline``, or to an interruption; then save it.
 
-    Goes on from the stage's checkpoint. Raises TrainingDiverged, with the last good checkpoint kept.
+    Goes on from the stage's checkpoint. keeps_best: the model is the best of all previews, so what was learnt since the
+    last one counts too: where the deadline ends the training, one more is the last thing within its time.
+    Raises TrainingDiverged, with the last good checkpoint kept.
     """
     seen = resume_stage(stage, run)
     if ranks.count() > 1:
@@ -195,11 +207,14 @@ def run_stage(
         ranks.wait()  # for the slowest disk
         check_equal(start, f"the state that stage '{stage.name}' starts from")
     by_first(lambda: run.truncate_metrics(stage.name, seen))
-    diary = Diary(run, stage.name)
+    diary, looks = Diary(run, stage.name), _Previews(stage, run, preview, deadline)
     with polite_interrupt() as interrupted:
 
+        def ends_training() -> bool:
+            return deadline is not None and deadline.ends_training(looks.price_s if keeps_best else 0.0)
+
         def must_stop() -> bool:
-            return ranks.any_of(interrupted() or (deadline is not None and deadline.passed()))
+            return ranks.any_of(interrupted() or (deadline is not None and deadline.passed()) or ends_training())
 
         while seen < stage.total_images and not must_stop():
             diary.add(stage.step(seen), stage.batch)
@@ -208,20 +223,40 @@ def run_stage(
             if finished or _due(before, seen, settings.log_every_images):
                 diary.write(seen)
             every = settings.preview_every_images
-            if preview and every is not None and (finished or _due(before, seen, every)):
-                _write_preview(stage, run, seen, preview(seen))
-                ranks.wait()  # for the first process, which draws
+            if every is not None and (finished or _due(before, seen, every)):
+                looks.take(seen)
                 diary.since = time.monotonic()
             if not finished and _due(before, seen, settings.checkpoint_every_images):
                 save_stage(stage, run, seen)
             if progress:
                 progress(min(seen, stage.total_images), stage.total_images, f"train {stage.name}")
+        stopped, finished = ranks.any_of(interrupted()), seen >= stage.total_images
+        ended = not (finished or stopped) and ranks.any_of(ends_training())
+        if ended and keeps_best and settings.preview_every_images is not None:
+            looks.take(seen)
         if seen:
             save_stage(stage, run, seen)
-        return StageResult(seen, seen >= stage.total_images, ranks.any_of(interrupted()))
+        return StageResult(seen, finished, stopped, ended)
 
 
-def _write_preview(stage: Stage, run: RunFolder, images_seen: int, numbers: Mapping[str, float]) -> None:
-    if ranks.is_first():
-        row = {"stage": stage.name, "images_seen": images_seen, "seconds": round(time.time(), 3)}
-        run.append_metrics(row | dict(numbers))
+class _Previews:
+    """A stage's previews, into metrics.jsonl; none twice at the same number of images.
+
+    price_s: seconds that the last one took, by the clock that can end the training
+    """
+
+    def __init__(self, stage: Stage, run: RunFolder, preview: Preview | None, deadline: Deadline | None) -> None:
+        self._stage, self._run, self._preview = stage, run, preview
+        self._now = time.monotonic if deadline is None else deadline.now
+        self._taken_at, self.price_s = 0, 0.0
+
+    def take(self, images_seen: int) -> None:
+        if self._preview is None or self._taken_at == images_seen:
+            return
+        began = self._now()
+        numbers = self._preview(images_seen)
+        if ranks.is_first():
+            row = {"stage": self._stage.name, "images_seen": images_seen, "seconds": round(time.time(), 3)}
+            self._run.append_metrics(row | dict(numbers))
+        ranks.wait()  # for the first process, which draws
+        self._taken_at, self.price_s = images_seen, self._now() - began

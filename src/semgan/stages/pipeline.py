@@ -132,7 +132,7 @@ def _run_encoder(gan: GanStage, job: TrainingJob, gan_images: int) -> StageResul
         progress=job.progress,
     )
     model = SemanticGan(job.settings, generator, whitening, stage.encoder.eval(), perceptual, device=job.device)
-    is_last = job.is_over(result)
+    is_last = result.over
     choice = choose_steps(model, job) if is_last and job.chooses_steps else StepChoice()
     facts = {
         "images_seen_gan": gan_images,
