@@ -14,6 +14,7 @@ from semgan import artifacts
 from semgan.config import Preprocessing
 from semgan.data.transforms import preprocess, to_unit
 from semgan.data.whole_images import find_inputs, segment_images, to_own_size
+from semgan.masks import masks_in
 from semgan.segment import read_rows, segment
 from semgan.types import LabelSpace, Segmentation
 
@@ -193,6 +194,46 @@ def test_channel_files_become_one_image(tmp_path):
     alone, _ = find_inputs(folder / "x_0000.png", channels=2)
     assert alone[0].stem == "x" and alone[0].read().shape == (40, 60, 2)
     assert len(segment(Bright(channels=2), folder, tmp_path / "out")) == 2
+
+
+def test_two_files_of_one_channel_are_refused(tmp_path):
+    folder = touch(tmp_path / "a", "x_0000.png", "x_0000.bmp", "y_0000.png")
+    with pytest.raises(ValueError, match=r"x_0000\.bmp and x_0000\.png would both be written as x_0000\.png"):
+        find_inputs(folder, channels=1)
+
+
+def test_a_folder_of_folders_means_its_pictures_as_prepare_names_them(images, tmp_path):
+    """Masks of the same tree are found under the same names; thumbnails below pictures, and hidden folders, are not."""
+    tree = touch(tmp_path / "tree", *[])
+    for day in ("day1", "day2", ".cache"):
+        touch(touch(tree / day), "a.png")
+    touch(tree / "day2" / "late", "b.png")
+    (tree / "list.txt").write_text("a, a, b")
+    rows = segment(Bright(), tree, tmp_path / "out")
+    assert [row["stem"] for row in rows] == ["day1__a", "day2__a", "day2__late__b"]
+    assert list(masks_in(tmp_path / "out")) == list(masks_in(tree)) == [row["stem"] for row in rows]
+    _, ignored = find_inputs(tree, channels=1)
+    assert ignored == [tree / "list.txt"]
+    touch(tree, "a.png")
+    assert [item.stem for item in find_inputs(tree, channels=1)[0]] == list(masks_in(tree)) == ["a"]
+
+
+def test_folders_whose_files_would_share_a_name_are_told_by_their_paths(tmp_path):
+    tree = touch(tmp_path / "tree", *[])
+    for folder, name in (("x__y", "z.png"), ("x", "y__z.png")):
+        touch(tree / folder, name)
+    for find in (lambda: find_inputs(tree, channels=1), lambda: masks_in(tree)):
+        with pytest.raises(ValueError, match=r"x/y__z\.png and .*x__y/z\.png") as told:
+            find()
+        assert "x__y__z" in str(told.value)
+
+
+def test_numbered_pictures_of_folders_lose_their_channel_number(tmp_path):
+    tree = touch(tmp_path / "tree", *[])
+    for folder in ("p", "q"):
+        touch(tree / folder, "x_0000.png", "x_0001.png")
+    inputs, _ = find_inputs(tree, channels=2)
+    assert [item.stem for item in inputs] == ["p__x", "q__x"] and inputs[0].read().shape == (40, 60, 2)
 
 
 # ---------------------------------------------------------------- output

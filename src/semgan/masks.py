@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from semgan import artifacts
+from semgan.data.tree import JOINED, files_of, stem_within
 from semgan.types import IGNORE
 
 SHOWN = 8  # names listed in a message
@@ -45,24 +46,38 @@ def listed(names: Sequence[object]) -> str:
 
 
 def masks_in(folder: Path) -> dict[str, Path]:
-    """Stem -> mask file of a folder, sorted by stem. Raises for a missing folder, no masks, two files of one stem."""
-    from semgan.data.nifti import NIFTI_SUFFIXES
-    from semgan.data.readers import IMAGE_SUFFIXES
+    """Stem -> mask file of a folder, sorted by stem. Raises for a missing folder, no masks, two files of one stem.
+
+    A folder that holds no mask itself means its sub-folders, named as `semgan segment` names what it finds there:
+    a/b.png has the stem a__b, and the volume a/b.nii.gz the stem a_b.
+    """
+    from semgan.data.nifti import nifti_suffix
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected a folder of masks.")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((end for end in (*NIFTI_SUFFIXES, *IMAGE_SUFFIXES) if path.name.lower().endswith(end)), None)
-        if suffix is None or path.name.startswith(".") or not path.is_file():
+    for path in files_of(folder, lambda path: _suffix_of(path) is not None):
+        suffix = _suffix_of(path)
+        if suffix is None:
             continue
-        stem = path.name[: -len(suffix)]
+        joined = "_" if nifti_suffix(path) else JOINED
+        stem = stem_within(folder, path, path.name[: -len(suffix)], joined)
         if stem in found:
-            raise ValueError(f"{folder} holds two masks for '{stem}': {found[stem].name} and {path.name}. Remove one.")
+            first, second = (str(file.relative_to(folder)) for file in (found[stem], path))
+            raise ValueError(f"{folder} holds two masks for '{stem}': {first} and {second}. Remove one.")
         found[stem] = path
     if not found:
         raise FileNotFoundError(f"{folder} holds no masks; expected files like STEM.png or STEM.nii.gz.")
-    return found
+    return dict(sorted(found.items()))
+
+
+def _suffix_of(path: Path) -> str | None:
+    """A mask's ending, or None for what is no mask by its name."""
+    from semgan.data.nifti import nifti_suffix
+    from semgan.data.readers import IMAGE_SUFFIXES
+
+    name = path.name.lower()
+    return nifti_suffix(path) or next((end for end in IMAGE_SUFFIXES if name.endswith(end)), None)
 
 
 # ---------------------------------------------------------------- classes

@@ -114,6 +114,7 @@ def segment(
 ) -> Any:
     """Segment images: OUT/STEM.png, class indices at each image's own size, and OUT/segmentation.csv.
 
+    A folder without pictures means its sub-folders: a/b.png becomes OUT/a__b.png.
     Volumes: OUT/STEM.nii.gz, geometry as the volume's. Where some cannot be read, the rest is done and the code is 2.
     Archives (--archive, --manifest, tar shards, addresses, torchrun): OUT/units/UNIT/masks.tar, see docs/archives.md.
     """

@@ -19,6 +19,7 @@ from semgan.data.dicom import is_dicom
 from semgan.data.parallel import thread_pool
 from semgan.data.readers import IMAGE_SUFFIXES, image_stem, is_image, read_image, read_image_files
 from semgan.data.transforms import to_levels
+from semgan.data.tree import files_of, stem_within
 from semgan.types import Segmenter, Steps
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Input:
 def find_inputs(path: Path, channels: int) -> tuple[list[Input], list[Path]]:
     """The images of a folder (or one file), sorted by stem, and the files beside them that are no images.
 
+    A folder that holds no image itself means its sub-folders: a/b.png has the stem a__b, as in `data prepare folder`.
     nnU-Net's names STEM_0000.png count as STEM where every image of the folder is named so with exactly the channels
     that the model takes (one file for grey and RGB); otherwise file names are taken as they are. Hidden files are
     passed over. Raises FileNotFoundError where there is no image, ValueError for two images of one stem.
@@ -54,30 +56,30 @@ def find_inputs(path: Path, channels: int) -> tuple[list[Input], list[Path]]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give an image or a folder of images.")
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
-    files = [file for file in files if not file.name.startswith(".")]
+    files = [path] if path.is_file() else files_of(path, is_image)
     images = [file for file in files if is_image(file) or (path.is_file() and is_dicom(file))]
     if not images:
         raise FileNotFoundError(
-            f"{path} holds no image; expected files named {', '.join(IMAGE_SUFFIXES)}, or DICOM pictures, not in "
-            "sub-folders (`semgan segment --archive` takes those)."
+            f"{path} holds no image; expected files named {', '.join(IMAGE_SUFFIXES)}, or DICOM pictures."
         )
-    inputs = _by_channel_names(images, channels, alone=path.is_file())
+    root = path.parent if path.is_file() else path
+    named = [(stem_within(root, file, image_stem(file)), file) for file in images]
+    inputs = _by_channel_names(named, channels, alone=path.is_file())
     if inputs is None:
-        inputs = [Input(image_stem(file), file) for file in images]
+        inputs = [Input(stem, file) for stem, file in named]
     _refuse_equal_stems(inputs)
     taken = set(images)
     ignored = [file for file in files if file not in taken]
     return sorted(inputs, key=lambda item: item.stem), ignored
 
 
-def _by_channel_names(images: list[Path], channels: int, *, alone: bool) -> list[Input] | None:
-    """Inputs where all files follow STEM_0000, ...; None where they do not. ``alone``: one stands for all."""
+def _by_channel_names(images: list[tuple[str, Path]], channels: int, *, alone: bool) -> list[Input] | None:
+    """Inputs where all stems follow STEM_0000, ...; None where they do not. ``alone``: one stands for all."""
     expected = 1 if channels in (1, 3) else channels
     groups: dict[str, dict[int, Path]] = defaultdict(dict)
-    for file in images:
-        match = _CHANNEL_SUFFIX.fullmatch(image_stem(file))
-        if match is None:
+    for stem, file in images:
+        match = _CHANNEL_SUFFIX.fullmatch(stem)
+        if match is None or int(match[2]) in groups[match[1]]:
             return None
         groups[match[1]][int(match[2])] = file
     wanted = [0] if alone else list(range(expected))
@@ -91,9 +93,14 @@ def _refuse_equal_stems(inputs: list[Input]) -> None:
     for item in inputs:
         if item.stem in seen:
             raise ValueError(
-                f"{seen[item.stem].name} and {item.path.name} would both be written as {item.stem}.png; rename one."
+                f"{_told(seen[item.stem], item.path)} would both be written as {item.stem}.png; rename one."
             )
         seen[item.stem] = item.path
+
+
+def _told(first: Path, second: Path) -> str:
+    """Two files by name, and where they lie in different folders by their whole paths."""
+    return f"{first.name} and {second.name}" if first.parent == second.parent else f"{first} and {second}"
 
 
 @dataclass(frozen=True)
