@@ -187,6 +187,38 @@ def test_masks_come_back_as_written(data, suffix):
     assert np.array_equal(read_label(file), values)
 
 
+def with_alpha(mode, colour, alpha):
+    """A picture ``[6, 5]`` of one colour, or of two where the alpha has two values."""
+    planes = np.zeros((6, 5, len(mode)), np.uint8)
+    planes[..., :-1], planes[..., -1] = np.asarray(colour)[..., None], alpha
+    return planes
+
+
+SQUARE = np.zeros((6, 5), np.uint8)
+SQUARE[2:4, 1:3] = 255
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_mask_whose_shape_lies_in_its_transparency_is_refused(tmp_path, mode, suffix, colour):
+    """It would be one class throughout; where the colours show something, or nothing is drawn, alpha is dropped."""
+    file = tmp_path / f"mask{suffix}"
+
+    def write(pixels):
+        if suffix == ".tif":
+            tifffile.imwrite(file, pixels, photometric="rgb" if mode == "RGBA" else "minisblack", extrasamples=[2])
+        else:
+            Image.fromarray(pixels, mode).save(file)
+
+    write(with_alpha(mode, colour, SQUARE))
+    with pytest.raises(ValueError, match=r"mask\.(png|tif).*transparency alone.*on black"):
+        read_label(file)
+    for seen, alpha in ((SQUARE, SQUARE), (SQUARE, 255), (np.full_like(SQUARE, colour), 0)):
+        write(with_alpha(mode, seen, alpha))
+        assert np.array_equal(read_label(file), seen)
+
+
 def test_a_grey_mask_saved_as_colour_is_read_and_a_coloured_one_refused(tmp_path):
     values = np.array([[0, 1], [2, 0]], np.uint8)
     Image.fromarray(np.dstack([values] * 3)).save(tmp_path / "grey.png")

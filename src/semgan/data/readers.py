@@ -107,7 +107,8 @@ def read_label(path: Path) -> np.ndarray:
 
     It is turned as `read_image` turns it, and 0 is black there too: TIFF that stores white as 0 is inverted.
     A DICOM SEG drawn on one picture gives its segment numbers, 0 where there is none.
-    Raises FileNotFoundError, or ValueError for damaged files and for colour masks.
+    Raises FileNotFoundError, or ValueError for damaged files, for colour masks and for shapes that only transparency
+    shows.
     """
     path = Path(path)
     if _may_be_dicom(path) and is_dicom(path):
@@ -222,20 +223,35 @@ def _without_alpha(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., 0] if samples == 2 else pixels[..., :3]
 
 
+def _shown(values: np.ndarray) -> np.ndarray:
+    """A mask without its alpha, if it has any. Raises ValueError where everything that is drawn lies in the alpha."""
+    if values.ndim == 2 or values.shape[-1] not in (2, 4):
+        return values
+    seen, alpha = _without_alpha(values), values[..., -1]
+    if (seen == seen[0, 0]).all() and (alpha != alpha[0, 0]).any():
+        raise ValueError(
+            "it has one colour throughout, and its shape lies in its transparency alone; save what it shows on black "
+            "(in most programs: flatten), or the transparency itself as a grey picture"
+        )
+    return seen
+
+
 def _decode_tiff(content: BytesIO) -> np.ndarray:
     import tifffile
 
     colours = tifffile.PHOTOMETRIC
     of_pillow = (colours.PALETTE, colours.YCBCR, colours.SEPARATED, colours.CIELAB, colours.ICCLAB, colours.ITULAB)
     try:
-        return _tiff_values(content, of_pillow)
+        return _tiff_values(content, of_pillow, _without_alpha)
     except (ValueError, RuntimeError) as error:
         if "imagecodecs" not in str(error):  # compressed in a way that Pillow's libtiff may know
             raise
     return _decode_tiff_with_pillow(content)
 
 
-def _tiff_values(content: BytesIO, of_pillow: tuple[int, ...]) -> np.ndarray:
+def _tiff_values(
+    content: BytesIO, of_pillow: tuple[int, ...], without_alpha: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """Values as shown, alpha left out, upright. of_pillow: kinds of colour that Pillow turns into RGB."""
     import tifffile
 
@@ -250,7 +266,7 @@ def _tiff_values(content: BytesIO, of_pillow: tuple[int, ...]) -> np.ndarray:
         pixels = _channels_last(series.asarray(), series.axes)
         has_alpha = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
         if has_alpha and pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
-            pixels = _without_alpha(pixels)
+            pixels = without_alpha(pixels)
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "ub":
             pixels = ~pixels
         return _upright(pixels, page.tags.valueof(ExifTags.Base.Orientation, 1))
@@ -306,7 +322,7 @@ def _decode_label(path: Path) -> np.ndarray:
     if path.suffix.lower() in (".tif", ".tiff"):
         values = _tiff_indices(BytesIO(content))
     elif is_deep_colour_png(content):
-        values = _without_alpha(decode_deep_colour_png(content))
+        values = _shown(decode_deep_colour_png(content))
     else:
         with _opened(BytesIO(content)) as picture:
             picture.load()
@@ -320,14 +336,14 @@ def _decode_label(path: Path) -> np.ndarray:
 
 def _indices(picture: Image.Image) -> np.ndarray:
     """A loaded Pillow picture as an array; of a palette its indices."""
-    if picture.mode in ("1", "P"):
-        return np.array(picture)
-    return np.array(picture)[..., 0] if picture.mode == "PA" else _pixels(picture)
+    if picture.mode in ("LA", "RGBA", "PA"):
+        return _shown(np.array(picture))
+    return np.array(picture) if picture.mode in ("1", "P") else _pixels(picture)
 
 
 def _tiff_indices(content: BytesIO) -> np.ndarray:
     try:
-        return _tiff_values(content, ())
+        return _tiff_values(content, (), _shown)
     except (ValueError, RuntimeError) as error:
         if "imagecodecs" not in str(error):
             raise
