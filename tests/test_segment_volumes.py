@@ -145,7 +145,16 @@ def test_auto_takes_the_rule_of_the_file_or_of_its_values(tmp_path, caplog):
         segment(Liver(), tmp_path / "ct.nii.gz", outs[3], modality="pet")
 
 
-def test_a_volume_that_memory_cannot_hold_is_reported_and_the_rest_goes_on(tmp_path, monkeypatch):
+def allocate_too_much():
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def raise_memory_error():
+    raise MemoryError
+
+
+@pytest.mark.parametrize("ask", [raise_memory_error, allocate_too_much])
+def test_a_volume_that_memory_cannot_hold_is_reported_and_the_rest_goes_on(tmp_path, monkeypatch, ask):
     values, _ = organ()
     (tmp_path / "in").mkdir()
     for stem in ("anna", "bert"):
@@ -154,13 +163,20 @@ def test_a_volume_that_memory_cannot_hold_is_reported_and_the_rest_goes_on(tmp_p
 
     def scarce(study):
         if study.stem == "anna":
-            raise MemoryError
+            ask()
         return read(study)
 
     monkeypatch.setattr(Study, "read", scarce)
     rows = segment(Liver(), tmp_path / "in", tmp_path / "out")
     assert [row["stem"] for row in rows] == ["bert"]
     assert "more memory than there is" in read_problems(tmp_path / "out")["anna"]
+
+
+def test_another_fault_while_a_volume_is_segmented_is_not_taken_for_memory(tmp_path, monkeypatch):
+    save(tmp_path / "a.nii.gz", organ()[0], oblique())
+    monkeypatch.setattr(Study, "read", lambda study: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        segment(Liver(), tmp_path / "a.nii.gz", tmp_path / "out")
 
 
 def test_dicom_seg_is_the_same_mask_on_the_same_images(tmp_path):

@@ -31,6 +31,7 @@ from semgan.data.studies import Study, find_studies
 from semgan.data.volumes import Volume, axial, axial_slices
 from semgan.data.whole_images import preprocessing_of, segment_images
 from semgan.masks import listed
+from semgan.memory import was_full
 from semgan.result_folder import ResultFolder
 from semgan.segmentation_rows import TABLE, Row, read_rows
 from semgan.types import Segmenter
@@ -182,7 +183,9 @@ class _Worker:
                 if study.stem not in stems:
                     try:
                         done.append(segmentation_rows.noted(notes, self.segment_one(study, progress)))
-                    except (_Unreadable, MemoryError) as error:
+                    except (_Unreadable, MemoryError, RuntimeError) as error:
+                        if not isinstance(error, _Unreadable) and not was_full(error):
+                            raise
                         problems[study.stem] = str(error) if isinstance(error, _Unreadable) else TOO_LARGE
                         logger.warning("%s: %s", study.stem, problems[study.stem])
                 progress.volume_done(study.stem)

@@ -222,6 +222,14 @@ def test_a_full_device_memory_is_a_users_error_that_names_the_settings(capsys):
     assert "gan.batch" in capsys.readouterr().err
 
 
+def test_a_full_memory_is_a_users_error_however_it_is_said(capsys):
+    import torch
+
+    for fault in (raising(MemoryError()), lambda: torch.empty(2**60, dtype=torch.uint8)):
+        assert run_fake(fault) == 2
+        assert "memory is full" in capsys.readouterr().err
+
+
 def test_a_fault_of_ours_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         fake_command(lambda: 1 / 0)([])

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from semgan.memory import was_full
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -82,6 +84,8 @@ def _user_message(error: Exception) -> str | None:
         return f"{file or 'The output folder'} cannot be written: {os.strerror(number)}. Choose another place with -o."
     if kind == "OutOfMemoryError":
         return "The device's memory is full. Take smaller batches: --set gan.batch=8 (encoder.batch, inversion.batch)."
+    if was_full(error):
+        return "This machine's memory is full. Take smaller batches or images, or end other programs."
     if not isinstance(error, USER_ERRORS):
         return None
     if isinstance(error, OSError) and file and number:
