@@ -16,7 +16,7 @@ from semgan.data.folder import Dataset
 from semgan.metrics.calibration import CalibrationScores
 from semgan.posterior import latent, preconditioning
 from semgan.posterior import run as module
-from semgan.posterior.calibration import Calibration
+from semgan.posterior.calibration import FORMAT, Calibration
 from semgan.posterior.diagnostics import Diagnosis
 from semgan.posterior.latent import Budget, MaskDraws
 from semgan.posterior.run import draw_posterior, entropy_share, interval
@@ -113,9 +113,16 @@ def test_calibration_is_kept_beside_the_weights_and_used(folder, tiny_dataset, p
     assert Calibration.read(folder) == found
     rows = draw_posterior(folder, pictures, tmp_path / "out", budget=SHORT, device="cpu", method="laplace")
     assert read_json(tmp_path / "out/posterior.json")["temperature"] == 2e-3 and rows[0]["r_hat"] == -1
-    (folder / "posterior.json").write_text('{"slack": 1}')
-    with pytest.raises(ValueError, match="posterior.json is damaged"):
-        Calibration.read(folder)
+    kept = read_json(folder / "posterior.json")
+    for content, told in (
+        ({"slack": 1, "format": FORMAT}, "posterior.json is damaged"),
+        ({key: value for key, value in kept.items() if key != "format"}, "another version's sampler.*calibrate` again"),
+    ):
+        (folder / "posterior.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=told):
+            Calibration.read(folder)
+    main_exits_with_0(["calibrate", "-m", str(folder), str(tiny_dataset), "--device", "cpu", "--cases", "2"])
+    assert Calibration.read(folder) == found
 
 
 def test_results_at_another_slack_or_temperature_are_not_taken_for_these(folder, pictures, tmp_path):

@@ -25,6 +25,7 @@ from semgan.posterior.sampler import Progress, told_as_images
 from semgan.stages.semantic_gan import SemanticGan
 
 FILE = "posterior.json"
+FORMAT = 2  # 1 had no entry for it, and temperatures for a sampler that did not begin at the mode
 SLACKS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 TEMPERATURES = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
 BUDGET = Budget(count=16, chains=2)
@@ -41,15 +42,20 @@ class Calibration:
 
     def write(self, model: Path) -> None:
         """posterior.json beside the weights."""
-        artifacts.write_json(model / FILE, asdict(self))
+        artifacts.write_json(model / FILE, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, model: Path) -> Calibration | None:
-        """What `write` left; None where nothing was calibrated. Raises ValueError for a damaged file."""
+        """What `write` left; None where nothing was calibrated. Raises ValueError for a damaged or an older file."""
         path = model / FILE
         if not path.is_file():
             return None
         saved: dict[str, Any] = artifacts.read_json(path)
+        if saved.pop("format", 1) != FORMAT:
+            raise ValueError(
+                f"{path} was fitted for another version's sampler, and its temperature does not hold for this one's; "
+                "run `semgan calibrate` again, or remove the file."
+            )
         try:
             scores = {name: CalibrationScores(**each) for name, each in saved.pop("scores").items()}
             return cls(**saved, scores=scores)
