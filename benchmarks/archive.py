@@ -214,7 +214,7 @@ def main() -> None:
         f"Model `{args.model.name}`, images of {args.side} px in tar shards of {SHARD}, steps 0, batch {args.batch}, "
         f"{len(semgan.CORES)} cores, threads: {os.environ.get('OMP_NUM_THREADS', 'all')}, device {args.device}, torch "
         f"{versions()['torch']}, commit {git_commit()}. "
-        f"Command: `python benchmarks/archive.py {' '.join(sys.argv[1:])}`."
+        f"Command: `{' '.join(['python benchmarks/archive.py', *sys.argv[1:]])}`."
     )
     write(args.out, rows, times, note)
     for name, value in times:

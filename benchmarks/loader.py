@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 import tempfile
 import time
@@ -108,8 +109,9 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     note = (
-        f"Recipe `{args.recipe}`, {len(semgan.CORES)} cores, device {args.device}, torch {versions()['torch']}, commit "
-        f"{git_commit()}. Command: `python benchmarks/loader.py {' '.join(sys.argv[1:])}`."
+        f"Recipe `{args.recipe}`, {len(semgan.CORES)} cores, threads: {os.environ.get('OMP_NUM_THREADS', 'all')}, "
+        f"device {args.device}, torch {versions()['torch']}, commit {git_commit()}. "
+        f"Command: `{' '.join(['python benchmarks/loader.py', *sys.argv[1:]])}`."
     )
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]

@@ -65,7 +65,7 @@ def main() -> None:
     note = (
         f"Processor time, {args.rounds} rounds, threads: {os.environ.get('OMP_NUM_THREADS', 'all')}, Python "
         f"{versions()['python']}, torch {versions()['torch']}, commit {git_commit()}. "
-        f"Command: `python benchmarks/startup.py {' '.join(sys.argv[1:])}`."
+        f"Command: `{' '.join(['python benchmarks/startup.py', *sys.argv[1:]])}`."
     )
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]

@@ -56,6 +56,13 @@ def test_a_wrong_folder_is_told_without_a_line_for_every_file_of_the_other(absen
     assert f"--{absent}: " in message and "is not a folder" in message and "; 2 problem(s)" in message
 
 
+def test_a_manifest_of_other_names_is_told_how_stems_are_made(tmp_path):
+    write_pairs(tmp_path, 3)
+    (tmp_path / "manifest.csv").write_text("stem,set\nnobody,train\n")
+    message = refusal(tmp_path, manifest=tmp_path / "manifest.csv")
+    assert "such as 'nobody'" in message and "(sub-folders joined by '__')" in message
+
+
 def test_masks_in_colour_become_indices_by_the_program_of_the_page(tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_stage import BATCH, TOTAL, FakeStage, train
+from fake_stage import BATCH, SETTINGS, TOTAL, FakeStage, train
 
 from semgan.artifacts import RunFolder, load_checkpoint, read_metrics, save_checkpoint
 from semgan.runtime.deadline import Deadline
@@ -117,6 +117,42 @@ def test_the_last_preview_is_not_taken_twice_and_a_pause_before_the_end_is_no_en
     assert train(tmp_path / "b", clock.stage, **paused) == StageResult(16, finished=False) and clock.seen == [32]
     stopped = FakeStage({16: press(signal.SIGTERM)})
     assert not train(tmp_path / "c", stopped, **at_once).over and clock.seen == [32]
+
+
+def test_a_wish_to_stop_during_the_last_preview_is_heard(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+
+    def pressed(images_seen):
+        if images_seen == 36:
+            press(signal.SIGTERM)()
+        return clock.preview(images_seen)
+
+    options = {"deadline": Deadline(wall=115, final=True), "preview": pressed, "keeps_best": True}
+    result = train(tmp_path / "a", clock.stage, **options)
+    assert result == StageResult(36, finished=False, interrupted=True) and not result.over
+
+
+def test_what_was_learnt_is_on_disk_before_the_last_preview(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+
+    def failing(images_seen):
+        if images_seen == 36:
+            raise MemoryError
+        return clock.preview(images_seen)
+
+    options = {"deadline": Deadline(wall=115, final=True), "preview": failing, "keeps_best": True}
+    with pytest.raises(MemoryError):
+        train(tmp_path / "a", clock.stage, **options)
+    assert load_checkpoint(checkpoint(tmp_path / "a"))["images_seen"] == 36
+
+
+def test_the_pace_in_the_diary_leaves_previews_out_and_nothing_else(tmp_path, monkeypatch):
+    """4 images a second; previews every 12 images, lines every 8."""
+    clock = Clock(monkeypatch)
+    own = SETTINGS.model_copy(update={"preview_every_images": 12})
+    run_stage(clock.stage, RunFolder(tmp_path), own, preview=clock.preview)
+    paces = [row["images_per_second"] for row in read_metrics(RunFolder(tmp_path).metrics) if "loss/size" in row]
+    assert paces == [pytest.approx(4.0)] * (TOTAL // 8)
 
 
 @pytest.mark.parametrize("key", [signal.SIGINT, signal.SIGTERM])
@@ -289,7 +325,6 @@ def test_a_length_that_is_no_multiple_of_the_batch_is_rounded_up(tmp_path):
 
 
 def test_a_run_folder_without_checkpoints_folder_is_no_obstacle(tmp_path):
-    from fake_stage import SETTINGS
 
     (tmp_path / "a").mkdir()
     assert run_stage(FakeStage(), RunFolder(tmp_path / "a"), SETTINGS).finished

@@ -163,14 +163,18 @@ def test_a_calibrated_posterior_is_another_request(gan, plain, tmp_path):
         assert (asked_for["temperature"], asked_for["slack"]) == (temperature, slack)
 
 
-def test_a_student_is_told_that_its_posterior_cannot_be_calibrated(gan, unet, plain, tmp_path, monkeypatch, caplog):
+def test_the_posterior_of_a_semgan_student_is_its_generators(gan, unet, plain, tmp_path, monkeypatch, caplog):
     both = SemganStudent(semgan.load(gan, device="cpu"), semgan.load(unet, device="cpu"), 0.5, 1.0)
     monkeypatch.setattr(module, "load_identified", lambda model, device: (both, "known"))
     options = {"images": plain / "unlabelled" / "alien_2.png", "count": 1, "posterior": True, "device": "cpu"}
     suggest(gan, tmp_path / "out", **options)
-    (told,) = [line.getMessage() for line in caplog.records if "calibrate" in line.getMessage()]
-    assert "takes no model of method semgan-student" in told and "default temperature 0.0003" in told
+    told = "\n".join(line.getMessage() for line in caplog.records)
+    assert "from the generator alone, without the student" in told and "was not calibrated" in told
     assert read_json(tmp_path / "out" / "suggest.json")["temperature"] == DEFAULT_TEMPERATURE
+    model = shutil.copytree(gan, tmp_path / "model")
+    calibrated(model, 2e-3)
+    suggest(model, tmp_path / "again", **options)
+    assert read_json(tmp_path / "again" / "suggest.json")["temperature"] == 2e-3
 
 
 def test_the_posterior_changes_the_entropy_and_its_seed_the_draws(asked, gan, plain):

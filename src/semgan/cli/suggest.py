@@ -34,8 +34,8 @@ Drawn = Annotated[
     bool,
     typer.Option(
         "--posterior",
-        help="Models with a generator: entropy over drawn masks (Laplace), not of one answer. A semgan-student cannot "
-        "be calibrated: its generator's masks, at the default temperature.",
+        help="Models with a generator: entropy over drawn masks (Laplace), not of one answer. Of a semgan-student "
+        "its generator's masks alone.",
     ),
 ]
 EXAMPLES = examples(

@@ -224,25 +224,27 @@ def run_stage(
                 diary.write(seen)
             every = settings.preview_every_images
             if every is not None and (finished or _due(before, seen, every)):
+                began = time.monotonic()
                 looks.take(seen)
-                diary.since = time.monotonic()
+                diary.since += time.monotonic() - began
             if not finished and _due(before, seen, settings.checkpoint_every_images):
                 save_stage(stage, run, seen)
             if progress:
                 progress(min(seen, stage.total_images), stage.total_images, f"train {stage.name}")
-        stopped, finished = ranks.any_of(interrupted()), seen >= stage.total_images
-        ended = not (finished or stopped) and ranks.any_of(ends_training())
-        if ended and keeps_best and settings.preview_every_images is not None:
-            looks.take(seen)
         if seen:
             save_stage(stage, run, seen)
-        return StageResult(seen, finished, stopped, ended)
+        finished = seen >= stage.total_images
+        ended = not finished and ranks.any_of(ends_training()) and not ranks.any_of(interrupted())
+        if ended and keeps_best and settings.preview_every_images is not None and looks.take(seen):
+            save_stage(stage, run, seen)  # with the weights that are the best now
+        stopped = ranks.any_of(interrupted())
+        return StageResult(seen, finished, stopped, ended and not stopped)
 
 
 class _Previews:
-    """A stage's previews, into metrics.jsonl; none twice at the same number of images.
+    """A stage's previews, into metrics.jsonl; in one process none twice at the same number of images.
 
-    price_s: seconds that the last one took, by the clock that can end the training
+    price_s: seconds that the last one took, by the clock that can end the training; of a process' first nobody knows
     """
 
     def __init__(self, stage: Stage, run: RunFolder, preview: Preview | None, deadline: Deadline | None) -> None:
@@ -250,9 +252,10 @@ class _Previews:
         self._now = time.monotonic if deadline is None else deadline.now
         self._taken_at, self.price_s = 0, 0.0
 
-    def take(self, images_seen: int) -> None:
-        if self._preview is None or self._taken_at == images_seen:
-            return
+    def take(self, images_seen: int) -> bool:
+        """Whether there was one to take."""
+        if self._preview is None or not images_seen or self._taken_at == images_seen:
+            return False
         began = self._now()
         numbers = self._preview(images_seen)
         if ranks.is_first():
@@ -260,3 +263,4 @@ class _Previews:
             self._run.append_metrics(row | dict(numbers))
         ranks.wait()  # for the first process, which draws
         self._taken_at, self.price_s = images_seen, self._now() - began
+        return True

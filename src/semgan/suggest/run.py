@@ -30,7 +30,7 @@ from semgan.data.folder import Dataset
 from semgan.data.parallel import Progress, thread_pool
 from semgan.posterior.calibration import Calibration
 from semgan.posterior.latent import LatentPosterior
-from semgan.posterior.run import DEFAULT_TEMPERATURE, posterior_of
+from semgan.posterior.run import posterior_of
 from semgan.result_folder import ResultFolder
 from semgan.runtime.device import prepare_cpu
 from semgan.segment import load_identified
@@ -76,7 +76,7 @@ def suggest(
     labels, split_seed: name that list; None: the model's own; where the dataset lacks it every case with a mask (told)
     steps: of generators' optimisation; None: 0, the encoder alone; for "disagreement" the model's own choice
     posterior: entropy of a mean over draws of a generator's posterior (Laplace), instead of its single answer; at the
-        calibrated temperature, of a student's generator at the default one
+        calibrated temperature; of a semgan-student its generator's alone
     seed: of the random choice and of the posterior's draws
 
     Raises ValueError for too few candidates, a model that does not fit, measures that it does not have, "disagreement"
@@ -120,16 +120,9 @@ def _posterior(segmenter: Segmenter, folder: Path) -> tuple[LatentPosterior, Row
     """The posterior that a model folder's draws come from, and what names it in a request."""
     generator, known = gan_of(segmenter), Calibration.read(folder)
     assert generator is not None
-    temperature = None
-    if known is None and isinstance(segmenter, SemganStudent):
-        temperature = DEFAULT_TEMPERATURE
-        logger.warning(
-            "`semgan calibrate` takes no model of method semgan-student: --posterior draws from its generator alone, "
-            "at the default temperature %g, a guess, so that entropies may be too high or too low. For a calibrated "
-            "one give a model of method semgan.",
-            temperature,
-        )
-    found = posterior_of(generator, folder, temperature)
+    if isinstance(segmenter, SemganStudent):
+        logger.warning("--posterior draws from the generator alone, without the student and its guide.")
+    found = posterior_of(generator, folder)
     return found, {"temperature": found.temperature, "slack": None if known is None else known.slack}
 
 

@@ -190,7 +190,7 @@ def _trust(folder: Path, rows: Sequence[Row], signals: Sequence[str] | None) -> 
             strange = rows[int(np.flatnonzero(~np.isfinite(values))[0])]
             raise ValueError(
                 f"{folder}/{TABLE} has no number for {name} of image {strange['stem']}; leave the signal out "
-                "(--signals) or the image (--stems)."
+                "(--signal names those to use) or the image (--stems)."
             )
     return found
 

@@ -14,7 +14,7 @@ from semgan.data.dicom_pictures import Kind, dicom_kind
 from semgan.data.folder import read_manifest
 from semgan.data.readers import IMAGE_SUFFIXES, image_stem, is_image, is_mask, read_image, read_label
 from semgan.data.splits import Protocol as SplitProtocol
-from semgan.data.tree import stem_within
+from semgan.data.tree import JOINED, stem_within
 from semgan.data.volumes import Volume
 
 SIDE_SUFFIXES = (".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml")
@@ -336,7 +336,7 @@ def _check_manifest_stems(inventory: Inventory, manifest: Path | None) -> None:
         names = in_a_set or unknown
         inventory.problems.append(
             f"{manifest} lists {len(names)} stem(s) that no folder has, such as '{names[0]}'; a stem is the file name "
-            "without its ending (sub-folders joined by '{JOINED}')."
+            f"without its ending (sub-folders joined by '{JOINED}')."
         )
     elif unknown:
         inventory.warnings.append(f"{manifest}: {len(unknown)} stem(s) are in no folder, such as '{unknown[0]}'.")
