@@ -69,6 +69,9 @@ def test_one_by_one_changes_one_setting_at_a_time():
         (["inversion.reduction=sum,median"], "reduction.*median"),
         (["gan.batch=2"], "inversion.*; got 'gan.batch'"),
         (["inversion.steps=1,2"], "--steps"),
+        (["inversion=0.1"], "a section and a name"),
+        (["perceptual.=1"], "a section and a name"),
+        (["inversion.lambda_pixel.x=1"], "a section and a name"),
         (["inversion.lambda_pixel=1", "inversion.lambda_pixel=2"], "given twice"),
     ],
 )

@@ -16,7 +16,7 @@ class Drawer:
         self.channels = channels
 
     def sample(self, seeds, *, truncation=1.0):
-        images = np.stack([np.full((16, 16, self.channels), 10 * seed, np.uint8) for seed in seeds])
+        images = np.stack([np.full((16, 16, self.channels), 10 * seed % 256, np.uint8) for seed in seeds])
         label_maps = np.stack([np.full((16, 16), seed % 3, np.uint8) for seed in seeds])
         return SimpleNamespace(
             seeds=tuple(seeds), images=images[..., 0] if self.channels == 1 else images, label_maps=label_maps
@@ -36,6 +36,14 @@ def test_pairs_are_named_by_their_seed(tmp_path):
 def test_colour_and_many_channels_are_written(tmp_path, channels, files):
     sample(Drawer(channels), tmp_path / "out", seeds=[1])
     assert sorted(path.name for path in (tmp_path / "out" / "images").iterdir()) == files
+
+
+def test_many_pairs_are_drawn_and_written_in_turns(tmp_path, monkeypatch):
+    drawn, draw = [], Drawer.sample
+    monkeypatch.setattr(Drawer, "sample", lambda self, seeds, **more: drawn.append(len(seeds)) or draw(self, seeds))
+    sample(Drawer(), tmp_path / "out", count=150, grid=True)
+    assert drawn == [64, 64, 22] and len(list((tmp_path / "out" / "masks").iterdir())) == 150
+    assert np.array(Image.open(tmp_path / "out" / "grid.png")).shape == (6 * 32, 12 * 16, 3)  # the first 64
 
 
 def test_grid_shows_every_pair():

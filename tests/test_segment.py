@@ -16,6 +16,7 @@ from semgan.data.transforms import preprocess, to_unit
 from semgan.data.whole_images import find_inputs, segment_images, to_own_size
 from semgan.masks import masks_in
 from semgan.segment import read_rows, segment
+from semgan.segmentation_rows import fingerprint
 from semgan.types import LabelSpace, Segmentation
 
 
@@ -216,6 +217,36 @@ def test_a_folder_of_folders_means_its_pictures_as_prepare_names_them(images, tm
     assert ignored == [tree / "list.txt"]
     touch(tree, "a.png")
     assert [item.stem for item in find_inputs(tree, channels=1)[0]] == list(masks_in(tree)) == ["a"]
+
+
+def test_pictures_in_folders_beside_pictures_are_left_out_aloud(tmp_path, caplog):
+    tree = touch(tmp_path / "tree", "overview.png")
+    touch(tree / "p1", "a.png")
+    (tree / "notes").mkdir()
+    assert [row["stem"] for row in segment(Bright(), tree, tmp_path / "out")] == ["overview"]
+    (told,) = [line.getMessage() for line in caplog.records if "left out" in line.getMessage()]
+    assert "p1" in told and "notes" not in told
+
+
+def test_a_dataset_folder_is_no_folder_of_pictures(tmp_path):
+    touch(touch(tmp_path / "data") / "labelsTr", "c.png")
+    (tmp_path / "data" / "dataset.json").write_text("{}")
+    with pytest.raises(ValueError, match="is a dataset folder.*imagesTs"):
+        find_inputs(tmp_path / "data", channels=1)
+
+
+def test_another_second_channel_is_another_request(tmp_path):
+    folder = touch(tmp_path / "a", "x_0000.png", "x_0001.png")
+    (item,), _ = find_inputs(folder, channels=2)
+    assert [file.name for file in item.files] == ["x_0000.png", "x_0001.png"]
+
+    def known():
+        return fingerprint((item.stem, file) for item in find_inputs(folder, 2)[0] for file in item.files)
+
+    before = known()
+    assert known() == before
+    Image.fromarray(picture()[::-1].copy()).resize((60, 40)).save(folder / "x_0001.png", compress_level=0)
+    assert known() != before
 
 
 def test_folders_whose_files_would_share_a_name_are_told_by_their_paths(tmp_path):

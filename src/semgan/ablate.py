@@ -178,6 +178,8 @@ def _axis(settings: config.Settings, text: str) -> tuple[str, list[Any]]:
         raise ValueError(f"--vary takes KEY=A,B,C, for example inversion.lambda_pixel=0.001,0.1; got '{text}'.")
     if key.partition(".")[0] not in VARIABLE:
         raise ValueError(f"--vary takes settings of the inversion, inversion.* and perceptual.*; got '{key}'.")
+    if key.count(".") != 1 or key.endswith("."):
+        raise ValueError(f"--vary takes keys of a section and a name, like inversion.lambda_pixel; got '{key}'.")
     if key == "inversion.steps":
         raise ValueError("Steps are an axis of their own: give them as --steps 0,50,200.")
     section, _, leaf = key.partition(".")

@@ -89,7 +89,7 @@ def explain(
     request = {
         "format": 1,
         "model": identity,
-        "images": segmentation_rows.fingerprint((item.stem, item.path) for item in inputs),
+        "images": segmentation_rows.fingerprint((item.stem, file) for item in inputs for file in item.files),
         "count": len(inputs),
         "options": json.loads(json.dumps(options)),
     }

@@ -19,6 +19,7 @@ import csv
 import hashlib
 import io
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from semgan.report.strips import Walk, write_walks
 from semgan.result_folder import ResultFolder
 from semgan.segment import check_inputs
 from semgan.segment import pictures as find_pictures
+from semgan.types import MOST_SEED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,9 +147,9 @@ def _check(space: str, seeds: Sequence[int], images: Sequence[Any], frames: int,
         raise ValueError("Images are embedded into W+, not into Z: give --space w+, or --seeds without images.")
     if not images and len(seeds) < 2:
         raise ValueError(f"A walk needs two codes; got {len(seeds)}. Give --seeds 1,2 or, with --space w+, images.")
-    if seeds and min(seeds) < 0:
-        raise ValueError(f"Seeds are numbers of 0 or more; got {list(seeds)}.")
-    if frames < 1 or truncation < 0:
+    if seeds and not 0 <= min(seeds) <= max(seeds) <= MOST_SEED:
+        raise ValueError(f"Seeds are numbers from 0 to {MOST_SEED}; got {list(seeds)}.")
+    if frames < 1 or not (math.isfinite(truncation) and truncation >= 0):
         raise ValueError(f"A walk has 1 step or more and a truncation of 0 or more; got {frames} and {truncation}.")
 
 
@@ -160,7 +162,10 @@ def _names(seeds: Sequence[int], inputs: Sequence[Input]) -> list[str]:
 
 
 def _digest(item: Input) -> str:
-    return f"{item.stem} {hashlib.sha256(item.path.read_bytes()).hexdigest()[:16]}"
+    known = hashlib.sha256()
+    for file in item.files:
+        known.update(file.read_bytes())
+    return f"{item.stem} {known.hexdigest()[:16]}"
 
 
 # ---------------------------------------------------------------- codes

@@ -49,7 +49,8 @@ def masks_in(folder: Path) -> dict[str, Path]:
     """Stem -> mask file of a folder, sorted by stem. Raises for a missing folder, no masks, two files of one stem.
 
     A folder that holds no mask itself means its sub-folders, named as `semgan segment` names what it finds there:
-    a/b.png has the stem a__b, and the volume a/b.nii.gz the stem a_b.
+    a/b.png has the stem a__b, and the volume a/b.nii.gz the stem a_b. Beside masks they are left alone: results have
+    probabilities and overlays there.
     """
     from semgan.data.nifti import nifti_suffix
 

@@ -184,7 +184,15 @@ def link_or_copy(source: Path | str, target: Path | str) -> Path | str:
     with contextlib.suppress(OSError):
         os.link(source, target, follow_symlinks=False)
         return target
-    return target if os.path.lexists(target) else shutil.copy2(source, target, follow_symlinks=False)
+    return target if os.path.lexists(target) else copy_whole(source, target)
+
+
+def copy_whole(source: Path | str, target: Path | str) -> Path | str:
+    """A copy with the file's dates, whole or not there; of a link, a link."""
+    temporary = artifacts.temporary_beside(Path(target))
+    shutil.copy2(source, temporary, follow_symlinks=False)
+    os.replace(temporary, target)
+    return target
 
 
 def _request_in(path: Path) -> Any:

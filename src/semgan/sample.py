@@ -62,19 +62,24 @@ def sample(
     request = {"format": 1, "model": source, "seeds": chosen, "truncation": truncation}
     folder = ResultFolder(Path(out), MARKER, request)
     folder.begin(overwrite=overwrite or folder.is_finished())
-    pairs = drawer.sample(chosen, truncation=truncation)
     for name in ("images", "masks"):
         (folder.partial / name).mkdir(exist_ok=True)
-    for number, picture, label_map in zip(pairs.seeds, pairs.images, pairs.label_maps, strict=True):
-        for name, pixels in picture_files(picture, f"{number:06d}", numbered=False).items():
-            Image.fromarray(pixels).save(folder.partial / "images" / name)
-        Image.fromarray(label_map).save(folder.partial / "masks" / f"{number:06d}.png")
-    if grid:
-        classes = len(drawer.labels.names)
-        picture = sample_grid(pairs.images[:GRID_MOST], pairs.label_maps[:GRID_MOST], classes)
-        Image.fromarray(picture).save(folder.partial / "grid.png")
+    for first in range(0, len(chosen), GRID_MOST):
+        pairs = drawer.sample(chosen[first : first + GRID_MOST], truncation=truncation)
+        _write(folder.partial, pairs)
+        if grid and not first:
+            picture = sample_grid(pairs.images, pairs.label_maps, len(drawer.labels.names))
+            Image.fromarray(picture).save(folder.partial / "grid.png")
     folder.finish()
     return artifacts.read_json(Path(out) / MARKER)
+
+
+def _write(folder: Path, pairs: Any) -> None:
+    """Images and masks of drawn pairs (`semgan.stages.semantic_gan.Samples`)."""
+    for number, picture, label_map in zip(pairs.seeds, pairs.images, pairs.label_maps, strict=True):
+        for name, pixels in picture_files(picture, f"{number:06d}", numbered=False).items():
+            Image.fromarray(pixels).save(folder / "images" / name)
+        Image.fromarray(label_map).save(folder / "masks" / f"{number:06d}.png")
 
 
 def sample_grid(images: np.ndarray, label_maps: np.ndarray, classes: int) -> np.ndarray:

@@ -31,7 +31,14 @@ from semgan.data.dicom import is_dicom
 from semgan.data.dicom_seg import check_at_hand, write_picture_seg
 from semgan.data.parallel import available_workers, thread_pool
 from semgan.data.studies import holds_volumes
-from semgan.data.whole_images import Input, SegmentedImage, find_inputs, preprocessing_of, segment_images
+from semgan.data.whole_images import (
+    Input,
+    SegmentedImage,
+    find_inputs,
+    folders_with_images,
+    preprocessing_of,
+    segment_images,
+)
 from semgan.report.colours import eight_bit
 from semgan.report.colours import overlay as overlaid
 from semgan.result_folder import ResultFolder
@@ -104,7 +111,7 @@ def segment(
     request = {
         "format": 1,
         "model": identity,
-        "images": segmentation_rows.fingerprint((item.stem, item.path) for item in inputs),
+        "images": segmentation_rows.fingerprint((item.stem, file) for item in inputs for file in item.files),
         "count": len(inputs),
         "options": options,
     }
@@ -172,8 +179,10 @@ def channels_of(segmenter: Segmenter) -> int:
 
 
 def pictures(images: Path, channels: int) -> list[Input]:
-    """The images of a file or folder; what is no image is told and left out."""
+    """The images of a file or folder; what is no image is told and left out, and so are folders beside images."""
     inputs, ignored = find_inputs(images, channels)
+    if images.is_dir() and inputs[0].path.parent == images and (beside := folders_with_images(images)):
+        logger.warning("Folders with images in %s are left out, as images lie beside them: %s", images, _some(beside))
     if ignored:
         logger.warning("%d files in %s are no images and are left out: %s", len(ignored), images, _some(ignored))
     return inputs

@@ -245,6 +245,11 @@ class InversionSettings(Frozen):
     batch: int = Field(default=64, ge=1, description="images optimised together")
     precision: Precision = "bfloat16"
 
+    @property
+    def has_ramps(self) -> bool:
+        """Whether the learning rate rises or falls, so that the first steps of a long run are no shorter run."""
+        return self.ramp_up > 0 or self.ramp_down > 0
+
 
 class BaselineSettings(Frozen):
     """Supervised and semi-supervised rivals [S sec. 5]."""

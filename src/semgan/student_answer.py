@@ -151,7 +151,9 @@ def choose_answer(model: SemanticGan, student: NetworkSegmenter, job: TrainingJo
     both = [one for one in (job.scored, job.read_shifted()) if one is not None]
     named, limit = job.settings.student.answer_share, job.settings.inversion.steps
     shares = STUDENT_SHARES if named is None else (named,)
-    tried = tuple(sorted({step for step in GUIDED_STEPS if step <= limit} | {min(limit, GUIDED_STEPS[-1])}))
+    last = min(limit, GUIDED_STEPS[-1])
+    between = () if job.settings.inversion.has_ramps else GUIDED_STEPS  # part of a run with ramps is no shorter run
+    tried = tuple(sorted({step for step in between if step <= limit} | {0, last}))
     scores = {(step, share): 0.0 for step in tried for share in shares}
     for shown in both:
         learnt, inverted = _answers(model, student, shown, tried, job.settings.student.guide_weight)

@@ -74,6 +74,12 @@ def test_pooled_features_are_means_over_pixels_side_by_side():
     assert pooled_features(maps).tolist() == [[1.5, 5.5, 1, 1, 1]]
 
 
+def test_features_that_are_no_numbers_are_at_no_distance():
+    broken = features(9, number=20)
+    broken[3, 2] = np.nan
+    assert np.isnan(frechet_distance(statistics(features(8, number=20)), statistics(broken)))
+
+
 def test_too_little_to_go_on_is_refused():
     with pytest.raises(ValueError, match="at least 2 images; got 1"):
         frechet_distance(statistics(features(8, number=1)), statistics(features(9)))

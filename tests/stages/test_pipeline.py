@@ -152,3 +152,10 @@ def test_where_optimisation_only_harms_the_rule_is_step_0(tmp_path):
 def test_ramps_of_the_learning_rate_leave_the_choice_to_fixed_steps(tmp_path):
     asked, model = validating(tmp_path, {0: 10, 5: 20}, {"steps": 5, "ramp_down": 0.25})
     assert choose_steps(model, asked).rule is None
+
+
+def test_with_ramps_only_none_and_all_of_the_steps_are_compared(tmp_path):
+    """The first 5 of 30 steps of a rate that falls late are no run of 5 steps."""
+    asked, model = validating(tmp_path, {0: 10, 5: 20, 30: 15}, {"steps": 30, "ramp_down": 0.25})
+    found = choose_steps(model, asked)
+    assert found.steps == 30 and set(found.scores) == {"steps_0", "steps_30"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,10 @@ from semgan.data.check import check_dataset
 from semgan.data.folder import Dataset
 from semgan.sample import sample
 from semgan.synth import layouts, rules
+from semgan.synth import run as module
 from semgan.synth.factory import BLOCK, Factory, mask_movement
 from semgan.synth.plan import Plan
-from semgan.synth.rules import CALIBRATION, Rules
+from semgan.synth.rules import CALIBRATION, KEPT, Rules
 from semgan.synth.run import synth
 from semgan.synth.table import Row, read_table, whole_pairs, write_table
 
@@ -187,6 +189,12 @@ def test_movement_is_what_is_missing_to_full_overlap(found, moved):
     assert mask_movement(np.array(found), np.array([[0, 1], [1, 0]]), 3) == pytest.approx(moved)
 
 
+def test_pairs_that_are_no_numbers_are_not_kept():
+    rules = Rules(("background", "one"), most_entropy=1.0, least_critic=-1.0)
+    assert rules._reason(float("nan"), 0.0) == "entropy" and rules._reason(0.5, float("nan")) == "critic"
+    assert rules._reason(0.5, 0.0) == KEPT
+
+
 # ---------------------------------------------------------------- again, and on
 
 
@@ -231,6 +239,30 @@ def test_a_full_disk_leaves_whole_pairs_and_the_same_call_goes_on(tiny_model, tm
     assert seen[0][0] > 0 and seen[-1] == (60, 60) and not (tmp_path / "out.partial").exists()
     synth(tiny_model, tmp_path / "whole", PLAN, count=60)
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_kill_while_the_finished_pairs_are_taken_over_forgets_none(tiny_model, tmp_path, monkeypatch, links):
+    synth(tiny_model, tmp_path / "whole", PLAN, count=12)
+    synth(tiny_model, tmp_path / "out", PLAN, count=7)
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *names, **more: (_ for _ in ()).throw(OSError("no links here")))
+    copy, copied = module.copy_whole, []
+
+    def killed(source, target):
+        copied.append(target)
+        if Path(target).name == "synth.csv":
+            raise KeyboardInterrupt
+        return copy(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "copy_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            synth(tiny_model, tmp_path / "out", PLAN, count=12)
+    assert copied and (tmp_path / "out.partial" / "synth.json").is_file()
+    seen = []
+    synth(tiny_model, tmp_path / "out", PLAN, count=12, progress=lambda done, total, what: seen.append(done))
+    assert min(seen) == 7 and content(tmp_path / "out") == content(tmp_path / "whole")
 
 
 def test_after_a_stop_fewer_may_be_asked_for(tiny_model, tmp_path):
@@ -424,6 +456,8 @@ def test_a_second_process_on_the_same_folder_is_refused_and_harms_nothing(tiny_m
     with artifacts.locked_folder(tmp_path / "out.partial"):
         with pytest.raises(ValueError, match="Another process is at work in .*out.partial"):
             synth(tiny_model, tmp_path / "out", Plan(), count=6)
+        with pytest.raises(ValueError, match="Another process is at work"):  # with a request of its own
+            synth(tiny_model, tmp_path / "out", Plan(seed=1), count=6)
         assert content(tmp_path / "out.partial") == before
     assert synth(tiny_model, tmp_path / "out", Plan(), count=6)["pairs"] == 6
 

@@ -87,19 +87,23 @@ def read_image_files(first: Path) -> np.ndarray:
 
     A name without ``_0000`` is read alone. Raises as `read_image`, and ValueError for channels of unequal size.
     """
-    stem, suffix = first.stem, first.suffix
-    image = read_image(first)
-    if not stem.endswith("_0000"):
-        return image
-    planes = [image]
-    while (path := first.with_name(f"{stem[:-4]}{len(planes):04d}{suffix}")).exists():
-        planes.append(read_image(path))
+    planes = [read_image(path) for path in channel_files(first)]
     if len(planes) == 1:
-        return image
+        return planes[0]
     shapes = {plane.shape for plane in planes}
-    if len(shapes) > 1 or image.ndim != 2:
-        raise ValueError(f"{first}: the channel files {stem[:-5]}_0000, _0001, ... differ in size: {sorted(shapes)}.")
+    if len(shapes) > 1 or planes[0].ndim != 2:
+        name = first.stem.removesuffix("_0000")
+        raise ValueError(f"{first}: the channel files {name}_0000, _0001, ... differ in size: {sorted(shapes)}.")
     return np.stack(planes, axis=-1)
+
+
+def channel_files(first: Path) -> list[Path]:
+    """The files of an image: ``STEM_0000.png`` and the ``STEM_0001.png``, ... there are, or a file of another name."""
+    files = [first]
+    if first.stem.endswith("_0000"):
+        while (path := first.with_name(f"{first.stem[:-4]}{len(files):04d}{first.suffix}")).exists():
+            files.append(path)
+    return files
 
 
 def read_label(path: Path) -> np.ndarray:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from semgan.data.dicom import DICOM_SUFFIXES, Series, find_series, is_dicom
 from semgan.data.dicom_pictures import Kind, dicom_kind
 from semgan.data.nifti import nifti_suffix, read_geometry, read_volume
 from semgan.data.readers import IMAGE_SUFFIXES
+from semgan.data.tree import walk
 from semgan.data.volumes import Volume
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def find_studies(path: Path) -> tuple[list[Study], list[Path]]:
     files are named STEM_0000, the ending goes. Raises ValueError for two volumes of one stem.
     """
     found, others = [], []
-    for folder, files in [(path.parent, [path])] if path.is_file() else _tree(path):
+    for folder, files in [(path.parent, [path])] if path.is_file() else walk(path):
         root = folder if path.is_file() else path
         within = folder.relative_to(root).parts
         niftis = [file for file in files if nifti_suffix(file)]
@@ -88,7 +88,7 @@ def find_studies(path: Path) -> tuple[list[Study], list[Path]]:
 def _tree_holds_volumes(root: Path) -> bool:
     """Whether a slice is among the files; without any, whether what may be of volumes is there and no picture."""
     found = set()
-    for kind in (_kind(file) for _, files in _tree(root) for file in files):
+    for kind in (_kind(file) for _, files in walk(root) for file in files):
         if kind is Kind.slice:
             return True
         found.add(kind)
@@ -106,14 +106,6 @@ def _is_volume(file: Path) -> bool:
     if nifti_suffix(file):
         return True
     return file.suffix.lower() not in IMAGE_SUFFIXES and is_dicom(file)
-
-
-def _tree(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Every folder with its files, hidden ones passed over, in order of their names."""
-    for folder, inner, names in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        paths = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-        yield Path(folder), [path for path in paths if path.is_file()]
 
 
 def _stem(file: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import defaultdict
@@ -17,7 +18,7 @@ import numpy as np
 
 from semgan.data.dicom import is_dicom
 from semgan.data.parallel import thread_pool
-from semgan.data.readers import IMAGE_SUFFIXES, image_stem, is_image, read_image, read_image_files
+from semgan.data.readers import IMAGE_SUFFIXES, channel_files, image_stem, is_image, read_image, read_image_files
 from semgan.data.transforms import to_levels
 from semgan.data.tree import files_of, stem_within
 from semgan.types import Segmenter, Steps
@@ -41,6 +42,11 @@ class Input:
     path: Path
     in_channel_files: bool = False
 
+    @property
+    def files(self) -> list[Path]:
+        """Everything that is read."""
+        return channel_files(self.path) if self.in_channel_files else [self.path]
+
     def read(self) -> np.ndarray:
         return read_image_files(self.path) if self.in_channel_files else read_image(self.path)
 
@@ -58,6 +64,8 @@ def find_inputs(path: Path, channels: int) -> tuple[list[Input], list[Path]]:
         raise FileNotFoundError(f"{path} does not exist; give an image or a folder of images.")
     files = [path] if path.is_file() else files_of(path, is_image)
     images = [file for file in files if is_image(file) or (path.is_file() and is_dicom(file))]
+    if images and path.is_dir() and images[0].parent != path and (path / "dataset.json").is_file():
+        raise ValueError(f"{path} is a dataset folder with images and masks; give one folder of it, such as imagesTs.")
     if not images:
         raise FileNotFoundError(
             f"{path} holds no image; expected files named {', '.join(IMAGE_SUFFIXES)}, or DICOM pictures."
@@ -71,6 +79,13 @@ def find_inputs(path: Path, channels: int) -> tuple[list[Input], list[Path]]:
     taken = set(images)
     ignored = [file for file in files if file not in taken]
     return sorted(inputs, key=lambda item: item.stem), ignored
+
+
+def folders_with_images(path: Path) -> list[Path]:
+    """The folders directly in a folder that hold an image, by its ending."""
+    inner = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    readable = [folder for folder in inner if os.access(folder, os.R_OK | os.X_OK)]
+    return [folder for folder in readable if any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.iterdir())]
 
 
 def _by_channel_names(images: list[tuple[str, Path]], channels: int, *, alone: bool) -> list[Input] | None:

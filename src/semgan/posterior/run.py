@@ -76,7 +76,7 @@ def draw_posterior(
     request = {
         "format": 4,
         "model": identity,
-        "images": segmentation_rows.fingerprint((item.stem, item.path) for item in inputs),
+        "images": segmentation_rows.fingerprint((item.stem, file) for item in inputs for file in item.files),
         "method": method,
         "draws": vars(budget.of(method)),
         "temperature": posterior.temperature,

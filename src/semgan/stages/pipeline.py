@@ -206,15 +206,18 @@ class StepChoice:
 def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
     """Optimise the validation images once, and choose the number of steps and the stopping rule by their masks.
 
-    Of fixed numbers with the same score the smallest. Without a validation list nothing is chosen.
+    Of fixed numbers with the same score the smallest. Without a validation list nothing is chosen. With ramps of the
+    learning rate a part of a long run is no short run, so that only none and all of the steps are compared.
     """
     if not len(job.validation):
         return StepChoice()
-    limit = job.settings.inversion.steps
-    candidates = tuple(sorted({step for step in CANDIDATE_STEPS if step <= limit} | {limit}))
+    own = job.settings.inversion
+    between = () if own.has_ramps else CANDIDATE_STEPS
+    limit = own.steps
+    candidates = tuple(sorted({step for step in between if step <= limit} | {0, limit}))
     images = job.validation_images
-    own = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
-    found = model.segment_batch(own, steps=limit, snapshot_steps=candidates)
+    shown = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
+    found = model.segment_batch(shown, steps=limit, snapshot_steps=candidates)
     ranks.wait()  # for the slowest process, which may take longer than a sum may be waited for
     scores: dict[str, float] = {}
     snapshots: dict[int, Tensor] = {}
@@ -236,7 +239,7 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
 
 def _learned(snapshots: dict[int, Tensor], job: TrainingJob) -> LearnedRule | None:
     """The rule of these snapshots; none where ramps of the learning rate make them unlike shorter runs."""
-    if job.settings.inversion.ramp_up or job.settings.inversion.ramp_down:
+    if job.settings.inversion.has_ramps:
         return None
     count, groups = len(snapshots[0]), job.validation.groups
     assert job.validation.label_maps is not None

@@ -71,7 +71,7 @@ def invert(
         steps = settings.steps if steps is None else steps
     else:
         steps = max((rule.steps, *snapshot_steps))
-        if settings.ramp_up or settings.ramp_down:
+        if settings.has_ramps:
             raise ValueError("A stopping rule knows no learning-rate ramps; set inversion.ramp_up and ramp_down to 0.")
     wanted = _checked_snapshots(snapshot_steps, steps)
     if image.ndim != 4 or len(image) == 0:

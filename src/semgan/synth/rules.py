@@ -81,9 +81,10 @@ class Rules:
         ]
 
     def _reason(self, entropy: float | None, critic: float | None) -> str:
-        if self.most_entropy is not None and entropy is not None and entropy > self.most_entropy:
+        """Written so that what is no number is not kept either."""
+        if self.most_entropy is not None and entropy is not None and not entropy <= self.most_entropy:
             return "entropy"
-        if self.least_critic is not None and critic is not None and critic < self.least_critic:
+        if self.least_critic is not None and critic is not None and not critic >= self.least_critic:
             return "critic"
         return KEPT
 

@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import itertools
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -24,7 +23,7 @@ from typing import Any
 
 from semgan import artifacts, ranks
 from semgan.data.parallel import thread_pool
-from semgan.result_folder import ResultFolder, link_or_copy
+from semgan.result_folder import ResultFolder, copy_whole, link_or_copy
 from semgan.runtime.device import prepare_cpu
 from semgan.synth.factory import BLOCK, Drawn, Factory, Restyled
 from semgan.synth.layouts import LAYOUTS, Layout, Progress, coco_coder
@@ -75,10 +74,11 @@ def synth(
         if held == count:
             logger.warning("%s already holds these pairs; nothing to do.", out)
             return artifacts.read_json(folder.out / SUMMARY)
-    is_begun = folder.begin(overwrite=overwrite or folder.is_finished())
+    with _alone_in(folder.partial) if folder.partial.is_dir() else contextlib.nullcontext():
+        folder.begin(overwrite=overwrite or folder.is_finished())  # which may take the place of another request's work
     with _alone_in(folder.partial):
         folder.reopen()
-        if not is_begun and folder.is_finished() and not overwrite:
+        if folder.is_finished() and not overwrite and not (folder.partial / TABLE).is_file():
             _take_over(folder, LAYOUTS[plan.format])
         try:
             work = _Work(factory, plan, folder.partial)
@@ -116,13 +116,16 @@ def _identity(model: Path | str) -> str:
 
 
 def _take_over(folder: ResultFolder, layout: Layout) -> None:
-    """Begin from the finished pairs of a smaller request: links to them where the disk knows links, else copies."""
+    """Begin from the finished pairs of a smaller request: links to them where the disk knows links, else copies.
+
+    The table comes last: where it lies, everything is there.
+    """
     for name in folder.results():
         if name.startswith((f"{layout.images}/", f"{layout.masks}/")) and (folder.out / name).is_file():
             (folder.partial / name).parent.mkdir(exist_ok=True)
             link_or_copy(folder.out / name, folder.partial / name)
     for name in (RULES, TABLE):
-        shutil.copyfile(folder.out / name, folder.partial / name)
+        copy_whole(folder.out / name, folder.partial / name)
 
 
 class _Work:

@@ -14,7 +14,7 @@ from semgan.data.dicom_pictures import Kind, dicom_kind
 from semgan.data.folder import read_manifest
 from semgan.data.readers import IMAGE_SUFFIXES, image_stem, is_image, is_mask, read_image, read_label
 from semgan.data.splits import Protocol as SplitProtocol
-from semgan.data.tree import JOINED, stem_within
+from semgan.data.tree import JOINED, stem_within, walk
 from semgan.data.volumes import Volume
 
 SIDE_SUFFIXES = (".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml")
@@ -161,19 +161,16 @@ def _listed(inventory: Inventory, folder: Path | None, option: str, folders: Pla
     others = {other.resolve() for other in vars(folders).values() if other is not None} - {folder.resolve()}
     found: dict[str, Path] = {}
     ignored: list[str] = []
-    for where, inner, names in os.walk(folder):
-        shown = (name for name in inner if not name.startswith("."))
-        inner[:] = sorted(name for name in shown if (Path(where) / name).resolve() not in others)
-        for name in sorted(names):
-            path = Path(where) / name
-            if _is_side_file(name):
-                ignored.append(name)
-            elif is_wanted(path):
-                _take(inventory, found, stem_within(folder, path, image_stem(path)), path)
-            elif (kind := dicom_kind(path)) is Kind.other:
-                ignored.append(name)
-            else:
-                inventory.problems.append(_not_wanted(path, kind, option))
+    tree = walk(folder, lambda inner: inner.resolve() in others, hidden_files=True)
+    for path in (path for _, files in tree for path in files):
+        if _is_side_file(path.name):
+            ignored.append(path.name)
+        elif is_wanted(path):
+            _take(inventory, found, stem_within(folder, path, image_stem(path)), path)
+        elif (kind := dicom_kind(path)) is Kind.other:
+            ignored.append(path.name)
+        else:
+            inventory.problems.append(_not_wanted(path, kind, option))
     if ignored:
         inventory.warnings.append(f"{option}: {len(ignored)} file(s) that are no images left out: {ignored[0]}, ...")
     if not found:

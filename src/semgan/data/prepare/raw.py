@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from semgan.data.prepare.inventory import Source
 from semgan.data.readers import IMAGE_SUFFIXES, MASK_SUFFIXES, read_foreground
+from semgan.data.tree import walk
 
 FOLDER_OF = {"train": "imagesTr", "test": "imagesTs", "unlabelled": "imagesUn"}  # a layout's role -> dataset folder
 IMAGES_NAMES = ("images", "image", "img", "imgs")
@@ -66,9 +66,7 @@ def list_files(roots: Iterable[Path]) -> list[Path]:
             )
         if not root.is_dir():
             raise FileNotFoundError(f"{root} does not exist; give the folder of the unpacked download.")
-        for where, inner, names in os.walk(root):
-            inner[:] = [name for name in inner if not name.startswith((".", "__MACOSX"))]
-            found |= {Path(where) / name for name in names if not name.startswith(".")}
+        found.update(*(files for _, files in walk(root, lambda folder: folder.name.startswith("__MACOSX"))))
     return sorted(found)
 
 
