@@ -37,10 +37,18 @@ def found(cells, **options):
     return [(each.method, each.reference, each.mark, each.seeds) for each in compare(TASK, metric, cells, **options)]
 
 
-def test_rows_of_another_budget_are_neither_the_reference_nor_compared():
+def test_rows_of_another_budget_are_neither_the_reference_nor_compared_with_it():
     cells = [counted("unet", 0.7), counted("gct", 0.8), counted("longer", 0.95)]
-    assert found(cells, reference=None, others={"longer"}) == [("unet", "gct", "-", 1)]
-    assert found(cells, reference="unet", others={"longer"}) == [("gct", "unet", "+", 1)]
+    assert found(cells, reference=None, budgets={"longer": "60 minutes"}) == [("unet", "gct", "-", 1)]
+    assert found(cells, reference="unet", budgets={"longer": "60 minutes"}) == [("gct", "unet", "+", 1)]
+
+
+def test_rows_of_another_budget_are_compared_with_one_another():
+    cells = [counted("unet", 0.7), counted("long", 0.95), counted("gct", 0.8), counted("longer", 0.9)]
+    hour = dict.fromkeys(("long", "longer"), "60 minutes")
+    assert found(cells, reference="unet", budgets=hour) == [("gct", "unet", "+", 1), ("longer", "long", "-", 1)]
+    apart = {"long": "60 minutes", "longer": "90 minutes"}
+    assert found(cells, reference="unet", budgets=apart) == [("gct", "unet", "+", 1)]
 
 
 def test_without_the_reference_a_column_is_not_compared_with_another():

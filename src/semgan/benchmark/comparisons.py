@@ -6,8 +6,9 @@ are repetitions, and the cases are what is drawn anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -56,13 +57,20 @@ class Comparison:
         return [self.task, self.labels, self.test_set, self.method, self.reference, self.seeds, found.n, *numbers]
 
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
 def compare(
-    task: Task, metric: str, counted: Sequence[Counted], reference: str | None, others: Set[str] = frozenset()
+    task: Task,
+    metric: str,
+    counted: Sequence[Counted],
+    reference: str | None,
+    budgets: Mapping[str, str] = NOTHING,
 ) -> list[Comparison]:
     """Every method against the reference (None: the best of the column), by label count and test set.
 
-    A column that lacks the reference has no comparison; others: rows that are not compared, since their budget was
-    another
+    A column that lacks the reference has no comparison. budgets: of the rows that had another than the grid's; those
+    are compared with the best row of their own budget
     """
     found = []
     for labels in sorted(task.labels):
@@ -71,23 +79,31 @@ def compare(
             for each in counted:
                 if (each.task, each.labels, each.test_set) == (task.name, labels, test_set):
                     by_method.setdefault(each.method, {})[each.seed] = each.cases
-            by_method = {method: cases for method, cases in by_method.items() if method not in others}
-            chosen = reference or _best(by_method, metric)
-            for method, cases in by_method.items():
-                if method == chosen or chosen not in by_method:
-                    continue
-                difference, seeds = _difference(cases, by_method[chosen], metric)
-                if difference is not None:
+            for budget in dict.fromkeys(budgets.get(method) for method in by_method):
+                equal = {method: cases for method, cases in by_method.items() if budgets.get(method) == budget}
+                chosen = (reference if budget is None else None) or _best(equal, metric)
+                for method, difference, seeds in _against(chosen, equal, metric):
                     found.append(Comparison(task.name, labels, test_set, method, chosen, seeds, difference))
     return found
 
 
-def _best(by_method: dict[str, dict[int, Cases]], metric: str) -> str | None:
+def _against(
+    chosen: str, by_method: dict[str, dict[int, Cases]], metric: str
+) -> Iterator[tuple[str, PairedDifference, int]]:
+    """Method, difference to the chosen one and seeds, of all others that share cases with it."""
+    for method, cases in by_method.items():
+        if method != chosen and chosen in by_method:
+            difference, seeds = _difference(cases, by_method[chosen], metric)
+            if difference is not None:
+                yield method, difference, seeds
+
+
+def _best(by_method: dict[str, dict[int, Cases]], metric: str) -> str:
     means = {
         method: np.mean([overlap.overall(cases.counts, metric, cases.over) for cases in seeds.values()])
         for method, seeds in by_method.items()
     }
-    return max(means, key=lambda method: float(means[method])) if means else None
+    return max(means, key=lambda method: float(means[method]))
 
 
 def _difference(first: dict[int, Cases], second: dict[int, Cases], metric: str) -> tuple[PairedDifference | None, int]:

@@ -61,10 +61,10 @@ def write_tables(out: Path, grid: Grid, folders: Sequence[CellFolder], unfair: S
     return [out / name for name in ("scores.csv", *files, "tables.html", "comparisons.csv")]
 
 
-def _unequal(grid: Grid) -> set[str]:
-    """Names, with those without optimisation, of rows whose budget is not the grid's: told apart, not compared."""
-    rows = [row for row in grid.methods if grid.budget_of(row) != grid.budget]
-    return {name for row in rows for name in (row, row + NO)}
+def _unequal(grid: Grid) -> dict[str, str]:
+    """Rows, also without optimisation, whose budget is not the grid's -> it: compared only with one another."""
+    rows = {row: str(grid.budget_of(row)) for row in grid.methods if grid.budget_of(row) != grid.budget}
+    return {name: budget for row, budget in rows.items() for name in (row, row + NO)}
 
 
 def _budget_note(grid: Grid) -> str:
@@ -76,7 +76,10 @@ def _budget_note(grid: Grid) -> str:
     else:
         note = f"Every cell trained for {grid.budget}."
     others = [row for row in grid.methods if grid.budget_of(row) != grid.budget]
-    return " ".join([note, *(f"Not so {row}: {grid.budget_of(row)}; never the best here." for row in others)])
+    told = [f"Not so {row}: {grid.budget_of(row)}; never the best here." for row in others]
+    if len(others) > 1:
+        told.append("Rows of another budget are compared with the best of that budget.")
+    return " ".join([note, *told])
 
 
 def _other_seeds(grid: Grid, folders: Sequence[CellFolder]) -> list[str]:
@@ -119,7 +122,7 @@ def tables_of(task: Task, grid: Grid, rows: Sequence[ScoreRow], comparisons: Seq
     columns = [column for column in columns if any(key[1:3] == column for key in values)]
     metric = metric_title(rows[0].metric)
     published = published_numbers(task, rows[0].metric)
-    others = _unequal(grid)
+    others = set(_unequal(grid))
     body = table_body(names, [(labels, test_set, MEAN) for labels, test_set in columns], values, marks, others)
     body += _published_rows(published, [(labels, test_set, MEAN) for labels, test_set in columns])
     shown = tuple((f"{labels} labels", test_set) for labels, test_set in columns)

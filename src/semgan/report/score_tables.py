@@ -84,7 +84,7 @@ def table_body(
     """Rows of a `ScoreTable`; the best of a column is marked.
 
     places: columns as (labels, test set, class); values: (method, labels, test set, class) -> one value per seed;
-    marks:  (method, labels, test set) -> how it compares; others: names that are not compared, and never the best
+    marks:  (method, labels, test set) -> how it compares; others: names of another budget, never the best
     """
     equal = [name for name in names if name not in others]
     best = {
