@@ -19,8 +19,8 @@ from publisher import reachable, zipped
 from semgan.cli import main
 from semgan.data import archives, sets
 from semgan.data.sets import Archive, DataSet
+from semgan.data.tree import WRITTEN
 from semgan.fetch import fetch, is_fetched
-from semgan.result_folder import WRITTEN
 
 IMAGES = zipped({f"Images/{name}.png": os.urandom(200_000) for name in "abc"}, zipfile.ZIP_STORED)
 MASKS = zipped({f"Masks/{name}_mask.png": name.encode() for name in "abc"})

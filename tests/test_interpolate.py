@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from semgan import interpolate as module
 from semgan.artifacts import load_tensors
+from semgan.data.whole_images import Input
 from semgan.interpolate import interpolate, lerp, probability_moved, slerp
 
 
@@ -202,6 +203,15 @@ def test_codes_of_a_stopped_walk_are_not_searched_again(gan, pictures, tmp_path,
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr("semgan.stages.semantic_gan.invert", None)
     assert list(interpolate(model, tmp_path / "out", device="cpu", **options)["evenness"]) == ["a to b"]
+
+
+def test_an_image_is_known_by_all_its_channel_files(tmp_path):
+    for name in ("a_0000.png", "a_0001.png"):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name)
+    item = Input("a", tmp_path / "a_0000.png", in_channel_files=True)
+    before = module._digest(item)
+    Image.fromarray(np.ones((4, 4), np.uint8)).save(tmp_path / "a_0001.png")
+    assert module._digest(item) != before
 
 
 @pytest.mark.parametrize(

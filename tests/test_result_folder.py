@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from semgan.result_folder import WRITTEN, ResultFolder
+from semgan.data.tree import WRITTEN
+from semgan.result_folder import ResultFolder, copy_whole
 
 
 def written(out, names, request, **options):
@@ -160,3 +161,19 @@ def test_work_that_waits_for_its_name_never_replaces_what_came_since(tmp_path):
     with pytest.raises(FileExistsError, match="--overwrite"):
         ResultFolder(out, "marker.json", {"asked": 2}).begin()
     assert texts(out) == {"c.png": "3: c.png"}
+
+
+def test_a_copy_is_whole_or_not_there(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("whole")
+
+    def cut_off(source, target, **options):
+        Path(target).write_text("wh")
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copy2", cut_off)
+        with pytest.raises(OSError, match="full"):
+            copy_whole(tmp_path / "a", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    copy_whole(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "whole"

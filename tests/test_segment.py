@@ -243,10 +243,14 @@ def test_another_second_channel_is_another_request(tmp_path):
     def known():
         return fingerprint((item.stem, file) for item in find_inputs(folder, 2)[0] for file in item.files)
 
-    before = known()
-    assert known() == before
+    def asked():
+        segment(Bright(channels=2), folder, tmp_path / "out", overwrite=True)
+        return json.loads((tmp_path / "out" / "segmentation.json").read_text())["images"]
+
+    before, request = known(), asked()
+    assert known() == before and asked() == request
     Image.fromarray(picture()[::-1].copy()).resize((60, 40)).save(folder / "x_0001.png", compress_level=0)
-    assert known() != before
+    assert known() != before and asked() != request
 
 
 def test_folders_whose_files_would_share_a_name_are_told_by_their_paths(tmp_path):

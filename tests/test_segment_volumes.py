@@ -20,9 +20,9 @@ from semgan.config import Preprocessing
 from semgan.data.dicom_seg import read_dicom_seg
 from semgan.data.studies import Study, find_studies, holds_volumes
 from semgan.data.transforms import preprocess, to_unit
+from semgan.data.tree import WRITTEN
 from semgan.data.volumes import axial_spacing_mm
 from semgan.evaluate import evaluate
-from semgan.result_folder import WRITTEN
 from semgan.segment import read_rows, segment
 from semgan.segment_volumes import read_problems
 from semgan.types import LabelSpace, Segmentation

@@ -244,6 +244,15 @@ def test_strong_views_move_with_their_labels_where_asked(start, teacher, both, t
     assert not torch.equal(other, labels) and torch.equal(again, labels[4:6])
 
 
+def test_where_the_clock_is_the_end_the_answer_is_chosen_and_after_a_pause_not(start, teacher, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(student_module, "choose_answer", lambda *given: asked.append(given) or AnswerChoice())
+    start(tmp_path / "run", stage="pool", init_from=teacher)
+    for clock_ends in (False, True):
+        start(tmp_path / "run", stage="student", init_from=teacher, max_minutes=0, clock_ends=clock_ends)
+        assert len(asked) == int(clock_ends)
+
+
 def test_the_answer_is_chosen_with_the_network_that_is_saved(start, teacher, tmp_path, monkeypatch):
     """Of unlabelled images' students the average answers, not the network that it follows."""
     seen = []
@@ -417,6 +426,9 @@ def test_steps_and_share_with_the_best_validation_score_are_chosen(tiny_job, fir
     choice = choose_answer(model, Constant(answers[learnt]), job)
     assert (choice.steps, choice.share) == chosen and choice.scores[chosen] == 1.0
     assert set(choice.scores) == {(step, share) for step in (0, 10, 25) for share in STUDENT_SHARES}
+    ramps = settings.model_copy(update={"inversion": settings.inversion.model_copy(update={"ramp_up": 0.1})})
+    compared = choose_answer(model, Constant(answers[learnt]), replace(job, settings=ramps)).scores
+    assert set(compared) == {(step, share) for step in (0, 25) for share in STUDENT_SHARES}  # no part of a longer run
     assert model.guide.weight == 1.0 and torch.equal(model.guide.probabilities, answers[learnt])
 
 

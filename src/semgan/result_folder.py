@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from semgan import artifacts
-
-WRITTEN = ".written.json"  # where work is done: the paths that its verb wrote; whatever else lies there is another's
+from semgan.data.tree import WRITTEN  # made where work is done; whatever else lies there is another's
 
 
 class ResultFolder:

@@ -118,6 +118,35 @@ def test_a_case_that_is_a_link_is_closed_where_it_leads_to(tmp_path):
         read_label(tmp_path / "links" / "b.png")
 
 
+@pytest.mark.parametrize("only", [None, ("p1__a", "p2__c")])
+def test_a_test_set_of_folders_is_closed_wherever_they_lie(tmp_path, only):
+    """a.png in a folder of the test set, c.png in one that a link leads to."""
+    for place in ("test/p1/a.png", "test/p1/b.png", "elsewhere/c.png", "train/c.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / place)
+    (tmp_path / "test" / "p2").symlink_to(tmp_path / "elsewhere")
+    held_out = HeldOut("far", tmp_path / "test", tmp_path / "test", only=only)
+    found = guard_of([held_out], SimpleNamespace(path=tmp_path / "dataset", splits={}))
+    for path in ("test/p1/a.png", "test/p2/c.png", "elsewhere/c.png"):
+        assert found.closes(str(tmp_path / path)), path
+    assert found.closes(str(tmp_path / "test/p1/b.png")) == (only is None)
+    assert not found.closes(str(tmp_path / "train/c.png"))
+
+
+def test_a_test_set_of_folders_that_training_was_prepared_from_is_refused(tmp_path):
+    for place in ("mine/p1/a.png", "mine/p2/b.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / place)
+    data = SimpleNamespace(
+        path=tmp_path / "dataset", files={"imagesUn": {}}, pool=lambda: ["p1__a"], validation=lambda: []
+    )
+    whole = HeldOut("own", tmp_path / "mine", tmp_path / "mine")
+    for held_out in (whole, dataclasses.replace(whole, only=("p1__a",))):
+        with pytest.raises(ValueError, match="'own' names 1 cases of the training pool.*p1__a"):
+            check_separate([held_out], data, [tmp_path / "mine"])
+    check_separate([dataclasses.replace(whole, only=("p2__b",))], data, [tmp_path / "mine"])
+
+
 def test_only_the_cases_own_names_are_closed(tmp_path):
     """With or without a channel, with dots and without a suffix as DICOM has them; others are not accused."""
     held_out = HeldOut("own", tmp_path, tmp_path, only=("p1", "1.2.840.7"))

@@ -15,6 +15,7 @@ from semgan.benchmark.grid import read_grid
 from semgan.benchmark.rows import shares_of
 from semgan.benchmark.training import Context, Piece, lengths_in_images, pieces_of, train_cell
 from semgan.rehearsal import DryRun
+from semgan.runtime.deadline import Deadline
 from semgan.train import train
 
 
@@ -148,6 +149,27 @@ def test_a_stage_without_an_image_is_an_error(grids, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "images_seen", lambda run: {"gan": 4})
     with pytest.raises(ValueError, match="too small for method 'semgan': its stage 'encoder' saw no image"):
         train_cell(folder, State(lengths={"gan": 4, "encoder": 4}), Context(grid, tmp_path, "cpu"))
+
+
+@pytest.mark.usefixtures("without_reports")
+@pytest.mark.parametrize("method", ["unet", "unimatch"])
+def test_where_the_clock_is_the_end_the_last_weights_have_their_chance(
+    tiny_dataset, quick, tmp_path, monkeypatch, method
+):
+    """Of a training that is never validated before: without the last look no weights would be known as the best."""
+    over = []
+    monkeypatch.setattr(Deadline, "passed", lambda self: bool(over))
+    monkeypatch.setattr(Deadline, "ends_training", lambda self, early_s=0.0: self.final and bool(over))
+
+    def progress(done, total, what):
+        if what == "train baseline" and done >= 8:
+            over.append(done)
+
+    long = [*quick, "baseline.images=1000000", "run.preview_every_images=1000000"]
+    options = {"recipe": "debug", "method": method, "changes": long, "device": "cpu", "progress": progress}
+    train(tiny_dataset, tmp_path / "run", max_minutes=60, clock_ends=True, **options)
+    facts = read_json(tmp_path / "run" / "model" / "config.json")["training"]
+    assert facts["images seen"] == facts["best weights at"] >= 8
 
 
 @pytest.mark.usefixtures("without_reports")

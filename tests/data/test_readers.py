@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from semgan.data.png16 import write_deep_colour_png
-from semgan.data.readers import read_image, read_image_files, read_label
+from semgan.data.readers import read_foreground, read_image, read_image_files, read_label
 
 FOLDER = tempfile.TemporaryDirectory()  # one for all examples that Hypothesis draws
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 12))
@@ -212,11 +212,13 @@ def test_a_mask_whose_shape_lies_in_its_transparency_is_refused(tmp_path, mode, 
             Image.fromarray(pixels, mode).save(file)
 
     write(with_alpha(mode, colour, SQUARE))
-    with pytest.raises(ValueError, match=r"mask\.(png|tif).*transparency alone.*on black"):
-        read_label(file)
+    for read in (read_label, read_foreground):
+        with pytest.raises(ValueError, match=r"mask\.(png|tif).*transparency alone.*on black"):
+            read(file)
     for seen, alpha in ((SQUARE, SQUARE), (SQUARE, 255), (np.full_like(SQUARE, colour), 0)):
         write(with_alpha(mode, seen, alpha))
         assert np.array_equal(read_label(file), seen)
+        assert np.array_equal(read_foreground(file), seen > 0)
 
 
 def test_a_grey_mask_saved_as_colour_is_read_and_a_coloured_one_refused(tmp_path):

@@ -34,6 +34,43 @@ def test_every_folder_is_met_once_under_its_own_name(tree):
     assert names(tree) == ["p1/a.png", "p1/deep/b.png", "p2/c.png"]
 
 
+def test_a_link_to_what_is_hidden_or_above_is_told_apart_from_one_that_is_met_anyway(tree):
+    (tree / ".store").mkdir()
+    (tree / ".store" / "e.png").write_bytes(b"")
+    (tree / "p3").symlink_to(tree / ".store")
+    (tree / "p1" / "up").symlink_to(tree.parent)
+    assert names(tree) == ["p1/a.png", "p1/deep/b.png", "p3/e.png"]
+
+
+@pytest.mark.parametrize("link", ["p1/gone.png", "p9"])
+def test_a_link_to_nowhere_is_no_file_less(tree, link):
+    (tree / link).symlink_to(tree.parent / "unmounted" / "x")
+    for find in (names, lambda tree: files_of((tree / link).parent, lambda path: True)):
+        with pytest.raises(FileNotFoundError, match=f"{link} is a link to what is not there"):
+            find(tree)
+
+
+def test_results_among_the_inputs_are_no_inputs(tree):
+    def found(folder):
+        return [path.name for path in files_of(folder, lambda path: path.suffix == ".png")]
+
+    for name in ("p1/out.partial/f.png", "p1/out/g.png"):
+        (tree / name).parent.mkdir()
+        (tree / name).write_bytes(b"")
+    assert found(tree) == ["a.png", "b.png", "g.png"]
+    (tree / "p1/out/.written.json").write_text("[]")
+    assert found(tree) == ["a.png", "b.png"]
+    assert found(tree / "p1/out") == ["g.png"]
+    (tree / ".written.json").write_text("[]")
+    assert found(tree) == []
+
+
+def test_hidden_files_are_met_where_asked_for(tree):
+    (tree / ".DS_Store").write_bytes(b"")
+    found = [path.name for _, files in walk(tree, hidden_files=True) for path in files]
+    assert found == [".DS_Store", "a.png", "b.png"]
+
+
 def test_a_folder_that_cannot_be_read_is_no_empty_one(tree, monkeypatch):
     scan = os.scandir
 

@@ -146,6 +146,19 @@ def test_what_was_learnt_is_on_disk_before_the_last_preview(tmp_path, monkeypatc
     assert load_checkpoint(checkpoint(tmp_path / "a"))["images_seen"] == 36
 
 
+def test_what_the_last_preview_finds_best_is_on_disk_too(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    stage = clock.stage
+
+    def finding(images_seen):
+        stage.momentum = torch.full_like(stage.momentum, images_seen)  # as best weights are kept
+        return clock.preview(images_seen)
+
+    options = {"deadline": Deadline(wall=115, final=True), "preview": finding, "keeps_best": True}
+    assert train(tmp_path / "a", stage, **options).ended
+    assert load_checkpoint(checkpoint(tmp_path / "a"))["state"]["momentum"].tolist() == [36] * 3
+
+
 def test_the_pace_in_the_diary_leaves_previews_out_and_nothing_else(tmp_path, monkeypatch):
     """4 images a second; previews every 12 images, lines every 8."""
     clock = Clock(monkeypatch)

@@ -14,6 +14,7 @@ from typing import Any
 
 from semgan.benchmark.rows import Budget
 from semgan.data.folder import Dataset
+from semgan.data.tree import JOINED, walk
 from semgan.masks import listed, masks_in
 from semgan.scoring import HeldOut
 from semgan.volume_scoring import VolumeSet
@@ -97,14 +98,14 @@ def guard_of(held_outs: Iterable[HeldOut | VolumeSet], dataset: Dataset) -> Guar
     """
     folders, files = set(), set()
     for each in held_outs:
+        only = None if each.only is None or isinstance(each, VolumeSet) else set(each.only)
         for folder in _folders_of(each):
             place = os.path.realpath(folder)
-            if each.only is None or isinstance(each, VolumeSet):
-                folders.add(place)
-                files |= _linked_from(place)
+            if only is None:
+                folders |= {place, *(os.path.realpath(inner) for inner, _ in walk(folder))}
             else:
-                files |= {f"{place}/{stem}" for stem in each.only}
-                files |= _linked_from(place, set(each.only))
+                files |= {f"{place}/{stem}" for stem in only}
+            files |= {os.path.splitext(file)[0] for file in _files_of(folder, only)}
     root = os.path.realpath(dataset.path)
     folders |= {f"{root}/imagesTs", f"{root}/labelsTs", f"{root}/volumes"}
     for stem in dataset.splits.get("test", []):
@@ -116,20 +117,19 @@ def _folders_of(each: HeldOut | VolumeSet) -> tuple[Path, Path]:
     return (each.volumes if isinstance(each, VolumeSet) else each.images), each.labels
 
 
-def _linked_from(place: str, only: Set[str] | None = None) -> set[str]:
-    """Files elsewhere that links in a folder lead to, without suffix: closing the folder does not close them.
+def _files_of(folder: Path, only: Set[str] | None) -> list[str]:
+    """Where the files of a folder and its sub-folders really lie, elsewhere where links lead there.
 
-    only: names of the links that count, without suffix (and channel); None: all
+    only: stems of the cases that count, of a/b.png a__b; None: all
     """
-    paths = (os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names)
-    return {
-        os.path.splitext(os.path.realpath(path))[0] for path in paths if os.path.islink(path) and _is_of(path, only)
-    }
+    paths = [path for _, files in walk(folder) for path in files]
+    wanted = [path for path in paths if only is None or _names_within(str(folder), str(path)) & only]
+    return [os.path.realpath(path) for path in wanted]
 
 
-def _is_of(path: str | Path, only: Set[str] | None) -> bool:
-    """Whether a file is of one of the cases; of any where ``only`` is None."""
-    return only is None or bool(_stems(os.path.basename(path)) & only)
+def _names_within(folder: str, path: str) -> set[str]:
+    """What a case may be called whose file lies in a folder or below it."""
+    return _stems(JOINED.join(Path(path).relative_to(folder).parts))
 
 
 def _stems(name: str) -> set[str]:
@@ -150,8 +150,8 @@ def check_separate(held_outs: Iterable[HeldOut | VolumeSet], dataset: Dataset, s
             _check_volumes_apart(each, dataset, shared)
             continue
         only = None if each.only is None else set(each.only)
-        files = [os.path.realpath(path) for path in each.images.iterdir() if _is_of(path, only)]
-        names = [_stems(os.path.basename(file)) for file in files if os.path.dirname(file) in shared]
+        files = _files_of(each.images, only)
+        names = [_names_within(root, file) for root in shared for file in files if file.startswith(f"{root}/")]
         if both := sorted(set().union(*names) & taken):
             raise ValueError(
                 f"Test set '{each.name}' names {len(both)} cases of the training pool or the validation list: "

@@ -190,7 +190,7 @@ class Grid(Frozen):
             if unknown := sorted(set(methods) - set(self.methods)):
                 raise ValueError(f"'{key}' names {', '.join(unknown)}, which is not among the methods of the grid")
         if self.reference is not None and self.budget_of(self.reference) != self.budget:
-            raise ValueError(f"'reference' is {self.reference}, whose budget is another; such rows are not compared")
+            raise ValueError(f"'reference' is {self.reference}, whose budget is another; choose a row of the grid's")
         if self.reference is not None and self.variant(self.reference).labels is not None:
             raise ValueError(f"'reference' is {self.reference}, which has not all label counts; choose another row")
         check_shares(self.shares)

@@ -77,19 +77,19 @@ def _budget_note(grid: Grid) -> str:
         note = f"Every cell trained for {grid.budget}."
     others = [row for row in grid.methods if grid.budget_of(row) != grid.budget]
     told = [f"Not so {row}: {grid.budget_of(row)}; never the best here." for row in others]
-    if len(others) > 1:
+    if others:
         told.append("Rows of another budget are compared with the best of that budget.")
     return " ".join([note, *told])
 
 
 def _other_seeds(grid: Grid, folders: Sequence[CellFolder]) -> list[str]:
     """Where rows that are compared are means over other seeds, in words."""
-    seeds: dict[tuple[str, int], dict[str, list[int]]] = {}
+    seeds: dict[tuple[str, int, str | None], dict[str, list[int]]] = {}
     for cell in (folder.cell for folder in folders):
-        if cell.method not in _unequal(grid):
-            seeds.setdefault((cell.task.name, cell.labels), {}).setdefault(cell.method, []).append(cell.seed)
+        place = cell.task.name, cell.labels, _unequal(grid).get(cell.method)
+        seeds.setdefault(place, {}).setdefault(cell.method, []).append(cell.seed)
     told = []
-    for (task, labels), rows in seeds.items():
+    for (task, labels, _), rows in seeds.items():
         if len({tuple(sorted(own)) for own in rows.values()}) > 1:
             each = (f"{row} {', '.join(map(str, sorted(own)))}" for row, own in rows.items())
             told.append(f"{task}, {labels} labels, is of the seeds {'; '.join(each)}")

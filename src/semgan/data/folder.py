@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from semgan.artifacts import read_json
+from semgan.data.tree import channel_files
 from semgan.types import IGNORE, METRICS, Case, LabelSpace
 
 FORMAT = 1
@@ -101,7 +102,8 @@ class Dataset:
         digest = hashlib.sha256()
         for folder, files in self.files.items():
             for stem, file in files.items():
-                digest.update(f"{folder}/{stem} {file.stat().st_size}\n".encode())
+                sizes = " ".join(str(each.stat().st_size) for each in channel_files(file))
+                digest.update(f"{folder}/{stem} {sizes}\n".encode())
         return digest.hexdigest()
 
     def group(self, stem: str) -> str | None:
@@ -347,4 +349,3 @@ def read_manifest(file: Path) -> dict[str, dict[str, str]]:
                 raise ValueError(f"{file}: '{stem}' has set '{set_name}'; expected {', '.join(SET_NAMES)} or nothing.")
             rows[stem] = {key: value or "" for key, value in row.items() if key}
     return rows
-

@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps
 from semgan.data.dicom import DICOM_SUFFIXES, MAGIC_OFFSET, is_dicom
 from semgan.data.dicom_pictures import Kind, dicom_kind, read_picture
 from semgan.data.png16 import decode_deep_colour_png, is_deep_colour_png
+from semgan.data.tree import channel_files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 Answer = TypeVar("Answer")
@@ -97,15 +98,6 @@ def read_image_files(first: Path) -> np.ndarray:
     return np.stack(planes, axis=-1)
 
 
-def channel_files(first: Path) -> list[Path]:
-    """The files of an image: ``STEM_0000.png`` and the ``STEM_0001.png``, ... there are, or a file of another name."""
-    files = [first]
-    if first.stem.endswith("_0000"):
-        while (path := first.with_name(f"{first.stem[:-4]}{len(files):04d}{first.suffix}")).exists():
-            files.append(path)
-    return files
-
-
 def read_label(path: Path) -> np.ndarray:
     """Decode one mask: int32 ``[height, width]`` of the stored values; a palette's indices, not its colours.
 
@@ -126,10 +118,13 @@ def read_foreground(path: Path) -> np.ndarray:
     """Decode a mask of two brightnesses: bool ``[height, width]``, True above half of its brightest value.
 
     Grey, colour, palette and 1-bit files, with alpha or without, mean the same here: what they look like.
-    Raises FileNotFoundError, or ValueError for damaged files and for pictures with many values in between.
+    Raises FileNotFoundError, or ValueError for damaged files, for pictures with many values in between and for shapes
+    that only transparency shows.
     """
     pixels = _guarded(path, _decode_image, MASK_SUFFIXES)
     bright = pixels if pixels.ndim == 2 else pixels.max(axis=-1)
+    if bright.min() == bright.max():
+        _guarded(path, _stored_values, MASK_SUFFIXES)  # which refuses what only transparency shows
     brightest = bright.max()
     between = (bright > 0.1 * brightest) & (bright < 0.9 * brightest)
     if between.mean() > _MOST_BETWEEN:
@@ -321,16 +316,20 @@ def _plain(pixels: np.ndarray) -> np.ndarray:
     raise ValueError(f"it holds values of type {pixels.dtype}")
 
 
-def _decode_label(path: Path) -> np.ndarray:
+def _stored_values(path: Path) -> np.ndarray:
+    """A mask's numbers without alpha, ``[height, width(, channels)]``. Raises as `_shown`."""
     content = path.read_bytes()
     if path.suffix.lower() in (".tif", ".tiff"):
-        values = _tiff_indices(BytesIO(content))
-    elif is_deep_colour_png(content):
-        values = _shown(decode_deep_colour_png(content))
-    else:
-        with _opened(BytesIO(content)) as picture:
-            picture.load()
-            values = _indices(ImageOps.exif_transpose(picture))
+        return _tiff_indices(BytesIO(content))
+    if is_deep_colour_png(content):
+        return _shown(decode_deep_colour_png(content))
+    with _opened(BytesIO(content)) as picture:
+        picture.load()
+        return _indices(ImageOps.exif_transpose(picture))
+
+
+def _decode_label(path: Path) -> np.ndarray:
+    values = _stored_values(path)
     if values.dtype == np.bool_:
         values = values.astype(np.uint8)
     if values.ndim == 3:

@@ -18,9 +18,9 @@ import numpy as np
 
 from semgan.data.dicom import is_dicom
 from semgan.data.parallel import thread_pool
-from semgan.data.readers import IMAGE_SUFFIXES, channel_files, image_stem, is_image, read_image, read_image_files
+from semgan.data.readers import IMAGE_SUFFIXES, image_stem, is_image, read_image, read_image_files
 from semgan.data.transforms import to_levels
-from semgan.data.tree import files_of, stem_within
+from semgan.data.tree import channel_files, files_of, stem_within
 from semgan.types import Segmenter, Steps
 
 if TYPE_CHECKING:

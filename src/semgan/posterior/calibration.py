@@ -50,16 +50,16 @@ class Calibration:
         path = model / FILE
         if not path.is_file():
             return None
-        saved: dict[str, Any] = artifacts.read_json(path)
-        if saved.pop("format", 1) != FORMAT:
+        saved: Any = artifacts.read_json(path)
+        if isinstance(saved, dict) and saved.pop("format", 1) != FORMAT:
             raise ValueError(
-                f"{path} was fitted for another version's sampler, and its temperature does not hold for this one's; "
-                "run `semgan calibrate` again, or remove the file."
+                f"{path} was fitted for another version's sampler, and its temperature and slack do not hold for this "
+                "one's; run `semgan calibrate` again, or remove the file."
             )
         try:
             scores = {name: CalibrationScores(**each) for name, each in saved.pop("scores").items()}
             return cls(**saved, scores=scores)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is damaged ({error}); remove it and calibrate again.") from None
 
 

@@ -13,6 +13,7 @@ from semgan.data.folder import LABEL_FOLDERS, Dataset, mask_stems
 from semgan.data.parallel import Progress
 from semgan.data.splits import COUNTED_IN, labelled_names
 from semgan.data.transforms import to_unit
+from semgan.data.tree import channel_files
 from semgan.segment import check_inputs, pictures
 from semgan.types import Case, Segmenter
 
@@ -27,7 +28,7 @@ class Picture:
     """``load``: the preprocessed image ``[channels, size_px, size_px]`` in [-1, 1]."""
 
     stem: str
-    file: Path
+    files: tuple[Path, ...]  # several where its channels lie in files of their own
     load: Callable[[], Tensor]
 
 
@@ -97,7 +98,7 @@ def of_dataset(
 
     def picture(case: Case) -> Picture:
         row = cache.row(case)
-        return Picture(case.stem, case.image, lambda: _from_levels(cache.images[row]))
+        return Picture(case.stem, tuple(channel_files(case.image)), lambda: _from_levels(cache.images[row]))
 
     def units(cases: Sequence[Case]) -> tuple[Unit, ...]:
         members: dict[str, list[Case]] = {}
@@ -132,7 +133,7 @@ def of_folder(images: Path, segmenter: Segmenter, progress: Progress | None = No
     def loader(item: Any) -> Callable[[], Tensor]:
         return lambda: torch.as_tensor(segmenter.preprocess(item.read()))
 
-    return tuple(Unit(item.stem, item.stem, (Picture(item.stem, item.path, loader(item)),)) for item in inputs)
+    return tuple(Unit(item.stem, item.stem, (Picture(item.stem, tuple(item.files), loader(item)),)) for item in inputs)
 
 
 @dataclass(frozen=True)

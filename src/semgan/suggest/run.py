@@ -200,7 +200,9 @@ def _identity(field: Field, dataset: Dataset | None) -> dict[str, Any]:
     units = (*field.labelled, *field.candidates)
     names = "\n".join(f"{unit.name} {unit.group}" for unit in units)
     return {
-        "images": fingerprint((picture.stem, picture.file) for unit in units for picture in unit.pictures),
+        "images": fingerprint(
+            (picture.stem, file) for unit in units for picture in unit.pictures for file in picture.files
+        ),
         "labelled": len(field.labelled),
         "candidates": len(field.candidates),
         "names": hashlib.sha256(names.encode()).hexdigest()[:16],
@@ -305,7 +307,7 @@ def _row(rank: int, found: Pick, unit: Unit, by: str, measured: Measured) -> Row
     middle = unit.pictures[len(unit.pictures) // 2]
     group = {"group": unit.group if unit.group != unit.name else ""}
     return {"rank": rank, "stem": unit.name, **group, **own, **numbers, "why": _why(found, by, measured)} | {
-        "file": str(middle.file)
+        "file": str(middle.files[0])
     }
 
 
