@@ -1,9 +1,8 @@
 """Score predicted masks against true ones, file by file, at the images' own size.
 
 Which cases: every mask in LABELS (or those of ``stems``); a missing prediction is an error, further predictions are
-listed in the result. Files match by stem; other files are left alone, and sub-folders where there are
-masks beside them. A volume (STEM.nii.gz) is one
-case, its slices counted together; it must lie where its label lies.
+listed in the result. Files match by stem; other files are left alone, and sub-folders where there are masks beside
+them. A volume (STEM.nii.gz) is one case, its slices counted together; it must lie where its label lies.
 
 How masks are read and classes are found: see `semgan.masks`.
 """

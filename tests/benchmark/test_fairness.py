@@ -145,6 +145,8 @@ def test_a_test_set_of_folders_that_training_was_prepared_from_is_refused(tmp_pa
         with pytest.raises(ValueError, match="'own' names 1 cases of the training pool.*p1__a"):
             check_separate([held_out], data, [tmp_path / "mine"])
     check_separate([dataclasses.replace(whole, only=("p2__b",))], data, [tmp_path / "mine"])
+    shutil.copy(tmp_path / "mine/p1/a.png", tmp_path / "test.png")  # beside pictures, sub-folders are not scored
+    check_separate([HeldOut("own", tmp_path, tmp_path)], data, [tmp_path / "mine"])
 
 
 def test_only_the_cases_own_names_are_closed(tmp_path):

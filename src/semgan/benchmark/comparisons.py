@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
@@ -57,22 +56,19 @@ class Comparison:
         return [self.task, self.labels, self.test_set, self.method, self.reference, self.seeds, found.n, *numbers]
 
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
-
-
 def compare(
     task: Task,
     metric: str,
     counted: Sequence[Counted],
     reference: str | None,
-    budgets: Mapping[str, str] = NOTHING,
+    budgets: Mapping[str, str] | None = None,
 ) -> list[Comparison]:
     """Every method against the reference (None: the best of the column), by label count and test set.
 
     A column that lacks the reference has no comparison. budgets: of the rows that had another than the grid's; those
     are compared with the best row of their own budget
     """
-    found = []
+    found, budgets = [], budgets or {}
     for labels in sorted(task.labels):
         for test_set in (each.name for each in task.test_sets):
             by_method: dict[str, dict[int, Cases]] = {}

@@ -14,7 +14,8 @@ from typing import Any
 
 from semgan.benchmark.rows import Budget
 from semgan.data.folder import Dataset
-from semgan.data.tree import JOINED, walk
+from semgan.data.readers import is_image
+from semgan.data.tree import JOINED, files_of, walk
 from semgan.masks import listed, masks_in
 from semgan.scoring import HeldOut
 from semgan.volume_scoring import VolumeSet
@@ -105,7 +106,7 @@ def guard_of(held_outs: Iterable[HeldOut | VolumeSet], dataset: Dataset) -> Guar
                 folders |= {place, *(os.path.realpath(inner) for inner, _ in walk(folder))}
             else:
                 files |= {f"{place}/{stem}" for stem in only}
-            files |= {os.path.splitext(file)[0] for file in _files_of(folder, only)}
+            files |= {os.path.splitext(file)[0] for file in _real(_all_in(folder), folder, only)}
     root = os.path.realpath(dataset.path)
     folders |= {f"{root}/imagesTs", f"{root}/labelsTs", f"{root}/volumes"}
     for stem in dataset.splits.get("test", []):
@@ -117,12 +118,15 @@ def _folders_of(each: HeldOut | VolumeSet) -> tuple[Path, Path]:
     return (each.volumes if isinstance(each, VolumeSet) else each.images), each.labels
 
 
-def _files_of(folder: Path, only: Set[str] | None) -> list[str]:
-    """Where the files of a folder and its sub-folders really lie, elsewhere where links lead there.
+def _all_in(folder: Path) -> list[Path]:
+    return [path for _, files in walk(folder) for path in files]
+
+
+def _real(paths: Iterable[Path], folder: Path, only: Set[str] | None) -> list[str]:
+    """Where files of a folder and its sub-folders really lie, elsewhere where links lead there.
 
     only: stems of the cases that count, of a/b.png a__b; None: all
     """
-    paths = [path for _, files in walk(folder) for path in files]
     wanted = [path for path in paths if only is None or _names_within(str(folder), str(path)) & only]
     return [os.path.realpath(path) for path in wanted]
 
@@ -150,7 +154,7 @@ def check_separate(held_outs: Iterable[HeldOut | VolumeSet], dataset: Dataset, s
             _check_volumes_apart(each, dataset, shared)
             continue
         only = None if each.only is None else set(each.only)
-        files = _files_of(each.images, only)
+        files = _real(files_of(each.images, is_image), each.images, only)  # those that are scored
         names = [_names_within(root, file) for root in shared for file in files if file.startswith(f"{root}/")]
         if both := sorted(set().union(*names) & taken):
             raise ValueError(

@@ -39,8 +39,11 @@ def _raised(error: OSError) -> NoReturn:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether it is a file. Raises FileNotFoundError for a link to what is not there, which is no file left out."""
-    if path.is_symlink() and not path.exists():
+    """Whether it is a file. Raises FileNotFoundError for a link to what is not there, which is no file left out.
+
+    Not for hidden ones: editors lock files with such links.
+    """
+    if path.is_symlink() and not path.exists() and not path.name.startswith("."):
         raise FileNotFoundError(f"{path} is a link to what is not there: mount the disk, fetch the file, or remove it.")
     return path.is_file()
 
