@@ -98,6 +98,27 @@ def test_options_that_are_not_given_leave_the_recipe_alone(tiny_dataset, tmp_pat
     assert (settings.seed, settings.labels, settings.method) == (7, 3, "unet")
 
 
+@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
+def test_a_run_keeps_the_precision_that_was_faster_where_it_began(start, tmp_path, monkeypatch, faster):
+    monkeypatch.setattr(module, "faster_precision", lambda kind: faster)
+    changes = ["encoder.precision=float32"]
+    assert start("run", method="unet", changes=changes).finished
+    found = config.load(tmp_path / "run" / "config.yaml")
+    kept = [found.gan.precision, found.baseline.precision, found.inversion.precision, found.encoder.precision]
+    assert kept == [faster, faster, faster, "float32"]  # what is asked for by name stays
+    monkeypatch.setattr(module, "faster_precision", lambda kind: pytest.fail("goes on with what it began with"))
+    assert start("run", method="unet", changes=changes, resume=True).finished
+    with pytest.raises(ValueError, match="other settings \\(baseline.precision\\)"):
+        start("run", method="unet", changes=[*changes, "baseline.precision=float16"])
+
+
+def test_most_processes_decide_upon_the_precision(monkeypatch):
+    monkeypatch.setattr(module, "faster_precision", lambda kind: "bfloat16")
+    for share, decided in ((0.25, "bfloat16"), (0.75, "float32")):
+        monkeypatch.setattr(module, "average", lambda numbers, share=share: dict.fromkeys(numbers, share))
+        assert module._faster_precision(config.Settings()) == decided
+
+
 # ---------------------------------------------------------------- dry run
 
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from semgan.types import MOST_SEED, Metric
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+PRECISION = "auto: bfloat16, or float32 where that is faster; found when a training begins, and kept in its config.yaml"
 Modality = Literal["ct", "mri"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -163,7 +164,7 @@ class GanSettings(Frozen):
     augment_speed_images: float = Field(
         default=100_000, gt=0, description="adaptive: images for the probability to go from 0 to 1"
     )
-    precision: Precision = "bfloat16"
+    precision: Precision = Field(default="auto", description=PRECISION)
 
 
 class PerceptualSettings(Frozen):
@@ -205,7 +206,7 @@ class EncoderSettings(Frozen):
         le=1,
         description="probability of changing gain, gamma, noise of the encoder's input, target unchanged (Departure)",
     )
-    precision: Precision = "bfloat16"
+    precision: Precision = Field(default="auto", description=PRECISION)
 
 
 class InversionSettings(Frozen):
@@ -243,7 +244,7 @@ class InversionSettings(Frozen):
         default=0.0, ge=0, le=1, description="share of steps with cosine-falling learning rate [C] 0.25"
     )
     batch: int = Field(default=64, ge=1, description="images optimised together")
-    precision: Precision = "bfloat16"
+    precision: Precision = Field(default="auto", description=PRECISION)
 
     @property
     def has_ramps(self) -> bool:
@@ -297,7 +298,7 @@ class BaselineSettings(Frozen):
     confidence_threshold: float = Field(
         default=0.95, ge=0, le=1, description="least probability of a pixel's class to be learnt from (unimatch)"
     )
-    precision: Precision = "bfloat16"
+    precision: Precision = Field(default="auto", description=PRECISION)
 
 
 class StudentSettings(Frozen):

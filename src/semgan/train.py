@@ -20,7 +20,8 @@ from semgan.data.folder import Dataset
 from semgan.job import StageName
 from semgan.rehearsal import DryRun, rehearse
 from semgan.runtime.deadline import Deadline
-from semgan.runtime.distributed import by_first
+from semgan.runtime.device import faster_precision, prepare_cpu
+from semgan.runtime.distributed import average, by_first, device_of_this_process
 from semgan.runtime.loop import Progress, StageResult
 
 logger = logging.getLogger("semgan")
@@ -139,6 +140,8 @@ def train(
     if resume and not run.config.is_file():
         raise FileNotFoundError(f"--resume: {run.path} is not a run; leave --resume out to start one.")
     deadline = Deadline.after(max_minutes, cpu_minutes, final=clock_ends)
+    prepare_cpu(settings.threads)
+    settings = _settle_precision(settings, run)
     if dry_run:
         ranks.refuse_several("train --dry-run")
         stages = methods.get(settings.method).stages_after(init_from)
@@ -161,9 +164,27 @@ def train(
     return _outcome(run, settings, result, time.monotonic() - started, advice)
 
 
-def _outcome(
-    run: RunFolder, settings: Settings, result: StageResult, seconds: float, advice: list[str]
-) -> TrainResult:
+def _settle_precision(settings: Settings, run: RunFolder) -> Settings:
+    """``auto`` replaced by what the run has already, or else by what is faster here (of most processes)."""
+    sections = {name: value for name, value in settings if getattr(value, "precision", None) == "auto"}
+    if not sections:
+        return settings
+    if run.config.is_file():
+        earlier = config.load(run.config)
+        found = {name: {"precision": getattr(earlier, name).precision} for name in sections}
+    else:
+        faster = _faster_precision(settings)
+        found = {name: {"precision": faster} for name in sections}
+    return config.override(settings, found, "the settled precision")
+
+
+def _faster_precision(settings: Settings) -> str:
+    own = faster_precision(device_of_this_process(settings.device).type)
+    for_float32 = average({"float32": float(own == "float32")})["float32"]
+    return "float32" if for_float32 > 0.5 else "bfloat16"
+
+
+def _outcome(run: RunFolder, settings: Settings, result: StageResult, seconds: float, advice: list[str]) -> TrainResult:
     return TrainResult(
         str(run.path),
         settings.method,
@@ -210,10 +231,7 @@ def _job(
 ) -> Any:
     from semgan.data.cache import open_cache
     from semgan.job import TrainingJob, load_pixels, shifted_validation
-    from semgan.runtime.device import prepare_cpu
-    from semgan.runtime.distributed import device_of_this_process
 
-    prepare_cpu(settings.threads)
     if ranks.count() > 1:  # one process decodes, and the others find it done
         by_first(lambda: open_cache(dataset.path, None, settings.preprocessing, progress=progress))
     cache, pixels = load_pixels(dataset, settings, progress)

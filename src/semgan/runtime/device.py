@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
+import time
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch.nn import functional as F
 
 import semgan
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TRIALS = 7  # convolutions timed in each precision; the fastest counts, as others may use the machine
+WORTH = 1.1  # so much faster must float32 be: bfloat16 takes half the memory
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -52,7 +57,37 @@ def _keep_freed_memory() -> None:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Mixed precision for the networks; float32 asks for none."""
+    """Mixed precision for the networks; float32 asks for none, and ``auto`` for `faster_precision`."""
+    if precision == "auto":
+        precision = faster_precision(device.type)
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=_DTYPES[precision])
+
+
+@functools.cache
+def faster_precision(kind: str) -> str:
+    """``bfloat16``, or ``float32`` where bfloat16 is not the faster of the two; kind: of device, as ``cpu``.
+
+    Processors differ: products of bfloat16 take half the time on some and, emulated or without matrix units, nearly
+    twice the time on others, and their flags do not tell. So on a CPU a convolution is timed in both, once in a
+    process (about 0.3 s).
+    """
+    if kind == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    seconds = dict.fromkeys(("float32", "bfloat16"), float("inf"))
+    for _ in range(TRIALS):
+        for precision, fastest in seconds.items():
+            seconds[precision] = min(fastest, _seconds_of_a_convolution(torch.device(kind), _DTYPES[precision]))
+    return "float32" if seconds["float32"] * WORTH < seconds["bfloat16"] else "bfloat16"
+
+
+def _seconds_of_a_convolution(device: torch.device, dtype: torch.dtype) -> float:
+    """Forward and backward, as wide and large as the networks for 64 px have many of."""
+    options = {"dtype": dtype, "device": device}
+    x = torch.ones(8, 64, 32, 32, **options).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.ones(64, 64, 3, 3, **options).contiguous(memory_format=torch.channels_last).requires_grad_()
+    began = time.perf_counter()
+    with torch.enable_grad():
+        torch.autograd.grad(F.conv2d(x, weight, padding=1).sum(), (x, weight))
+    return time.perf_counter() - began
