@@ -91,11 +91,17 @@ def counted(work: Callable[[], object]) -> float:
     return float(counter.total)
 
 
-def convolution_case(device: torch.device, channels: int = 128, side: int = 32, count: int = BATCH) -> Case:
-    """The peak: a bf16 convolution, forward and backward, channels last."""
-    x = torch.randn(count, channels, side, side, dtype=torch.bfloat16, device=device)
+def convolution_case(
+    device: torch.device,
+    channels: int = 128,
+    side: int = 32,
+    count: int = BATCH,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Case:
+    """The peak: a convolution, forward and backward, channels last."""
+    x = torch.randn(count, channels, side, side, dtype=dtype, device=device)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-    weight = torch.randn(channels, channels, 3, 3, dtype=torch.bfloat16, device=device)
+    weight = torch.randn(channels, channels, 3, 3, dtype=dtype, device=device)
     weight = weight.contiguous(memory_format=torch.channels_last).requires_grad_()
     gradient = torch.ones_like(x)
 
@@ -103,7 +109,8 @@ def convolution_case(device: torch.device, channels: int = 128, side: int = 32, 
         for _ in range(8):
             torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), gradient)
 
-    return Case(f"convolution peak ({channels} channels, {side} px, bf16)", work, 8 * count, counted(work))
+    name = f"convolution peak ({channels} channels, {side} px, {dtype})".replace("torch.", "")
+    return Case(name, work, 8 * count, counted(work))
 
 
 def gan_case(settings: Settings, device: torch.device) -> Case:

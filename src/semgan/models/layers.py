@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semgan.models.winograd import convolve_3x3
+
 ACTIVATION_GAIN = math.sqrt(2.0)  # keeps the variance through a leaky ReLU of slope 0.2
 FLOAT16_CLAMP = 256.0  # Karras et al. 2020a: activations beyond this only occur on the way to overflow
 
@@ -60,7 +62,10 @@ class EqualConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias * self.bias_gain
-        return F.conv2d(x, self.weight * self.weight_gain, bias, stride=self.stride, padding=self.padding)
+        weight = self.weight * self.weight_gain
+        if (weight.shape[-1], self.stride, self.padding) == (3, 1, 1):
+            return convolve_3x3(x, weight, bias)
+        return F.conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
 
 
 def blur(x: Tensor, *, gain: float = 1.0, stride: int = 1, padding: int = 0) -> Tensor:
@@ -134,7 +139,7 @@ class ModulatedConv2d(nn.Module):
             x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
             x = blur(x, gain=4.0, padding=1)
         else:
-            x = F.conv2d(x, weight, padding=1)
+            x = convolve_3x3(x, weight)
         x = x * demodulation.to(x.dtype)[:, :, None, None]
         offset = (noise * (self.noise_strength * ACTIVATION_GAIN)).to(x.dtype)
         x = x + offset + (self.bias * ACTIVATION_GAIN).to(x.dtype)[None, :, None, None]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import semgan
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TRIALS = 7  # convolutions timed in each precision; the fastest counts, as others may use the machine
 WORTH = 1.1  # so much faster must float32 be: bfloat16 takes half the memory
@@ -52,7 +52,7 @@ def _keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc takes
+        mallopt(M_MMAP_MAX, 0)  # large blocks, too, come from the heap: mapped ones are given back whatever is said
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
