@@ -99,17 +99,25 @@ def test_options_that_are_not_given_leave_the_recipe_alone(tiny_dataset, tmp_pat
 
 
 @pytest.mark.parametrize("faster", ["float32", "bfloat16"])
-def test_a_run_keeps_the_precision_that_was_faster_where_it_began(start, tmp_path, monkeypatch, faster):
+def test_a_training_keeps_the_precision_that_was_faster_where_it_began(start, tmp_path, monkeypatch, faster):
     monkeypatch.setattr(module, "faster_precision", lambda kind: faster)
     changes = ["encoder.precision=float32"]
     assert start("run", method="unet", changes=changes).finished
     found = config.load(tmp_path / "run" / "config.yaml")
     kept = [found.gan.precision, found.baseline.precision, found.inversion.precision, found.encoder.precision]
-    assert kept == [faster, faster, faster, "float32"]  # what is asked for by name stays
+    assert kept == [faster, faster, "auto", "float32"]  # what is asked for by name stays
     monkeypatch.setattr(module, "faster_precision", lambda kind: pytest.fail("goes on with what it began with"))
     assert start("run", method="unet", changes=changes, resume=True).finished
     with pytest.raises(ValueError, match="other settings \\(baseline.precision\\)"):
         start("run", method="unet", changes=[*changes, "baseline.precision=float16"])
+
+
+def test_a_run_of_before_auto_goes_on(start, tmp_path):
+    assert start("run", method="unet", stage="all").finished
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("precision: auto", "precision: bfloat16"))
+    assert start("run", method="unet", resume=True).finished
+    assert "auto" not in [line.split()[-1] for line in path.read_text().splitlines() if "precision:" in line]
 
 
 def test_most_processes_decide_upon_the_precision(monkeypatch):

@@ -244,7 +244,7 @@ class InversionSettings(Frozen):
         default=0.0, ge=0, le=1, description="share of steps with cosine-falling learning rate [C] 0.25"
     )
     batch: int = Field(default=64, ge=1, description="images optimised together")
-    precision: Precision = Field(default="auto", description=PRECISION)
+    precision: Precision = Field(default="auto", description="auto: what is faster on the machine that answers")
 
     @property
     def has_ramps(self) -> bool:

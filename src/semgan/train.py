@@ -165,16 +165,21 @@ def train(
 
 
 def _settle_precision(settings: Settings, run: RunFolder) -> Settings:
-    """``auto`` replaced by what the run has already, or else by what is faster here (of most processes)."""
-    sections = {name: value for name, value in settings if getattr(value, "precision", None) == "auto"}
+    """``auto`` replaced by what the run has already, or else by what is faster here (of most processes).
+
+    The inversion's stays, unless an earlier version has settled it: the machine that answers decides.
+    """
+    known = config.load(run.config) if run.config.is_file() else None
+    trained = ("gan", "encoder", "baseline")
+    sections = [
+        name
+        for name in (trained if known is None else (*trained, "inversion"))
+        if getattr(settings, name).precision == "auto"
+    ]
     if not sections:
         return settings
-    if run.config.is_file():
-        earlier = config.load(run.config)
-        found = {name: {"precision": getattr(earlier, name).precision} for name in sections}
-    else:
-        faster = _faster_precision(settings)
-        found = {name: {"precision": faster} for name in sections}
+    faster = _faster_precision(settings) if known is None else None
+    found = {name: {"precision": faster or getattr(known, name).precision} for name in sections}
     return config.override(settings, found, "the settled precision")
 
 
