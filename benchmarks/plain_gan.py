@@ -5,6 +5,7 @@ The same networks, weights, random numbers and losses as `semgan.stages.stage1_g
 - modulated convolutions as grouped convolutions with a weight per sample (Karras et al. 2020, app. B),
 - resampling by zero insertion, filter and every second pixel (upfirdn),
 - a generator pass of its own for each of the three updates,
+- torch's own, direct convolutions everywhere,
 - float32.
 
 Layers are exchanged by their class, so that both sides have the same parameters. tests/benchmarks checks that an
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from unittest import mock
 
 import torch
@@ -23,6 +25,7 @@ from torch.nn import functional as F
 
 from semgan.config import override
 from semgan.models import generator as generator_module
+from semgan.models import winograd
 from semgan.models.discriminators import ResidualDown
 from semgan.models.layers import ACTIVATION_GAIN, ModulatedConv2d, OutputHeads, activate
 from semgan.stages.stage1_gan import GanStage
@@ -102,8 +105,8 @@ def make_plain(network: nn.Module) -> None:
 
 
 @contextmanager
-def _plain_upsampling() -> Iterator[None]:
-    with mock.patch.object(generator_module, "upsample", upsample):
+def _plain_layers() -> Iterator[None]:
+    with mock.patch.object(generator_module, "upsample", upsample), mock.patch.object(winograd, "LEAST_CHANNELS", inf):
         yield
 
 
@@ -119,7 +122,7 @@ class PlainGanStage(GanStage):
         index = range(images_seen, images_seen + self.batch)
         real = self._to_device(self.real_images.batch(images_seen, self.batch))
         pair = self._to_device(self.labelled.batch(images_seen, self.batch))
-        with _plain_upsampling():
+        with _plain_layers():
             losses = self.update_image_critic(real.image, self._generate_for_critics(index).image, index)
             losses |= self.update_pair_critic(pair, self._generate_for_critics(index), index)
             losses |= self.update_generator(pair, self.generate(index), index)

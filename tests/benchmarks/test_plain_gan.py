@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from semgan import config, recipes
-from semgan.models import layers
+from semgan.models import layers, winograd
 from semgan.stages.stage1_gan import GanStage
 from semgan.types import Batch, LabelSpace
 
@@ -81,3 +81,17 @@ def test_the_long_way_is_really_taken(settings):
     kinds = {type(module).__name__ for part in (stage.generator, stage.image_critic) for module in part.modules()}
     assert {"PlainModulatedConv2d", "PlainOutputHeads", "PlainResidualDown"} <= kinds
     assert not kinds & {"ModulatedConv2d", "OutputHeads", "ResidualDown"}
+
+
+def test_the_long_way_takes_direct_convolutions_alone(settings, monkeypatch):
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "LEAST_WORK", 0)
+    calls = []
+    own = winograd._convolved
+    monkeypatch.setattr(winograd, "_convolved", lambda *given: calls.append(1) or own(*given))
+    stream = Stream(16, len(settings.classes))
+    options = {"labelled": stream, "real_images": stream, "device": torch.device("cpu")}
+    plain.PlainGanStage(settings, LabelSpace(settings.classes), **options).step(0)
+    assert not calls
+    GanStage(settings, LabelSpace(settings.classes), **options).step(0)
+    assert calls
