@@ -29,6 +29,7 @@ from torch import Tensor
 
 import semgan  # noqa: F401  # before torch: sets how its threads wait
 from semgan.artifacts import git_commit, versions, write_text_atomic
+from semgan.config import override
 from semgan.data.folder import Dataset
 from semgan.data.loading import load_labels
 from semgan.data.readers import read_image
@@ -54,8 +55,10 @@ class Task:
     clock: Callable[[], float]
 
     @classmethod
-    def load(cls, run: Path, data: Path, count: int, device: str, clock: str) -> Task:
+    def load(cls, run: Path, data: Path, count: int, device: str, clock: str, precision: str | None) -> Task:
         model, dataset = SemanticGan.load(run, device=device), Dataset.open(data)
+        if precision is not None:
+            model.settings = override(model.settings, {"inversion": {"precision": precision}})
         cases = dataset.validation()[:count]
         if len(cases) < 2:
             raise SystemExit(f"{data} has {len(cases)} validation images; at least 2 are needed.")
@@ -176,11 +179,12 @@ def note_on(rows: list[dict], task: Task, args: argparse.Namespace) -> str:
     ) else ""
     device = task.model.device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    chosen = "" if args.precision is None else f" --precision {args.precision}"
     return (
         f"{found}{alone}. {len(task.image)} validation images of {args.name or args.data.name}, metric "
         f"{task.model.settings.metric}, model `{args.model.name}`, {where}, torch {versions()['torch']}, commit "
         f"{git_commit()}. Command: `python benchmarks/inversion.py -m RUN --data DATASET --images {args.images} "
-        f"--rounds {args.rounds} --clock {args.clock}`. Medians over the rounds; "
+        f"--rounds {args.rounds} --clock {args.clock}{chosen}`. Medians over the rounds; "
         f"{'wall' if args.clock == 'wall' else 'processor'} time."
     )
 
@@ -228,11 +232,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--plain-steps", type=int, default=200)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="of ours; else the model's own")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=HERE / "inversion", help="name of the files, without ending")
     args = parser.parse_args()
     prepare_cpu()
-    task = Task.load(args.model, args.data, args.images, args.device, args.clock)
+    task = Task.load(args.model, args.data, args.images, args.device, args.clock, args.precision)
     rows, marks = measure(task, args.rounds, args.plain_steps)
     write(rows, marks, note_on(rows, task, args), args.out)
     for each in rows:
