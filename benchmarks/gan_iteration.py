@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     device = choose_device(args.device)
-    prepare_cpu()
+    prepare_cpu(training=True)
     precision = faster_precision(device.type) if args.precision == "auto" else args.precision
     settings = settings_of(args.size_px, args.batch, args.width_multiplier, precision)
     numbers, shares = kinds_of(settings)

@@ -194,7 +194,7 @@ def main() -> None:
     args = parser.parse_args()
     if not ranks.started_with_others():
         sys.exit(start_processes())
-    prepare_cpu(threads=1)
+    prepare_cpu(threads=1, training=True)
     with ranks.joined():
         rows = measure(args.recipe, args.batch, args.rounds, args.share_of_steps)
     if rows:

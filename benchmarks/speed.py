@@ -3,9 +3,9 @@
     python benchmarks/speed.py                # writes benchmarks/speed.csv, speed.md and speed.png
     python benchmarks/speed.py --rounds 9     # more rounds on a noisy machine
 
-Everything is measured in turn within one run, round after round, because machines are shared: the table gives medians,
-and the share is the median of each round's own ratio. Operations are counted by torch's own formulas (convolutions
-and matrix products, forward and backward).
+Networks and peak are in the precision that is faster here. Everything is measured in turn within one run, round after
+round, because machines are shared: the table gives medians, and the share is the median of each round's own ratio.
+Operations are counted by torch's own formulas (convolutions and matrix products, forward and backward).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from semgan.artifacts import git_commit, versions, write_text_atomic
 from semgan.config import Settings, override
 from semgan.models.perceptual import DiscriminatorDistance
 from semgan.models.whitening import fit_whitening
-from semgan.runtime.device import choose_device, prepare_cpu
+from semgan.runtime.device import choose_device, faster_precision, prepare_cpu
 from semgan.stages.stage1_gan import GanStage
 from semgan.stages.stage2_encoder import build_encoder
 from semgan.stages.stage3_inversion import invert
@@ -227,13 +227,20 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     device = choose_device(args.device)
-    prepare_cpu()
-    settings = override(recipes.load(args.recipe), {"gan": {"batch": BATCH}, "inversion": {"batch": INVERSION_BATCH}})
-    cases = [convolution_case(device), gan_case(settings, device), inversion_case(settings, device)]
+    prepare_cpu(training=True)
+    precision = faster_precision(device.type)
+    changes = {
+        "gan": {"batch": BATCH, "precision": precision},
+        "inversion": {"batch": INVERSION_BATCH, "precision": precision},
+    }
+    settings = override(recipes.load(args.recipe), changes)
+    peak = convolution_case(device, dtype=getattr(torch, precision))
+    cases = [peak, gan_case(settings, device), inversion_case(settings, device)]
     rows = table(cases, measure(cases, args.rounds, device))
     note = (
-        f"Recipe `{args.recipe}`, batch {BATCH}, {place(device)}, torch {versions()['torch']}, commit {git_commit()}. "
-        f"Command: `python benchmarks/speed.py --recipe {args.recipe} --rounds {args.rounds}`. Medians over the rounds."
+        f"Recipe `{args.recipe}`, batch {BATCH}, {precision}, {place(device)}, torch {versions()['torch']}, commit "
+        f"{git_commit()}. Command: `python benchmarks/speed.py --recipe {args.recipe} --rounds {args.rounds}`. "
+        "Medians over the rounds."
     )
     write(rows, note)
     for row in rows:

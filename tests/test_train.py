@@ -120,11 +120,19 @@ def test_a_run_of_before_auto_goes_on(start, tmp_path):
     assert "auto" not in [line.split()[-1] for line in path.read_text().splitlines() if "precision:" in line]
 
 
-def test_most_processes_decide_upon_the_precision(monkeypatch):
-    monkeypatch.setattr(module, "faster_precision", lambda kind: "bfloat16")
-    for share, decided in ((0.25, "bfloat16"), (0.75, "float32")):
-        monkeypatch.setattr(module, "average", lambda numbers, share=share: dict.fromkeys(numbers, share))
-        assert module._faster_precision(config.Settings()) == decided
+def test_the_first_process_decides_upon_the_precision(tmp_path, monkeypatch):
+    """Whatever a later one measures, or sees of the run's folder."""
+    told = []
+    monkeypatch.setattr(module, "faster_precision", lambda kind: "float32")
+    monkeypatch.setattr(module.ranks, "of_first", lambda number: told.append(number) or number)
+    first = module._settle_precision(config.Settings(), RunFolder(tmp_path / "run"))
+    assert (first.gan.precision, first.inversion.precision, len(told)) == ("float32", "auto", 4)
+
+    monkeypatch.setattr(module, "faster_precision", lambda kind: pytest.fail("the first has measured"))
+    monkeypatch.setattr(module.ranks, "is_first", lambda: False)
+    answers = iter(told)
+    monkeypatch.setattr(module.ranks, "of_first", lambda number: next(answers))
+    assert module._settle_precision(config.Settings(), RunFolder(tmp_path / "elsewhere")) == first
 
 
 # ---------------------------------------------------------------- dry run

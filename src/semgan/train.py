@@ -15,13 +15,13 @@ import numpy as np
 
 from semgan import config, methods, ranks, recipes
 from semgan.artifacts import RunFolder, git_commit, temporary_beside
-from semgan.config import Settings
+from semgan.config import Precision, Settings
 from semgan.data.folder import Dataset
 from semgan.job import StageName
 from semgan.rehearsal import DryRun, rehearse
 from semgan.runtime.deadline import Deadline
 from semgan.runtime.device import faster_precision, prepare_cpu
-from semgan.runtime.distributed import average, by_first, device_of_this_process
+from semgan.runtime.distributed import by_first, device_of_this_process
 from semgan.runtime.loop import Progress, StageResult
 
 logger = logging.getLogger("semgan")
@@ -140,7 +140,7 @@ def train(
     if resume and not run.config.is_file():
         raise FileNotFoundError(f"--resume: {run.path} is not a run; leave --resume out to start one.")
     deadline = Deadline.after(max_minutes, cpu_minutes, final=clock_ends)
-    prepare_cpu(settings.threads)
+    prepare_cpu(settings.threads, training=True)
     settings = _settle_precision(settings, run)
     if dry_run:
         ranks.refuse_several("train --dry-run")
@@ -165,28 +165,21 @@ def train(
 
 
 def _settle_precision(settings: Settings, run: RunFolder) -> Settings:
-    """``auto`` replaced by what the run has already, or else by what is faster here (of most processes).
+    """``auto`` replaced by what the run has already, or else by what is faster where the first process is.
 
     The inversion's stays, unless an earlier version has settled it: the machine that answers decides.
     """
-    known = config.load(run.config) if run.config.is_file() else None
-    trained = ("gan", "encoder", "baseline")
-    sections = [
-        name
-        for name in (trained if known is None else (*trained, "inversion"))
-        if getattr(settings, name).precision == "auto"
-    ]
-    if not sections:
-        return settings
-    faster = _faster_precision(settings) if known is None else None
-    found = {name: {"precision": faster or getattr(known, name).precision} for name in sections}
+    found: dict[str, Any] = {}
+    known = config.load(run.config) if ranks.is_first() and run.config.is_file() else settings
+    for name in ("gan", "encoder", "baseline", "inversion"):
+        if getattr(settings, name).precision != "auto":
+            continue
+        kept: str = getattr(known, name).precision
+        if ranks.is_first() and kept == "auto" and name != "inversion":
+            kept = faster_precision(device_of_this_process(settings.device).type)
+        choices = get_args(Precision)
+        found[name] = {"precision": choices[int(ranks.of_first(choices.index(kept)))]}
     return config.override(settings, found, "the settled precision")
-
-
-def _faster_precision(settings: Settings) -> str:
-    own = faster_precision(device_of_this_process(settings.device).type)
-    for_float32 = average({"float32": float(own == "float32")})["float32"]
-    return "float32" if for_float32 > 0.5 else "bfloat16"
 
 
 def _outcome(run: RunFolder, settings: Settings, result: StageResult, seconds: float, advice: list[str]) -> TrainResult:

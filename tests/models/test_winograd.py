@@ -129,3 +129,30 @@ def test_answers_and_gradients_do_not_share_memory_with_later_ones():
     for own, exact in zip(found, [*expected, *expected], strict=True):
         for each, other in zip(own, exact, strict=True):
             torch.testing.assert_close(each, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("odd", [torch.inference_mode, lambda: torch.device("meta")])
+def test_what_is_kept_from_call_to_call_does_not_remember_where_it_was_made(odd):
+    """Inference mode's tensors could not be written to outside it; the default device is no buffer's."""
+    inputs = torch.randn(1, 2, 8, 8), torch.randn(2, 2, 3, 3)
+    found = []
+
+    def work():  # in a new thread, which has no buffers yet
+        winograd._transform.cache_clear()
+        with odd():
+            ours(*inputs)
+        found.extend(derivatives(ours, *inputs))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    for own, expected in zip(found, derivatives(direct, *inputs), strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_an_answer_may_be_changed_in_place():
+    x, weight = torch.randn(1, 2, 4, 4, requires_grad=True), torch.randn(3, 2, 3, 3)
+    answer = ours(x, weight)
+    answer += 1
+    answer.sum().backward()
+    assert answer.is_contiguous(memory_format=torch.channels_last)

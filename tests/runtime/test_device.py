@@ -7,6 +7,14 @@ from semgan.runtime import device as devices
 from semgan.runtime.device import autocast, choose_device, faster_precision
 
 
+@pytest.fixture
+def fresh():
+    """Nothing is remembered of another test's machine, nor later of this one's."""
+    faster_precision.cache_clear()
+    yield
+    faster_precision.cache_clear()
+
+
 def test_auto_is_a_cuda_device_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto").type == "cuda"
@@ -34,6 +42,7 @@ def test_products_are_computed_in_the_precision_asked_for(precision, dtype):
 @pytest.mark.parametrize(
     ("float32", "bfloat16", "faster"), [(0.01, 0.02, "float32"), (0.02, 0.01, "bfloat16"), (0.0100, 0.0105, "bfloat16")]
 )
+@pytest.mark.usefixtures("fresh")
 def test_auto_is_bfloat16_unless_float32_is_clearly_faster(monkeypatch, float32, bfloat16, faster):
     disturbed = iter([5.0] * 4)  # other work on the machine: the fastest of several trials counts
 
@@ -41,21 +50,24 @@ def test_auto_is_bfloat16_unless_float32_is_clearly_faster(monkeypatch, float32,
         return next(disturbed, float32 if dtype == torch.float32 else bfloat16)
 
     monkeypatch.setattr(devices, "_seconds_of_a_convolution", seconds)
-    faster_precision.cache_clear()
     assert faster_precision("cpu") == faster
     with autocast(torch.device("cpu"), "auto"):
         assert str((torch.ones(2, 2) @ torch.ones(2, 2)).dtype) == f"torch.{faster}"
-    faster_precision.cache_clear()
 
 
-def test_the_trial_takes_time_in_either_precision():
-    for dtype in (torch.float32, torch.bfloat16):
-        assert 1e-4 < devices._seconds_of_a_convolution(torch.device("cpu"), dtype) < 60
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_the_trial_computes_what_it_says_wherever_it_is_called(monkeypatch, around):
+    seen = []
+    own = devices.F.conv2d
+    monkeypatch.setattr(devices.F, "conv2d", lambda *given, **more: seen.append(own(*given, **more)) or seen[-1])
+    with around():
+        for dtype in (torch.float32, torch.bfloat16):
+            assert 1e-5 < devices._seconds_of_a_convolution(torch.device("cpu"), dtype) < 60
+            assert seen[-1].dtype == dtype and seen[-1].requires_grad
 
 
 @pytest.mark.parametrize(("native", "faster"), [(True, "bfloat16"), (False, "float32")])
+@pytest.mark.usefixtures("fresh")
 def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(monkeypatch, native, faster):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    faster_precision.cache_clear()
     assert faster_precision("cuda") == faster
-    faster_precision.cache_clear()

@@ -1,7 +1,7 @@
 """Layers shared by generator and critics: equalised learning rate, filtered resampling, modulated convolution.
 
 Written from Karras et al. 2018 (equalised learning rate), Karras et al. 2020 (StyleGAN2) and Zhang 2019 (blurred
-down-sampling). Everything is a plain torch operation: it differentiates twice and runs wherever torch runs.
+down-sampling). Everything is made of plain torch operations: it differentiates twice and runs wherever torch runs.
 """
 
 from __future__ import annotations

@@ -104,15 +104,17 @@ def _convolved(x: Tensor, weight: Tensor, transposed: bool) -> Tensor:
     torch.mm(_transform("weight", x.dtype), taps.reshape(9, -1), out=weights.view(WINDOW**2, -1))
     weights = weights if transposed else weights.transpose(1, 2)
     rows = x.permute(0, 2, 3, 1)
-    answer = rows.new_empty(*rows.shape[:3], weights.shape[2])
+    shape = (x.shape[0], weights.shape[2], *x.shape[2:])
+    answer = torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
+    answers = answer.permute(0, 2, 3, 1)
     for place, tiles in _pieces(rows):
         windows = _windows(rows, place)
-        products = _buffer("products", x, WINDOW**2, tiles, answer.shape[3])
+        products = _buffer("products", x, WINDOW**2, tiles, answers.shape[3])
         torch.bmm(windows, weights, out=products)
-        piece = _buffer("tiles", x, TILE**2, tiles, answer.shape[3])
+        piece = _buffer("tiles", x, TILE**2, tiles, answers.shape[3])
         torch.mm(_transform("answer", x.dtype), products.view(WINDOW**2, -1), out=piece.view(TILE**2, -1))
-        _tiles_of(answer, place).copy_(piece.view(TILE, TILE, *_tiles_of(answer, place).shape[2:]))
-    return answer.permute(0, 3, 1, 2)
+        _tiles_of(answers, place).copy_(piece.view(TILE, TILE, *_tiles_of(answers, place).shape[2:]))
+    return answer
 
 
 def _correlated(x: Tensor, gradient: Tensor) -> Tensor:
@@ -127,7 +129,10 @@ def _correlated(x: Tensor, gradient: Tensor) -> Tensor:
         torch.mm(_transform("answer", x.dtype).t(), piece.view(TILE**2, -1), out=products.view(WINDOW**2, -1))
         torch.baddbmm(total, products.transpose(1, 2), windows, out=total)
     taps = _transform("weight", x.dtype).t() @ total.view(WINDOW**2, -1)
-    return taps.view(3, 3, channels_out, channels_in).permute(2, 3, 0, 1)
+    weight = torch.empty(
+        channels_out, channels_in, 3, 3, dtype=x.dtype, device="cpu", memory_format=torch.channels_last
+    )
+    return weight.copy_(taps.view(3, 3, channels_out, channels_in).permute(2, 3, 0, 1))
 
 
 def _pieces(rows: Tensor) -> Iterator[tuple[tuple[slice, slice], int]]:
@@ -169,8 +174,9 @@ def _tiles_of(rows: Tensor, place: tuple[slice, slice]) -> Tensor:
 @functools.cache
 def _transform(name: str, dtype: torch.dtype) -> Tensor:
     """The matrix for rows and columns at once of a window, a kernel or a tile, which lies in one line."""
-    one_way = torch.tensor(TRANSFORMS[name], dtype=dtype)
-    return torch.kron(one_way, one_way)
+    with torch.inference_mode(False):
+        one_way = torch.tensor(TRANSFORMS[name], dtype=dtype, device="cpu")
+        return torch.kron(one_way, one_way)
 
 
 def _buffer(name: str, like: Tensor, *shape: int) -> Tensor:
@@ -178,5 +184,6 @@ def _buffer(name: str, like: Tensor, *shape: int) -> Tensor:
     kept = _workspace.__dict__.setdefault(name, {})
     length = math.prod(shape)
     if like.dtype not in kept or kept[like.dtype].numel() < length:
-        kept[like.dtype] = torch.empty(length, dtype=like.dtype)
+        with torch.inference_mode(False):  # what is made in that mode could not be written to outside it
+            kept[like.dtype] = torch.empty(length, dtype=like.dtype, device="cpu")
     return kept[like.dtype][:length].view(shape)

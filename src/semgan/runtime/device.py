@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 import semgan
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
+MMAP_MAX = 65_536  # glibc's own number of blocks that may be mapped
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TRIALS = 7  # convolutions timed in each precision; the fastest counts, as others may use the machine
 WORTH = 1.1  # so much faster must float32 be: bfloat16 takes half the memory
@@ -35,24 +36,29 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def prepare_cpu(threads: int | None = None) -> None:
+def prepare_cpu(threads: int | None = None, *, training: bool = False) -> None:
     """Settings worth having on every CPU: no subnormal numbers, which make training tens of times slower on shared
-    machines, and freed memory kept for the next tensor instead of given back (a fifth of an inversion step)."""
+    machines, and freed memory kept for the next tensor instead of given back (a fifth of an inversion step).
+
+    training: blocks of 32 MB and more are kept, too. The same sizes come again at every step of a training, which a
+    quarter of a full-width step is won by; elsewhere, sizes that differ would leave gaps.
+    """
     torch.set_flush_denormal(True)
-    _keep_freed_memory()
+    _keep_freed_memory(large=training)
     if threads is not None:
         torch.set_num_threads(threads)
         if hasattr(os, "sched_setaffinity"):  # bound to the first cores, several such runs would share them
             os.sched_setaffinity(0, semgan.CORES)
 
 
-def _keep_freed_memory() -> None:
+def _keep_freed_memory(*, large: bool) -> None:
     """glibc returns large blocks at once and gets them back page by page; other C libraries are left as they are."""
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)  # large blocks, too, come from the heap: mapped ones are given back whatever is said
+        mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc takes: beyond, blocks are mapped, not of the heap
+        mallopt(M_MMAP_MAX, 0 if large else MMAP_MAX)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
@@ -85,9 +91,9 @@ def faster_precision(kind: str) -> str:
 def _seconds_of_a_convolution(device: torch.device, dtype: torch.dtype) -> float:
     """Forward and backward, as wide and large as the networks for 64 px have many of."""
     options = {"dtype": dtype, "device": device}
-    x = torch.ones(8, 64, 32, 32, **options).contiguous(memory_format=torch.channels_last).requires_grad_()
-    weight = torch.ones(64, 64, 3, 3, **options).contiguous(memory_format=torch.channels_last).requires_grad_()
-    began = time.perf_counter()
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        x = torch.ones(8, 64, 32, 32, **options).contiguous(memory_format=torch.channels_last).requires_grad_()
+        weight = torch.ones(64, 64, 3, 3, **options).contiguous(memory_format=torch.channels_last).requires_grad_()
+        began = time.perf_counter()
         torch.autograd.grad(F.conv2d(x, weight, padding=1).sum(), (x, weight))
     return time.perf_counter() - began
