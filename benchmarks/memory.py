@@ -4,9 +4,9 @@
     python benchmarks/memory.py --images 1000 5000 # a short try
 
 The images are made up (blocks of noise, no two alike) and labelled for the first 20. Every command is the user's own,
-in a process of its own. What counts is memory that cannot be given back: pages that are not of a file (Pss_Anon: each is
-counted once, however many of the command's processes share it), looked at every 50 ms. A cache's pages are of a file,
-which the kernel drops when memory is short.
+in a process of its own. What counts is memory that cannot be given back: pages that are not of a file (Pss_Anon: each
+is counted once, however many of the command's processes share it), looked at every 50 ms. A cache's pages are of a
+file, which the kernel drops when memory is short.
 """
 
 from __future__ import annotations
