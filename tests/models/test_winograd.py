@@ -76,6 +76,8 @@ def test_wide_layers_in_float32_are_close_to_exact_ones():
     ("shape", "weight", "used"),
     [
         ((4, 512, 16, 16), (512, 512, 3, 3), True),
+        ((1, 128, 32, 32), (128, 128, 3, 3), True),
+        ((64, 128, 16, 16), (128, 128, 3, 3), False),
         ((4, 512, 8, 8), (512, 512, 3, 3), False),
         ((8, 64, 64, 64), (64, 64, 3, 3), False),
         ((8, 128, 64, 64), (64, 128, 3, 3), False),
@@ -93,7 +95,7 @@ def test_it_is_used_where_it_is_faster(shape, weight, used):
 
 def test_layers_use_it(monkeypatch):
     monkeypatch.setattr(winograd, "LEAST_CHANNELS", 2)
-    monkeypatch.setattr(winograd, "LEAST_WORK", 0)
+    monkeypatch.setattr(winograd, "LEAST_SIZE", 0)
     calls = []
     own = winograd._convolved
     monkeypatch.setattr(winograd, "_convolved", lambda *given: calls.append(given) or own(*given))

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TILE, WINDOW = 4, 6
-LEAST_CHANNELS, LEAST_WORK = 128, 2**15  # channels, and channels x tiles: below, the direct convolution is as fast
+LEAST_CHANNELS, LEAST_SIZE = 128, 2**17  # channels, and channels x pixels: below, the direct convolution is as fast
 TILES_AT_ONCE = 256  # so that windows and products stay in the cache
 TRANSFORMS = {
     "image": [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
@@ -47,13 +47,16 @@ def convolve_3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def is_worth_it(x: Tensor, weight: Tensor) -> bool:
-    """Whether the layer is wide and large enough, on a CPU and in float32, and its sides are whole tiles."""
-    batch, _, height, width = x.shape
+    """Whether the layer is wide and large enough, on a CPU and in float32, and its sides are whole tiles.
+
+    Not by the number of images, so that an image's answer does not depend on how many are computed with it.
+    """
+    height, width = x.shape[2:]
     channels = min(weight.shape[:2])
     return (
         channels >= LEAST_CHANNELS
+        and channels * height * width >= LEAST_SIZE
         and height % TILE == width % TILE == 0
-        and channels * batch * height * width >= LEAST_WORK * TILE**2
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
