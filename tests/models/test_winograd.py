@@ -152,6 +152,12 @@ def test_what_is_kept_from_call_to_call_does_not_remember_where_it_was_made(odd)
         torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_an_image_is_answered_alike_alone_and_among_others():
+    x, weight = torch.randn(9, 128, 32, 32), torch.randn(128, 128, 3, 3)
+    alone = torch.cat([convolve_3x3(x[row : row + 1], weight) for row in range(9)])
+    assert is_worth_it(x[:1], weight) and torch.equal(convolve_3x3(x, weight), alone)
+
+
 def test_an_answer_may_be_changed_in_place():
     x, weight = torch.randn(1, 2, 4, 4, requires_grad=True), torch.randn(3, 2, 3, 3)
     answer = ours(x, weight)
