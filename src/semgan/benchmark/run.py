@@ -32,6 +32,7 @@ from semgan.benchmark.cells import (
 )
 from semgan.benchmark.fairness import unfairness
 from semgan.benchmark.grid import Grid, Task, held_out, read_grid
+from semgan.benchmark.precision import precision_of
 from semgan.benchmark.tables import published_numbers, write_tables
 from semgan.benchmark.training import Context, lengths_in_images, rehearsed, settings_of
 from semgan.benchmark.work import check_list, check_test_sets, conditions, prepared, work
@@ -194,7 +195,8 @@ class _Harness:
         logger.error("%s failed: %s", folder.cell.name, text)
 
     def _context(self, task: Task, check: Any = lambda: None) -> Context:
-        return Context(self.grid, self._dataset(task), self.device, self.deadline, self._report, check)
+        precision = precision_of(self.out, self.device, keep=True)
+        return Context(self.grid, self._dataset(task), self.device, self.deadline, self._report, check, precision)
 
     def _dataset(self, task: Task) -> Path:
         """The task's dataset, prepared once by this process. Raises what went wrong then."""
@@ -314,7 +316,8 @@ class _Harness:
 
     def _rehearsed_seconds(self, cell: Cell) -> float:
         place = self._place(cell.task)
-        plan = rehearsed(cell, Context(self.grid, place, self.device))
+        precision = precision_of(self.out, self.device, keep=False)
+        plan = rehearsed(cell, Context(self.grid, place, self.device, precision=precision))
         budget = self.grid.budget_of(cell.method)
         if budget is None or budget.images is None:
             return 60 * sum(plan.expected_minutes.values())

@@ -20,6 +20,7 @@ from semgan import methods
 from semgan.artifacts import RunFolder, load_checkpoint
 from semgan.benchmark.cells import TRAINED, Cell, CellFolder, State
 from semgan.benchmark.grid import SCHEDULE_SETTINGS, Grid, leaves
+from semgan.benchmark.precision import changes_for
 from semgan.benchmark.rows import ends_of, shares_of
 from semgan.config import Settings
 from semgan.data.folder import Dataset
@@ -33,7 +34,10 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Context:
-    """What training a cell needs besides the cell. deadline: of the whole command, in time.monotonic() seconds."""
+    """What training a cell needs besides the cell. deadline: of the whole command, in time.monotonic() seconds.
+
+    precision: where settings leave it open; see `semgan.benchmark.precision`
+    """
 
     grid: Grid
     dataset: Path
@@ -41,6 +45,7 @@ class Context:
     deadline: float | None = None
     progress: Progress | None = None
     check: Callable[[], None] = lambda: None  # raises where the cell was taken over
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,9 @@ def _train_piece(piece: Piece, folder: CellFolder, state: State, context: Contex
 def _train(cell: Cell, context: Context, run: Path, changes: dict[str, Any], **options: Any) -> Any:
     from semgan.train import train
 
+    if not RunFolder(run).config.is_file():  # one that goes on keeps what it has
+        settings = settings_of(cell, Dataset.open(context.dataset), context.grid)
+        changes = changes_for(settings, context.precision) | changes
     return train(
         context.dataset,
         run,
