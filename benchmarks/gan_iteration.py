@@ -3,7 +3,7 @@
     python benchmarks/gan_iteration.py                          # 64 px, batch 4; writes gan_iteration-64.csv, .md, .png
     python benchmarks/gan_iteration.py --size-px 256 --batch 2 --rounds 1
     python benchmarks/gan_iteration.py --width-multiplier 0.25  # a slim network
-    python benchmarks/gan_iteration.py --precision bfloat16     # where float32 is faster
+    python benchmarks/gan_iteration.py --precision bfloat16     # instead of the faster one of this machine
 
 RGB images, 8 classes, channel multiplier 2 (512 channels up to 64 px, 256 at 128, 128 at 256), the recipe's losses. An
 iteration is priced as the mean over a whole period of the lazy regularisers, from three kinds of steps: none, path
@@ -200,12 +200,13 @@ def main() -> None:
     peaks = [convolution_case(device, *shape, dtype) for shape in PEAK_SHAPES for dtype in kinds]
     rows = table(sides, shares, measure(sides, peaks, numbers, args.rounds, device))
     name = f"gan_iteration-{args.size_px}" + ("" if args.width_multiplier == 2 else f"-x{args.width_multiplier:g}")
+    name += "" if args.precision == "auto" else f"-{args.precision}"
     note = (
         f"{args.size_px} px, batch {args.batch}, width multiplier {args.width_multiplier:g}, RGB, 8 classes, "
         f"ours in {precision}, {place(device)}, torch {versions()['torch']}, commit {git_commit()}. "
         f"{difference(sides)}. Command: `python benchmarks/gan_iteration.py --size-px {args.size_px} "
         f"--batch {args.batch} --width-multiplier {args.width_multiplier:g} --rounds {args.rounds} "
-        f"--precision {precision}`."
+        f"--precision {args.precision}`."
     )
     write_tables(name, "GAN iteration", rows, note)
     plot(rows, name)

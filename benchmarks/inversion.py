@@ -36,7 +36,7 @@ from semgan.data.readers import read_image
 from semgan.metrics import overlap
 from semgan.objectives.reconstruction import pixel_distance
 from semgan.objectives.segmentation import probabilities
-from semgan.runtime.device import prepare_cpu
+from semgan.runtime.device import faster_precision, prepare_cpu
 from semgan.runtime.modes import frozen
 from semgan.stages.semantic_gan import SemanticGan
 
@@ -174,18 +174,24 @@ def note_on(rows: list[dict], task: Task, args: argparse.Namespace) -> str:
         if reached
         else "Ours reaches the plain score at no number of optimisation steps tried"
     )
-    alone = "; the encoder alone (step 0) reaches it too" if any(
-        each["steps"] == 0 and each["score"] >= goal for each in rows[1:]
-    ) else ""
+    alone = (
+        "; the encoder alone (step 0) reaches it too"
+        if any(each["steps"] == 0 and each["score"] >= goal for each in rows[1:])
+        else ""
+    )
     device = task.model.device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     chosen = "" if args.precision is None else f" --precision {args.precision}"
+    precision = task.model.settings.inversion.precision
+    precision = faster_precision(device.type) if precision == "auto" else precision
+    words = (
+        f"--images {args.images} --rounds {args.rounds} --plain-steps {args.plain_steps} --clock {args.clock}{chosen}"
+    )
     return (
         f"{found}{alone}. {len(task.image)} validation images of {args.name or args.data.name}, metric "
-        f"{task.model.settings.metric}, model `{args.model.name}`, {where}, torch {versions()['torch']}, commit "
-        f"{git_commit()}. Command: `python benchmarks/inversion.py -m RUN --data DATASET --images {args.images} "
-        f"--rounds {args.rounds} --clock {args.clock}{chosen}`. Medians over the rounds; "
-        f"{'wall' if args.clock == 'wall' else 'processor'} time."
+        f"{task.model.settings.metric}, model `{args.model.name}`, ours in {precision}, {where}, torch "
+        f"{versions()['torch']}, commit {git_commit()}. Command: `python benchmarks/inversion.py -m RUN --data DATASET "
+        f"{words}`. Medians over the rounds; {'wall' if args.clock == 'wall' else 'processor'} time."
     )
 
 

@@ -4,9 +4,9 @@
     python benchmarks/memory.py --images 1000 5000 # a short try
 
 The images are made up (blocks of noise, no two alike) and labelled for the first 20. Every command is the user's own,
-in a process of its own. What counts is memory that cannot be given back: pages that are not of a file (Pss_Anon: each
-is counted once, however many of the command's processes share it), looked at every 50 ms. A cache's pages are of a
-file, which the kernel drops when memory is short.
+in a process of its own, preparing with one worker. What counts is memory that cannot be given back: pages that are not
+of a file (Pss_Anon: each is counted once, however many of the command's processes share it), looked at every 50 ms. A
+cache's pages are of a file, which the kernel drops when memory is short.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def anonymous_mb(pid: int) -> float:
         one = Path(f"/proc/{open_pids.pop()}")
         try:
             lines = (one / "smaps_rollup").read_text().splitlines()
-            open_pids += [int(word) for word in (one / f"task/{one.name}/children").read_text().split()]
+            children = [path.read_text() for path in one.glob("task/*/children")]
+            open_pids += [int(word) for word in " ".join(children).split()]
         except (FileNotFoundError, ProcessLookupError):
             continue
         total += sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss_Anon"))

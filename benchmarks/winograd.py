@@ -27,8 +27,8 @@ from semgan.models.winograd import _Convolution, is_worth_it
 from semgan.runtime.device import prepare_cpu
 
 SHAPES = (  # images, channels, side
-    (8, 64, 64), (8, 128, 16), (8, 128, 32), (8, 128, 64), (1, 128, 256),
-    (4, 256, 32), (4, 512, 8), (4, 512, 16), (4, 512, 32), (4, 512, 64),
+    (8, 64, 64), (8, 128, 16), (1, 128, 32), (8, 128, 32), (8, 128, 64), (1, 128, 256),
+    (4, 256, 32), (4, 512, 8), (1, 512, 16), (4, 512, 16), (1, 512, 32), (4, 512, 32), (4, 512, 64),
 )  # fmt: skip
 REPETITIONS = 3
 SIDES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -125,14 +125,14 @@ def test_the_first_process_decides_upon_the_precision(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(module, "faster_precision", lambda kind: "float32")
     monkeypatch.setattr(module.ranks, "of_first", lambda number: told.append(number) or number)
-    first = module._settle_precision(config.Settings(), RunFolder(tmp_path / "run"))
+    first = module._settle_precision(config.Settings(), RunFolder(tmp_path / "run"), None)
     assert (first.gan.precision, first.inversion.precision, len(told)) == ("float32", "auto", 4)
 
     monkeypatch.setattr(module, "faster_precision", lambda kind: pytest.fail("the first has measured"))
     monkeypatch.setattr(module.ranks, "is_first", lambda: False)
     answers = iter(told)
     monkeypatch.setattr(module.ranks, "of_first", lambda number: next(answers))
-    assert module._settle_precision(config.Settings(), RunFolder(tmp_path / "elsewhere")) == first
+    assert module._settle_precision(config.Settings(), RunFolder(tmp_path / "elsewhere"), None) == first
 
 
 # ---------------------------------------------------------------- dry run

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from semgan.settings import (
+    PRECISION_SECTIONS,
     BaselineSettings,
     CriticSettings,
     DataSettings,
@@ -32,6 +33,7 @@ from semgan.settings import (
 )
 
 __all__ = [
+    "PRECISION_SECTIONS",
     "BaselineSettings",
     "CriticSettings",
     "DataSettings",

@@ -16,6 +16,7 @@ from semgan.types import MOST_SEED, Metric
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISION = "auto: bfloat16, or float32 where that is faster; found when a training begins, and kept in its config.yaml"
+PRECISION_SECTIONS = ("gan", "encoder", "baseline", "inversion")  # of `Settings`, that have one
 Modality = Literal["ct", "mri"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]

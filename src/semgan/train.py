@@ -114,15 +114,17 @@ def train(
     dry_run: bool = False,
     changes: list[str] | None = None,
     device: str | None = None,
+    precision: str | None = None,
     progress: Progress | None = None,
 ) -> TrainResult | DryRun:
     """Train a method on a dataset folder into a run folder; the same call goes on with an unfinished run.
 
     ``resume`` insists that the run exists already; cpu_minutes: of this process, all threads together. With
     ``clock_ends`` the end of ``cpu_minutes``, or else of ``max_minutes``, is the end of the training, so that the
-    number of steps is chosen then too. Started by torchrun, several processes train together, each a share of every
-    batch; the first one writes. Raises ValueError, FileNotFoundError or FileExistsError with the cure for bad
-    input, `semgan.runtime.loop.TrainingDiverged` where training broke down.
+    number of steps is chosen then too. precision: what ``auto`` becomes; None: what is faster here. Started by
+    torchrun, several processes train together, each a share of every batch; the first one writes. Raises ValueError,
+    FileNotFoundError or FileExistsError with the cure for bad input, `semgan.runtime.loop.TrainingDiverged` where
+    training broke down.
     """
     opened = Dataset.open(Path(dataset))
     settings = resolve_settings(
@@ -141,7 +143,7 @@ def train(
         raise FileNotFoundError(f"--resume: {run.path} is not a run; leave --resume out to start one.")
     deadline = Deadline.after(max_minutes, cpu_minutes, final=clock_ends)
     prepare_cpu(settings.threads, training=True)
-    settings = _settle_precision(settings, run)
+    settings = _settle_precision(settings, run, precision)
     if dry_run:
         ranks.refuse_several("train --dry-run")
         stages = methods.get(settings.method).stages_after(init_from)
@@ -164,18 +166,20 @@ def train(
     return _outcome(run, settings, result, time.monotonic() - started, advice)
 
 
-def _settle_precision(settings: Settings, run: RunFolder) -> Settings:
-    """``auto`` replaced by what the run has already, or else by what is faster where the first process is.
+def _settle_precision(settings: Settings, run: RunFolder, precision: str | None) -> Settings:
+    """``auto`` replaced by what the run has already, or else as given, or by what is faster where the first process is.
 
-    The inversion's stays, unless an earlier version has settled it: the machine that answers decides.
+    The inversion's stays where neither says it: the machine that answers decides.
     """
     found: dict[str, Any] = {}
     known = config.load(run.config) if ranks.is_first() and run.config.is_file() else settings
-    for name in ("gan", "encoder", "baseline", "inversion"):
+    for name in config.PRECISION_SECTIONS:
         if getattr(settings, name).precision != "auto":
             continue
         kept: str = getattr(known, name).precision
-        if ranks.is_first() and kept == "auto" and name != "inversion":
+        if kept == "auto" and precision is not None:
+            kept = precision
+        elif kept == "auto" and ranks.is_first() and name != "inversion":
             kept = faster_precision(device_of_this_process(settings.device).type)
         choices = get_args(Precision)
         found[name] = {"precision": choices[int(ranks.of_first(choices.index(kept)))]}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -381,3 +384,24 @@ def test_two_processes_share_a_folder_and_no_cell_is_done_twice(grids, tmp_path)
     assert result.count("done") == 3 and sorted(row.seed for row in rows) == [0, 1, 2]
     spread = np.std([row.value for row in rows], ddof=1)
     assert f"± {spread:.4f}" in (out / "tables.md").read_text()
+
+
+def test_answers_after_optimisation_are_held_against_step_0(finished, tmp_path):
+    _, out, _, _ = finished
+    path = Path(__file__).parents[2] / "results" / "never_worse.py"
+    spec = importlib.util.spec_from_file_location("never_worse", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shutil.copytree(out / "cells", tmp_path / "cells")
+    module.main(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "never_worse.csv").open()))
+    assert {row["method"] for row in rows} == {"semgan"}  # a network has no steps
+    assert len(rows) == len({row["test_set"] for row in rows}) > 1
+    for row in rows:
+        gained = float(row["score"]) - float(row["score_0"])
+        assert float(row["difference"]) == pytest.approx(gained, abs=2e-4)
+        assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+        assert row["never_worse"] == ("yes" if float(row["low"]) >= -0.002 else "no")
+    with pytest.raises(SystemExit, match="no finished cells of a method with a choice"):
+        shutil.rmtree(tmp_path / "cells" / "chests-4-semgan-seed0")
+        module.main(tmp_path)

@@ -4,7 +4,7 @@ import pytest
 
 from semgan import artifacts, config
 from semgan.benchmark import precision as module
-from semgan.benchmark.precision import changes_for, precision_of
+from semgan.benchmark.precision import precision_of
 from semgan.benchmark.run import benchmark
 
 
@@ -14,10 +14,11 @@ def faster(monkeypatch):
     return lambda found: monkeypatch.setattr(module, "faster_precision", lambda kind: found)
 
 
-def finished_cell(out, precision):
-    logs = out / "cells" / "lungs-9-unet-seed0" / "logs"
+def finished_cell(out, name, **precisions):
+    logs = out / "cells" / name / "logs"
     logs.mkdir(parents=True)
-    settings = config.override(config.Settings(), {"baseline": {"precision": precision}})
+    changes = {section: {"precision": value} for section, value in precisions.items()}
+    settings = config.override(config.Settings(), {"method": name.split("-")[2], **changes})
     (logs / "config.yaml").write_text(config.dump(settings))
 
 
@@ -29,12 +30,16 @@ def test_the_first_process_decides_for_the_folder(tmp_path, faster):
     assert precision_of(tmp_path, "cpu", keep=True) == precision_of(tmp_path, "cpu", keep=False) == "float32"
 
 
-@pytest.mark.parametrize(("cells", "found"), [("bfloat16", "bfloat16"), ("auto", "float32")])
-def test_a_folder_of_before_goes_on_as_its_cells_began(tmp_path, faster, cells, found):
+def test_a_folder_of_before_goes_on_as_most_of_its_cells_began(tmp_path, faster):
     faster("float32")
-    finished_cell(tmp_path, cells)
-    assert precision_of(tmp_path, "cpu", keep=True) == found
-    assert artifacts.read_json(tmp_path / "precision.json") == {"precision": found}
+    finished_cell(tmp_path, "lungs-9-advssl-seed0", baseline="float32")  # named by its grid
+    finished_cell(tmp_path, "lungs-9-gct-seed0", baseline="auto")
+    for name in ("lungs-9-semgan-seed0", "lungs-9-unet-seed0"):  # a section that is not trained does not count
+        finished_cell(tmp_path, name, gan="bfloat16", encoder="bfloat16", baseline="bfloat16", inversion="float32")
+    (tmp_path / "cells" / "lungs-9-zzz-seed0" / "logs").mkdir(parents=True)
+    (tmp_path / "cells" / "lungs-9-zzz-seed0" / "logs" / "config.yaml").write_text("gan: [")  # damaged
+    assert precision_of(tmp_path, "cpu", keep=True) == "bfloat16"
+    assert artifacts.read_json(tmp_path / "precision.json") == {"precision": "bfloat16"}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"precision": "auto"}', '{"precision": 16}'])
@@ -44,34 +49,53 @@ def test_a_file_that_says_something_else_is_told(tmp_path, content):
         precision_of(tmp_path, "cpu", keep=True)
 
 
-def test_what_is_named_in_settings_stays():
-    named = config.override(config.Settings(), {"gan": {"precision": "float16"}})
-    assert changes_for(named, "float32") == {
-        f"{name}.precision": "float32" for name in module.SECTIONS if name != "gan"
-    }
-
-
 @pytest.mark.usefixtures("without_reports")
-def test_cells_are_trained_in_it(grids, tmp_path, faster):
+def test_cells_are_trained_in_it(grids, tmp_path, faster, monkeypatch):
     faster("bfloat16")
+    monkeypatch.setattr("semgan.train.faster_precision", lambda kind: pytest.fail("the folder decides"))
 
     def change(grid):
         grid["methods"] = ["unet", "mean-teacher"]
-        for section in ("gan", "encoder", "baseline", "inversion"):
-            grid["tasks"][0]["settings"].get(section, {}).pop("precision", None)
+        for section in config.PRECISION_SECTIONS:
+            grid["tasks"][0]["settings"].setdefault(section, {})["precision"] = "auto"
         grid["settings"] = {"mean-teacher": {"baseline": {"precision": "float32"}}}
 
     path, out = grids.write(change), tmp_path / "out"
-    assert benchmark(path, out, only=["chests/4/unet"], device="cpu").count("done") == 1
+    first = benchmark(path, out, only=["chests/4/unet"], device="cpu")
+    assert first.count("done") == 1 and not first.unfair
     faster("float32")  # another machine goes on
-    assert benchmark(path, out, device="cpu").count("done") == 2
-    saved = {cell: config.load(out / "cells" / cell / "logs" / "config.yaml") for cell in cells_in(out)}
-    assert [saved[f"chests-4-{name}-seed0"].baseline.precision for name in ("unet", "mean-teacher")] == [
-        "bfloat16",
-        "float32",
-    ]
-    assert saved["chests-4-mean-teacher-seed0"].inversion.precision == "bfloat16"
+    assert benchmark(path, out, only=["chests/4/unet"], dry_run=True, device="cpu").count("done") == 1
+    both = benchmark(path, out, device="cpu")
+    assert both.count("done") == 2
+    unet, teacher = (
+        config.load(out / "cells" / f"chests-4-{name}-seed0" / "logs" / "config.yaml")
+        for name in ("unet", "mean-teacher")
+    )
+    assert {getattr(unet, section).precision for section in config.PRECISION_SECTIONS} == {"bfloat16"}
+    assert (teacher.baseline.precision, teacher.inversion.precision) == ("float32", "bfloat16")
+    assert any("differ in precision" in each for each in both.unfair)  # what the grid names is told
 
 
-def cells_in(out):
-    return [path.name for path in (out / "cells").iterdir() if path.is_dir()]
+@pytest.mark.usefixtures("without_reports")
+def test_a_cell_that_was_begun_goes_on_in_its_own(grids, tmp_path, faster):
+    def change(grid):
+        grid["methods"] = ["unet"]
+        for section in config.PRECISION_SECTIONS:
+            grid["tasks"][0]["settings"].setdefault(section, {})["precision"] = "auto"
+
+    path, out = grids.write(change), tmp_path / "out"
+    faster("float32")
+    assert benchmark(path, out, device="cpu", max_minutes=0.001).count("done") == 0
+    assert list(out.glob("cells/*/run/config.yaml"))
+    artifacts.write_json(out / "precision.json", {"precision": "bfloat16"})
+    assert benchmark(path, out, device="cpu").count("done") == 1
+    run = config.load(out / "cells" / "chests-4-unet-seed0" / "logs" / "config.yaml")
+    assert run.baseline.precision == "float32"
+
+
+def test_a_folder_with_its_precision_alone_may_be_given(grids, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    artifacts.write_json(out / "precision.json", {"precision": "float32"})
+    result = benchmark(grids.write(), out, only=["chests/4/unet"], device="cpu", max_minutes=0)
+    assert result.count("open") == 1

@@ -85,7 +85,7 @@ def test_the_long_way_is_really_taken(settings):
 
 def test_the_long_way_takes_direct_convolutions_alone(settings, monkeypatch):
     monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
-    monkeypatch.setattr(winograd, "LEAST_SIZE", 0)
+    monkeypatch.setattr(winograd, "LEAST_PIXELS", 0)
     calls = []
     own = winograd._convolved
     monkeypatch.setattr(winograd, "_convolved", lambda *given: calls.append(1) or own(*given))

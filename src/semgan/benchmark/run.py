@@ -32,6 +32,7 @@ from semgan.benchmark.cells import (
 )
 from semgan.benchmark.fairness import unfairness
 from semgan.benchmark.grid import Grid, Task, held_out, read_grid
+from semgan.benchmark.precision import FILE as PRECISION
 from semgan.benchmark.precision import precision_of
 from semgan.benchmark.tables import published_numbers, write_tables
 from semgan.benchmark.training import Context, lengths_in_images, rehearsed, settings_of
@@ -106,10 +107,12 @@ def benchmark(
     chosen = selected(cells_of(asked), only)
     for task in asked.tasks:
         published_numbers(task)  # now, and not when hours are over
-    harness = _Harness(asked, out, runs, device, deadline, progress)
+    if not dry_run:
+        _start_folder(out)
+    precision = precision_of(out, device, keep=not dry_run)
+    harness = _Harness(asked, out, runs, device, deadline, progress, precision)
     if dry_run:
         return harness.plan(chosen)
-    _start_folder(out)
     for cell in chosen:
         if deadline is not None and time.monotonic() >= deadline:
             break
@@ -120,7 +123,7 @@ def benchmark(
 def _start_folder(out: Path) -> None:
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "cells").is_dir()):
         names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-        if not names <= {"README.md", "grid.yaml", "run.sh", ".gitignore"}:
+        if not names <= {"README.md", "grid.yaml", "run.sh", ".gitignore", PRECISION}:
             raise FileExistsError(
                 f"{out} exists and holds no benchmark; give another folder with -o, or empty this one."
             )
@@ -140,9 +143,11 @@ class _Harness:
         device: str,
         deadline: float | None,
         progress: Progress | None,
+        precision: str,
     ) -> None:
         self.grid, self.out, self.runs = grid, out, runs
         self.device, self.deadline, self.progress = device, deadline, progress
+        self.precision = precision
         self.began = time.monotonic()
         self.cells = cells_of(grid)
         self._folders = {cell.name: CellFolder(out, cell, grid, runs) for cell in self.cells}
@@ -195,8 +200,8 @@ class _Harness:
         logger.error("%s failed: %s", folder.cell.name, text)
 
     def _context(self, task: Task, check: Any = lambda: None) -> Context:
-        precision = precision_of(self.out, self.device, keep=True)
-        return Context(self.grid, self._dataset(task), self.device, self.deadline, self._report, check, precision)
+        where = (self.grid, self._dataset(task), self.device, self.deadline)
+        return Context(*where, self._report, check, self.precision)
 
     def _dataset(self, task: Task) -> Path:
         """The task's dataset, prepared once by this process. Raises what went wrong then."""
@@ -316,8 +321,7 @@ class _Harness:
 
     def _rehearsed_seconds(self, cell: Cell) -> float:
         place = self._place(cell.task)
-        precision = precision_of(self.out, self.device, keep=False)
-        plan = rehearsed(cell, Context(self.grid, place, self.device, precision=precision))
+        plan = rehearsed(cell, Context(self.grid, place, self.device, precision=self.precision))
         budget = self.grid.budget_of(cell.method)
         if budget is None or budget.images is None:
             return 60 * sum(plan.expected_minutes.values())

@@ -20,7 +20,6 @@ from semgan import methods
 from semgan.artifacts import RunFolder, load_checkpoint
 from semgan.benchmark.cells import TRAINED, Cell, CellFolder, State
 from semgan.benchmark.grid import SCHEDULE_SETTINGS, Grid, leaves
-from semgan.benchmark.precision import changes_for
 from semgan.benchmark.rows import ends_of, shares_of
 from semgan.config import Settings
 from semgan.data.folder import Dataset
@@ -36,7 +35,7 @@ ALL = "all"
 class Context:
     """What training a cell needs besides the cell. deadline: of the whole command, in time.monotonic() seconds.
 
-    precision: where settings leave it open; see `semgan.benchmark.precision`
+    precision: what settings leave open becomes, see `semgan.benchmark.precision`; None: what is faster here
     """
 
     grid: Grid
@@ -45,7 +44,7 @@ class Context:
     deadline: float | None = None
     progress: Progress | None = None
     check: Callable[[], None] = lambda: None  # raises where the cell was taken over
-    precision: str = "auto"
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -196,9 +195,6 @@ def _train_piece(piece: Piece, folder: CellFolder, state: State, context: Contex
 def _train(cell: Cell, context: Context, run: Path, changes: dict[str, Any], **options: Any) -> Any:
     from semgan.train import train
 
-    if not RunFolder(run).config.is_file():  # one that goes on keeps what it has
-        settings = settings_of(cell, Dataset.open(context.dataset), context.grid)
-        changes = changes_for(settings, context.precision) | changes
     return train(
         context.dataset,
         run,
@@ -208,6 +204,7 @@ def _train(cell: Cell, context: Context, run: Path, changes: dict[str, Any], **o
         split_seed=cell.seed,
         seed=cell.seed,
         device=context.device,
+        precision=context.precision,
         changes=assignments(changes),
         **options,
     )

@@ -14,6 +14,7 @@ from semgan import artifacts, methods
 from semgan.benchmark.cells import DONE, ERROR, FAILED, OPEN, TRAINED, CellFolder, State, read_cases
 from semgan.benchmark.fairness import Conditions, check_separate, closed, guard_of
 from semgan.benchmark.grid import Grid, Task, class_mapping, class_names, held_out, part
+from semgan.benchmark.precision import trained_in
 from semgan.benchmark.training import Context, settings_of, train_cell
 from semgan.data.folder import Dataset
 from semgan.scoring import HeldOut, Scored, TrainedModel, check_held_out, stems_of
@@ -151,7 +152,9 @@ def conditions(folder: CellFolder, state: State, grid: Grid) -> Conditions:
     cell = folder.cell
     group, seen = (cell.task.name, cell.labels, cell.seed), sum(state.images_seen.values())
     scored = {test_set: next(iter(by_step.values())) for test_set, by_step in read_cases(folder.cases).items()}
-    known = state.facts | {
+    trained = trained_in(folder.path / "logs" / "config.yaml")
+    known = state.facts | ({} if trained is None else {"precision": trained})
+    known |= {
         f"cases or masks of test set '{name}'": _hash_of(
             [f"{stem} {truth}" for stem, truth in zip(cases.stems, cases.counts.truth.tolist(), strict=True)]
         )

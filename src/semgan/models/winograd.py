@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TILE, WINDOW = 4, 6
-LEAST_CHANNELS, LEAST_SIZE = 128, 2**17  # channels, and channels x pixels: below, the direct convolution is as fast
+LEAST_CHANNELS, LEAST_PIXELS = 128, 32**2  # below, the direct convolution of a single image is faster or as fast
 TILES_AT_ONCE = 256  # so that windows and products stay in the cache
 TRANSFORMS = {
     "image": [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
@@ -52,10 +52,9 @@ def is_worth_it(x: Tensor, weight: Tensor) -> bool:
     Not by the number of images, so that an image's answer does not depend on how many are computed with it.
     """
     height, width = x.shape[2:]
-    channels = min(weight.shape[:2])
     return (
-        channels >= LEAST_CHANNELS
-        and channels * height * width >= LEAST_SIZE
+        min(weight.shape[:2]) >= LEAST_CHANNELS
+        and height * width >= LEAST_PIXELS
         and height % TILE == width % TILE == 0
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
