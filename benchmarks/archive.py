@@ -15,7 +15,6 @@ stage on one thread.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import json
 import os
@@ -29,8 +28,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tables import write_tables
+
 import semgan  # before torch: sets how its threads wait
-from semgan.artifacts import git_commit, versions, write_text_atomic
+from semgan.artifacts import git_commit, versions
 
 HERE = Path(__file__).parent
 SIZES = (1_000, 10_000, 100_000)
@@ -157,15 +158,8 @@ def judged_images(answer: Any, signals: Any, side: tuple[int, int]) -> list[Any]
 
 
 def write(folder: Path, rows: list[dict[str, Any]], times: list[tuple[str, float]], note: str) -> None:
-    with open(folder / "archive.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
-    lines += ["", "| stage | CPU ms per image |", "|---|---|"]
-    lines += [f"| {name} | {value:.3f} |" for name, value in times]
-    write_text_atomic(folder / "archive.md", f"# Archives\n\n{note}\n\n" + "\n".join(lines) + "\n")
+    more = ["", "| stage | CPU ms per image |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in times)]
+    write_tables(folder / "archive", "Archives", rows, note, more)
     plot(folder, rows, times)
 
 

@@ -33,8 +33,8 @@ from speed import (
     convolution_case,
     place,
     synchronise,
-    write_tables,
 )
+from tables import write_tables
 from torch import Tensor
 
 from semgan import recipes
@@ -208,7 +208,7 @@ def main() -> None:
         f"--batch {args.batch} --width-multiplier {args.width_multiplier:g} --rounds {args.rounds} "
         f"--precision {args.precision}`."
     )
-    write_tables(name, "GAN iteration", rows, note)
+    write_tables(HERE / name, "GAN iteration", rows, note)
     plot(rows, name)
     for row in rows:
         print(row)

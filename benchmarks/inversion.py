@@ -15,7 +15,6 @@ Protocols take turns, round after round, and the medians count. Times are wall t
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -25,10 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from tables import write_tables
 from torch import Tensor
 
 import semgan  # noqa: F401  # before torch: sets how its threads wait
-from semgan.artifacts import git_commit, versions, write_text_atomic
+from semgan.artifacts import git_commit, versions
 from semgan.config import override
 from semgan.data.folder import Dataset
 from semgan.data.loading import load_labels
@@ -195,17 +195,6 @@ def note_on(rows: list[dict], task: Task, args: argparse.Namespace) -> str:
     )
 
 
-def write(rows: list[dict], marks: dict[int, float], note: str, out: Path) -> None:
-    with open(out.with_suffix(".csv"), "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(str(value) for value in each.values()) + " |" for each in rows]
-    write_text_atomic(out.with_suffix(".md"), f"# Inversion\n\n{note}\n\n" + "\n".join(lines) + "\n")
-    plot(rows, marks, out.with_suffix(".png"))
-
-
 def plot(rows: list[dict], marks: dict[int, float], path: Path) -> None:
     import matplotlib
 
@@ -245,7 +234,8 @@ def main() -> None:
     prepare_cpu()
     task = Task.load(args.model, args.data, args.images, args.device, args.clock, args.precision)
     rows, marks = measure(task, args.rounds, args.plain_steps)
-    write(rows, marks, note_on(rows, task, args), args.out)
+    write_tables(args.out, "Inversion", rows, note_on(rows, task, args))
+    plot(rows, marks, args.out.with_suffix(".png"))
     for each in rows:
         print(each)
 

@@ -10,7 +10,6 @@ measured there, and compared with the time inside the stages' ``step``. The firs
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 import tempfile
@@ -19,8 +18,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from tables import write_tables
+
 import semgan
-from semgan.artifacts import git_commit, versions, write_text_atomic
+from semgan.artifacts import git_commit, versions
 from semgan.baselines.stage import BaselineStage
 from semgan.data.loading import ImageStream
 from semgan.data.phantoms import write_phantom_dataset
@@ -103,19 +104,12 @@ def main() -> None:
         row = {"stage": name, "steps": steps, "ms_per_step": round(1000 * whole / steps, 1)}
         rows.append({**row, "ms_data": round(1000 * data / steps, 2), "share": f"{data / whole:.2%}"})
         print(rows[-1])
-    args.out.mkdir(parents=True, exist_ok=True)
-    with open(args.out / "loader.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
     note = (
         f"Recipe `{args.recipe}`, {len(semgan.CORES)} cores, threads: {os.environ.get('OMP_NUM_THREADS', 'all')}, "
         f"device {args.device}, torch {versions()['torch']}, commit {git_commit()}. "
         f"Command: `{' '.join(['python benchmarks/loader.py', *sys.argv[1:]])}`."
     )
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
-    write_text_atomic(args.out / "loader.md", f"# Waiting for data\n\n{note}\n\n" + "\n".join(lines) + "\n")
+    write_tables(args.out / "loader", "Waiting for data", rows, note)
 
 
 if __name__ == "__main__":

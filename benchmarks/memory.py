@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from speed import write_tables
+from tables import write_tables
 
 from semgan.artifacts import git_commit, versions
 
+HERE = Path(__file__).parent
 SIZES = (1_000, 10_000, 108_000)
 LABELLED, SIDE, BLOCK = 20, 64, 8
 PAUSE = 0.05  # seconds between looks at a command's memory
@@ -104,7 +105,7 @@ def main() -> None:
         f"{versions()['torch']}, commit {git_commit()}. Seconds are beside other work. Command: `python "
         f"benchmarks/memory.py --images {' '.join(map(str, args.images))}`."
     )
-    write_tables("memory", "Memory by the number of images", rows, note)
+    write_tables(HERE / "memory", "Memory by the number of images", rows, note)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ one process. Starts its processes itself, on one machine, with gloo.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import socket
 import statistics
@@ -25,10 +24,11 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch loads
 import numpy as np
 import torch
+from tables import write_tables
 
 import semgan  # noqa: F401  # before torch: sets how its threads wait
 from semgan import ranks, recipes
-from semgan.artifacts import git_commit, versions, write_text_atomic
+from semgan.artifacts import git_commit, versions
 from semgan.baselines.stage import BaselineStage, Streams
 from semgan.config import Settings, override
 from semgan.data.loading import ImageStream
@@ -143,17 +143,6 @@ def table(case: str, batch: int, paces: dict[str, list[float]]) -> list[dict[str
     return rows
 
 
-def write(rows: list[dict[str, object]], note: str, out: Path) -> None:
-    with open(out / "scaling.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
-    write_text_atomic(out / "scaling.md", f"# Scaling\n\n{note}\n\n" + "\n".join(lines) + "\n")
-    plot(rows, out)
-
-
 def plot(rows: list[dict[str, object]], out: Path) -> None:
     import matplotlib
 
@@ -204,7 +193,8 @@ def main() -> None:
             f"benchmarks/scaling.py --recipe {args.recipe} --batch {args.batch} --rounds {args.rounds} "
             f"--share-of-steps {args.share_of_steps:g}`. Medians over the rounds."
         )
-        write(rows, note, args.out)
+        write_tables(args.out / "scaling", "Scaling", rows, note)
+        plot(rows, args.out)
         for row in rows:
             print(row)
 

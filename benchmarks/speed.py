@@ -11,7 +11,6 @@ Operations are counted by torch's own formulas (convolutions and matrix products
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 from collections.abc import Callable
@@ -22,12 +21,13 @@ import semgan  # noqa: F401  # sets how torch's threads wait
 
 # isort: split
 import torch
+from tables import write_tables
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from semgan import recipes
-from semgan.artifacts import git_commit, versions, write_text_atomic
+from semgan.artifacts import git_commit, versions
 from semgan.config import Settings, override
 from semgan.models.perceptual import DiscriminatorDistance
 from semgan.models.whitening import fit_whitening
@@ -181,22 +181,6 @@ def table(cases: list[Case], seconds: list[list[float]]) -> list[dict[str, objec
     return rows
 
 
-def write(rows: list[dict[str, object]], note: str) -> None:
-    write_tables("speed", "Speed", rows, note)
-    plot(rows)
-
-
-def write_tables(name: str, title: str, rows: list[dict[str, object]], note: str) -> None:
-    """benchmarks/NAME.csv and NAME.md."""
-    with open(HERE / f"{name}.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
-    write_text_atomic(HERE / f"{name}.md", f"# {title}\n\n{note}\n\n" + "\n".join(lines) + "\n")
-
-
 def plot(rows: list[dict[str, object]]) -> None:
     import matplotlib
 
@@ -242,7 +226,8 @@ def main() -> None:
         f"{git_commit()}. Command: `python benchmarks/speed.py --recipe {args.recipe} --rounds {args.rounds}`. "
         "Medians over the rounds."
     )
-    write(rows, note)
+    write_tables(HERE / "speed", "Speed", rows, note)
+    plot(rows)
     for row in rows:
         print(row)
 

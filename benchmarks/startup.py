@@ -10,7 +10,6 @@ are shared; the smallest round is closest to what the work takes. ``python -X im
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import statistics
@@ -18,8 +17,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tables import write_tables
+
 import semgan
-from semgan.artifacts import git_commit, versions, write_text_atomic
+from semgan.artifacts import git_commit, versions
 
 HERE = Path(__file__).parent
 MODEL = Path(semgan.__file__).parent / "weights" / "phantoms-faces"
@@ -57,19 +58,12 @@ def main() -> None:
         low, middle = min(times), statistics.median(times)
         rows.append({"what": name, "smallest_s": round(low, 3), "median_s": round(middle, 3), "goal_s": goal or ""})
         print(json.dumps(rows[-1]), flush=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-    with open(args.out / "startup.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
     note = (
         f"Processor time, {args.rounds} rounds, threads: {os.environ.get('OMP_NUM_THREADS', 'all')}, Python "
         f"{versions()['python']}, torch {versions()['torch']}, commit {git_commit()}. "
         f"Command: `{' '.join(['python benchmarks/startup.py', *sys.argv[1:]])}`."
     )
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
-    write_text_atomic(args.out / "startup.md", f"# Start-up\n\n{note}\n\n" + "\n".join(lines) + "\n")
+    write_tables(args.out / "startup", "Start-up", rows, note)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import semgan  # noqa: F401  # sets how torch's threads wait
 
 # isort: split
 import torch
-from speed import place, write_tables
+from speed import HERE, place
+from tables import write_tables
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -89,7 +90,7 @@ def main() -> None:
         f"{git_commit()}; used: whether the networks take Winograd's way there. Command: "
         f"`python benchmarks/winograd.py --rounds {args.rounds}`."
     )
-    write_tables("winograd", "Winograd's convolution", rows, note)
+    write_tables(HERE / "winograd", "Winograd's convolution", rows, note)
     for row in rows:
         print(row)
 

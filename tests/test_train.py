@@ -120,6 +120,11 @@ def test_a_run_of_before_auto_goes_on(start, tmp_path):
     assert "auto" not in [line.split()[-1] for line in path.read_text().splitlines() if "precision:" in line]
 
 
+def test_a_precision_that_does_not_exist_is_told(start):
+    with pytest.raises(ValueError, match="Unknown precision 'half'; expected auto, float32, bfloat16, float16"):
+        start("run", method="unet", precision="half")
+
+
 def test_the_first_process_decides_upon_the_precision(tmp_path, monkeypatch):
     """Whatever a later one measures, or sees of the run's folder."""
     told = []

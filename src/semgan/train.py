@@ -171,6 +171,9 @@ def _settle_precision(settings: Settings, run: RunFolder, precision: str | None)
 
     The inversion's stays where neither says it: the machine that answers decides.
     """
+    choices = get_args(Precision)
+    if precision is not None and precision not in choices:
+        raise ValueError(f"Unknown precision '{precision}'; expected {', '.join(choices)}.")
     found: dict[str, Any] = {}
     known = config.load(run.config) if ranks.is_first() and run.config.is_file() else settings
     for name in config.PRECISION_SECTIONS:
@@ -181,7 +184,6 @@ def _settle_precision(settings: Settings, run: RunFolder, precision: str | None)
             kept = precision
         elif kept == "auto" and ranks.is_first() and name != "inversion":
             kept = faster_precision(device_of_this_process(settings.device).type)
-        choices = get_args(Precision)
         found[name] = {"precision": choices[int(ranks.of_first(choices.index(kept)))]}
     return config.override(settings, found, "the settled precision")
 

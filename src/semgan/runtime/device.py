@@ -40,8 +40,8 @@ def prepare_cpu(threads: int | None = None, *, training: bool = False) -> None:
     """Settings worth having on every CPU: no subnormal numbers, which make training tens of times slower on shared
     machines, and freed memory kept for the next tensor instead of given back (a fifth of an inversion step).
 
-    training: blocks of 32 MB and more are kept, too. The same sizes come again at every step of a training, which a
-    quarter of a full-width step is won by; elsewhere, sizes that differ would leave gaps.
+    training: blocks of 32 MB and more are kept, too, as the same sizes come again at every step; elsewhere, sizes that
+    differ would leave gaps.
     """
     torch.set_flush_denormal(True)
     _keep_freed_memory(large=training)
