@@ -43,11 +43,11 @@ def main() -> None:
         minutes = {f"{stage}_min": round(value, 1) for stage, value in found.cpu_minutes.items()}
         rows.append({"precision": precision, **minutes, "memory_mb": round(found.memory_mb)})
         print(rows[-1], flush=True)
+    words = f"--recipe {args.recipe} --method {args.method} --labels {args.labels}"
     note = (
-        f"`{args.method}`, recipe `{args.recipe}`, {args.labels} labels of {args.name or args.data.name}, CPU, 1 "
-        f"thread, torch {versions()['torch']}, commit {git_commit()}; `auto` is {faster_precision('cpu')} here. Memory "
-        f"is the peak so far, measured beside other work. Command: `python benchmarks/precision.py --data DATASET --recipe {args.recipe} --method "
-        f"{args.method} --labels {args.labels}`."
+        f"`semgan train --dry-run` on {args.name or args.data.name}, CPU, 1 thread, torch {versions()['torch']}, commit "
+        f"{git_commit()}; `auto` is {faster_precision('cpu')} here. Processor time, other work beside it; memory is the "
+        f"peak so far. Command: `python benchmarks/precision.py --data DATASET {words}`."
     )
     write_tables(HERE / "precision", "Precision", rows, note)
 

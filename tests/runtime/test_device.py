@@ -42,9 +42,6 @@ def test_products_are_computed_in_the_precision_asked_for(precision, dtype):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
-@pytest.mark.parametrize(
-    ("float32", "bfloat16", "faster"), [(0.01, 0.02, "float32"), (0.02, 0.01, "bfloat16"), (0.0100, 0.0105, "bfloat16")]
-)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_large_memory_is_kept_while_the_same_sizes_come_again_alone(monkeypatch):
     told = {}
@@ -56,6 +53,9 @@ def test_large_memory_is_kept_while_the_same_sizes_come_again_alone(monkeypatch)
     assert told[devices.M_MMAP_MAX] > 0 and told[devices.M_MMAP_THRESHOLD] == 32 * 2**20
 
 
+@pytest.mark.parametrize(
+    ("float32", "bfloat16", "faster"), [(0.01, 0.02, "float32"), (0.02, 0.01, "bfloat16"), (0.0100, 0.0105, "bfloat16")]
+)
 @pytest.mark.usefixtures("fresh")
 def test_auto_is_bfloat16_unless_float32_is_clearly_faster(monkeypatch, float32, bfloat16, faster):
     disturbed = iter([5.0] * 4)  # other work on the machine: the fastest of several trials counts
