@@ -46,7 +46,7 @@ def main() -> None:
     words = f"--recipe {args.recipe} --method {args.method} --labels {args.labels}"
     note = (
         f"`semgan train --dry-run` on {args.name or args.data.name}, CPU, 1 thread, torch {versions()['torch']}, "
-        f"commit {git_commit()}; `auto` is {faster_precision('cpu')} here. Processor time, other work beside it; memory "
+        f"commit {git_commit()}; `auto` is {faster_precision('cpu')} here. Processor time, beside other work; memory "
         f"is the peak so far. Command: `python benchmarks/precision.py --data DATASET {words}`."
     )
     write_tables(HERE / "precision", "Precision", rows, note)
