@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from semgan.benchmark.cells import cells_of, identity, selected
-from semgan.benchmark.grid import class_mapping, class_names, held_out, leaves, part_of_file, read_grid
+from semgan.benchmark.grid import held_out, leaves, read_grid
+from semgan.benchmark.parts import class_mapping, class_names, part_of_file
 from semgan.methods import METHODS
 
 

@@ -15,7 +15,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class State:
     """state.json. seconds: of training, by piece; opened: test set -> when it was opened; facts: equal for all methods.
 
     lengths: stage -> images; schedules: setting -> images at which a falling rate and ramps end, before a clock does
+    repeats: the cell whose images these lengths are, see `first_of`
     model: hash of the trained model from the moment a test set was opened; after that it may not change
     """
 
@@ -64,6 +65,7 @@ class State:
     attempts: int = 0
     lengths: dict[str, int] = field(default_factory=dict)
     schedules: dict[str, int] = field(default_factory=dict)
+    repeats: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     done_pieces: list[str] = field(default_factory=list)
     images_seen: dict[str, int] = field(default_factory=dict)
@@ -230,6 +232,17 @@ def cells_of(grid: Grid) -> list[Cell]:
         return rank, cell.seed, size, grid.methods.index(cell.method), tasks.index(cell.task.name)
 
     return sorted(cells, key=place)
+
+
+def first_of(cell: Cell, grid: Grid) -> Cell | None:
+    """The cell of the row's first seed, whose number of images this one sees; None: this one has the row's budget.
+
+    So the spread over seeds is not one of the machine's pace, and any machine can make the further seeds.
+    """
+    first, budget = grid.seeds_of.get(cell.method, grid.seeds)[0], grid.budget_of(cell.method)
+    if grid.further_seeds == "budget" or cell.seed == first or budget is None or budget.time is None:
+        return None
+    return replace(cell, seed=first)
 
 
 def _matches(cell: Cell, selector: Any) -> bool:

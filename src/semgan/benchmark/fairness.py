@@ -189,7 +189,7 @@ def _check_volumes_apart(each: VolumeSet, dataset: Dataset, sources: set[str]) -
 class Conditions:
     """What one finished cell had: of the same task, labels and seed all facts must be equal.
 
-    budget: what it was to have, as its row of the grid says
+    budget: what it was to have, as its row of the grid says; repeats: the cell whose number of images it was to see
     """
 
     cell: str
@@ -198,6 +198,7 @@ class Conditions:
     images_seen: int
     seconds: float
     budget: Budget | None = None
+    repeats: str | None = None
 
 
 def unfairness(cells: Sequence[Conditions]) -> list[str]:
@@ -212,8 +213,13 @@ def unfairness(cells: Sequence[Conditions]) -> list[str]:
             unlike = [name for name, value in first.facts.items() if other.facts.get(name) != value]
             if unlike:
                 problems.append(f"{other.cell} and {first.cell} differ in {', '.join(unlike)}")
+    seen = {cell.cell: cell.images_seen for cell in cells}
     for cell in cells:
         problems += _budget_problem(cell)
+        if cell.repeats is not None and cell.images_seen != (wanted := seen.get(cell.repeats, cell.images_seen)):
+            problems.append(
+                f"{cell.cell} saw {cell.images_seen} images, and {cell.repeats}, which it repeats, {wanted}"
+            )
     return problems
 
 

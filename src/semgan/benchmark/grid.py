@@ -16,10 +16,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from semgan.artifacts import read_json
+from semgan.benchmark.parts import class_mapping, class_names, part
 from semgan.benchmark.rows import Budget, LabelCounts, Number, Seeds, Variant, check_shares, different
 from semgan.config import Frozen
-from semgan.masks import ClassMapping
 from semgan.rehearsal import LENGTHS
 from semgan.scoring import VALIDATION, HeldOut
 from semgan.volume_scoring import VolumeSet
@@ -161,6 +160,8 @@ class Selector(Frozen):
 class Grid(Frozen):
     """A whole benchmark. seeds: of the labelled list and of training alike; seeds_of: for some rows others.
 
+    further_seeds: "budget": every seed has the row's budget; "images": the first one has it, and the others see as
+    many images as that one did in its time (`semgan.benchmark.cells.first_of`)
     methods: the rows, methods or names of ``variants``; settings: row -> changes of settings;
     shares: stage of training -> its weight, where a method has several; "steps": choosing the inversion steps,
     "choice": the student's share in the answer; priority: cells that match the first selector come first, and so on;
@@ -171,6 +172,7 @@ class Grid(Frozen):
     methods: tuple[str, ...] = Field(min_length=1)
     seeds: Seeds = (0,)
     seeds_of: dict[str, Seeds] = {}
+    further_seeds: Literal["budget", "images"] = "budget"
     budget: Budget | None = None
     shares: dict[str, float] = {}
     variants: dict[str, Variant] = {}
@@ -194,6 +196,10 @@ class Grid(Frozen):
         if self.reference is not None and self.variant(self.reference).labels is not None:
             raise ValueError(f"'reference' is {self.reference}, which has not all label counts; choose another row")
         check_shares(self.shares)
+        if self.further_seeds == "images" and all(
+            getattr(self.budget_of(row), "time", None) is None for row in self.methods
+        ):
+            raise ValueError("'further_seeds: images' is for a budget of minutes or cpu_minutes; leave it out")
         self._check_selectors()
         for name in self.methods:
             self._check_changes(name)
@@ -275,37 +281,6 @@ def held_out(entry: TestSet) -> HeldOut | VolumeSet:
         return HeldOut(entry.name, *places, **shared)
     manifest = None if entry.manifest is None else Path(entry.manifest)
     return VolumeSet(entry.name, *places, modality=entry.modality, manifest=manifest, **shared)
-
-
-def part(value: Any) -> Any:
-    """The value itself, or what FILE.json (or FILE.json:KEY) holds."""
-    return part_of_file(value) if isinstance(value, str) else value
-
-
-def part_of_file(text: str) -> Any:
-    """What FILE.json holds, or the part of it under KEY, from "FILE.json:KEY"."""
-    file, colon, key = text.rpartition(":")
-    if not colon or text.endswith(".json"):
-        return read_json(Path(text))
-    content = read_json(Path(file))
-    if not isinstance(content, dict) or key not in content:
-        known = ", ".join(content) if isinstance(content, dict) else "a list"
-        raise ValueError(f"{file} has no '{key}'; it holds {known[:200]}.")
-    return content[key]
-
-
-def class_names(classes: Any) -> tuple[str, ...]:
-    """Names in order of their index, from a list or from {"0": name, ...}."""
-    names = [classes[key] for key in sorted(classes, key=int)] if isinstance(classes, Mapping) else classes
-    return tuple(str(name) for name in names)
-
-
-def class_mapping(value: Any) -> ClassMapping | None:
-    """Value -> class, from a list or a mapping, in the file or in another one."""
-    found = part(value)
-    if isinstance(found, Mapping):
-        return {int(key): int(target) for key, target in found.items()}
-    return None if found is None else [int(target) for target in found]
 
 
 # ---------------------------------------------------------------- checks

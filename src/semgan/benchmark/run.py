@@ -28,6 +28,7 @@ from semgan.benchmark.cells import (
     DamagedCell,
     State,
     cells_of,
+    first_of,
     selected,
 )
 from semgan.benchmark.fairness import unfairness
@@ -35,7 +36,7 @@ from semgan.benchmark.grid import Grid, Task, held_out, read_grid
 from semgan.benchmark.precision import FILE as PRECISION
 from semgan.benchmark.precision import precision_of
 from semgan.benchmark.tables import published_numbers, write_tables
-from semgan.benchmark.training import Context, lengths_in_images, rehearsed, settings_of
+from semgan.benchmark.training import Context, is_trained, lengths_in_images, rehearsed, settings_of
 from semgan.benchmark.work import check_list, check_test_sets, conditions, prepared, work
 from semgan.data.folder import Dataset
 from semgan.rehearsal import stage_length
@@ -166,6 +167,9 @@ class _Harness:
             return
         if state.status == DONE or (state.error and state.attempts > self._attempts.get(cell.name, 0)):
             return  # done, or failed beside us a moment ago
+        if (first := self._awaited(cell, state)) is not None:
+            logger.warning("%s waits for %s, whose number of images it is to see.", cell.name, first)
+            return
         with claims.claimed(folder.path) as check:
             if check is None:
                 logger.info("%s: %s works on it.", cell.name, claims.holder(folder.path))
@@ -181,6 +185,14 @@ class _Harness:
                 self._fail(folder, error, check)
         if any(report.status == DONE for report in self._reports([cell])):
             self._gather()
+
+    def _awaited(self, cell: Cell, state: State) -> str | None:
+        """The first seed's cell, where its images are not known yet; a damaged one is told elsewhere."""
+        first = first_of(cell, self.grid)
+        if first is None or state.lengths:
+            return None
+        known = self._states().get(first.name)
+        return None if known is not None and is_trained(known) else first.name
 
     def _fail(self, folder: CellFolder, error: Exception, check: Callable[[], None]) -> None:
         """Note what went wrong, unless the cell is another's by now (``check``), or damaged."""

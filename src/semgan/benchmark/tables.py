@@ -52,7 +52,11 @@ def write_tables(out: Path, grid: Grid, folders: Sequence[CellFolder], unfair: S
             comparisons += found
             tables += tables_of(task, grid, own, found)
     note = NOTE.format(reference=grid.reference or "the best")
-    remarks = [note, _budget_note(grid), *(f"Not equal: {text}." for text in [*unfair, *_other_seeds(grid, folders)])]
+    remarks = [
+        note,
+        _budget_note(grid, folders),
+        *(f"Not equal: {text}." for text in [*unfair, *_other_seeds(grid, folders)]),
+    ]
     files = {"tables.md": markdown(tables, remarks), "tables.tex": latex(tables, remarks)}
     for name, text in files.items():
         artifacts.write_text_atomic(out / name, text)
@@ -67,8 +71,8 @@ def _unequal(grid: Grid) -> dict[str, str]:
     return {name: budget for row, budget in rows.items() for name in (row, row + NO)}
 
 
-def _budget_note(grid: Grid) -> str:
-    """What every cell had, and the rows that had another budget."""
+def _budget_note(grid: Grid, folders: Sequence[CellFolder]) -> str:
+    """What every cell had, the rows that had another budget, and the seeds that saw as many images as their first."""
     if grid.budget is None:
         note = "Lengths of training as the recipes say: not the same for all methods."
     elif grid.budget.images is not None:
@@ -79,6 +83,10 @@ def _budget_note(grid: Grid) -> str:
     told = [f"Not so {row}: {grid.budget_of(row)}; never the best here." for row in others]
     if others:
         told.append("Rows of another budget are compared with the best of that budget.")
+    if repeats := sum(folder.read().repeats is not None for folder in folders):
+        told.append(
+            f"Not so {repeats} cells of further seeds: as many images as their row's first seed saw in its time."
+        )
     return " ".join([note, *told])
 
 

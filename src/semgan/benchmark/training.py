@@ -18,7 +18,7 @@ from typing import Any
 
 from semgan import methods
 from semgan.artifacts import RunFolder, load_checkpoint
-from semgan.benchmark.cells import TRAINED, Cell, CellFolder, State
+from semgan.benchmark.cells import DONE, TRAINED, Cell, CellFolder, State, first_of
 from semgan.benchmark.grid import SCHEDULE_SETTINGS, Grid, leaves
 from semgan.benchmark.rows import ends_of, shares_of
 from semgan.config import Settings
@@ -35,7 +35,8 @@ ALL = "all"
 class Context:
     """What training a cell needs besides the cell. deadline: of the whole command, in time.monotonic() seconds.
 
-    precision: what settings leave open becomes, see `semgan.benchmark.precision`; None: what is faster here
+    precision: what settings leave open becomes, see `semgan.benchmark.precision`; None: what is faster here, as for
+    cells whose number of images is given by another seed's
     """
 
     grid: Grid
@@ -137,7 +138,10 @@ def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
     """Train what is left of a cell; False where the command's own time ran out before. Keeps state and clock."""
     cell, grid = folder.cell, context.grid
     budget = grid.budget_of(cell.method)
-    if not state.lengths and budget is not None:
+    if not state.lengths and (first := first_of(cell, grid)) is not None:
+        copy_lengths(state, CellFolder(folder.path.parents[1], first, grid))
+        folder.write(state)
+    elif not state.lengths and budget is not None:
         images, minutes = budget.images, budget.time
         if images is not None:
             settings = settings_of(cell, Dataset.open(context.dataset), grid)
@@ -148,13 +152,26 @@ def train_cell(folder: CellFolder, state: State, context: Context) -> bool:
         folder.write(state)
     lengths = {".".join(LENGTHS[stage][:2]): count for stage, count in state.lengths.items()}
     changes = changes_of(cell, grid) | lengths | state.schedules
-    for piece in pieces_of(cell.method, grid):
+    for piece in [Piece(ALL, None)] if state.repeats else pieces_of(cell.method, grid):
         if piece.stage not in state.done_pieces and not _train_piece(piece, folder, state, context, changes):
             return False
     state.images_seen = images_seen(folder.run)
     state.status = TRAINED
     folder.write(state)
     return True
+
+
+def is_trained(state: State) -> bool:
+    """Whether a cell's number of images is final."""
+    return state.status in (TRAINED, DONE) and bool(state.images_seen)
+
+
+def copy_lengths(state: State, first: CellFolder) -> None:
+    """See as many images in every stage, on the same schedules, as the row's first seed did. ValueError: not yet."""
+    known = first.read()
+    if not is_trained(known):
+        raise ValueError(f"{first.cell.name}, whose number of images it is to see, is not trained yet.")
+    state.lengths, state.schedules, state.repeats = dict(known.images_seen), dict(known.schedules), first.cell.name
 
 
 def _train_piece(piece: Piece, folder: CellFolder, state: State, context: Context, changes: dict[str, Any]) -> bool:
@@ -204,7 +221,7 @@ def _train(cell: Cell, context: Context, run: Path, changes: dict[str, Any], **o
         split_seed=cell.seed,
         seed=cell.seed,
         device=context.device,
-        precision=context.precision,
+        precision=None if first_of(cell, context.grid) else context.precision,
         changes=assignments(changes),
         **options,
     )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from semgan import artifacts, methods
 from semgan.benchmark.cells import DONE, ERROR, FAILED, OPEN, TRAINED, CellFolder, State, read_cases
 from semgan.benchmark.fairness import Conditions, check_separate, closed, guard_of
-from semgan.benchmark.grid import Grid, Task, class_mapping, class_names, held_out, part
+from semgan.benchmark.grid import Grid, Task, held_out
+from semgan.benchmark.parts import class_mapping, class_names, part
 from semgan.benchmark.precision import trained_in
 from semgan.benchmark.training import Context, settings_of, train_cell
 from semgan.data.folder import Dataset
@@ -153,14 +154,16 @@ def conditions(folder: CellFolder, state: State, grid: Grid) -> Conditions:
     group, seen = (cell.task.name, cell.labels, cell.seed), sum(state.images_seen.values())
     scored = {test_set: next(iter(by_step.values())) for test_set, by_step in read_cases(folder.cases).items()}
     trained = trained_in(folder.path / "logs" / "config.yaml")
-    known = state.facts | ({} if trained is None else {"precision": trained})
+    rounds_alike = trained is None or state.repeats is not None  # the latter's length does not depend on its pace
+    known = state.facts | ({} if rounds_alike else {"precision": trained})
     known |= {
         f"cases or masks of test set '{name}'": _hash_of(
             [f"{stem} {truth}" for stem, truth in zip(cases.stems, cases.counts.truth.tolist(), strict=True)]
         )
         for name, cases in scored.items()
     }
-    return Conditions(cell.name, group, known, seen, state.training_seconds, grid.budget_of(cell.method))
+    budget = None if state.repeats is not None else grid.budget_of(cell.method)
+    return Conditions(cell.name, group, known, seen, state.training_seconds, budget, state.repeats)
 
 
 def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | VolumeSet], context: Context) -> None:
