@@ -309,6 +309,16 @@ def test_the_manifest_sends_cases_to_sets_and_keeps_its_columns(tmp_path):
     assert check_dataset(tmp_path / "out") == []
 
 
+def test_the_first_validation_cases_of_a_manifest_are_not_of_one_patient(tmp_path):
+    write_pairs(tmp_path, 24)
+    rows = [f"case_{number},{'train' if number < 6 else 'validation'},patient{number // 6}" for number in range(24)]
+    (tmp_path / "table.csv").write_text("\n".join(["stem,set,group", *rows]))
+    prepare(tmp_path, manifest=tmp_path / "table.csv")
+    dataset = Dataset.open(tmp_path / "out")
+    assert len(dataset.validation()) == 18
+    assert {dataset.group(case.stem) for case in dataset.validation()[:6]} == {"patient1", "patient2", "patient3"}
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -192,6 +192,13 @@ def test_a_dataset_of_other_classes_cannot_calibrate(folder, tiny_dataset, monke
         module.calibrate_model(folder, tiny_dataset, device="cpu")
 
 
+def test_iterates_know_no_temperature(model, images):
+    from semgan.posterior import calibration
+
+    with pytest.raises(ValueError, match="last iterates do not depend on the temperature; calibrate with"):
+        calibration.calibrate(model, images, np.zeros((len(images), 16, 16)), method="iterates")
+
+
 def test_the_best_temperature_is_the_one_of_the_smallest_nll(model, images, monkeypatch):
     from semgan.posterior import calibration
 

@@ -82,6 +82,15 @@ def test_diversity_goes_to_the_far_cluster_first_and_takes_one_of_its_twins():
     assert [each.index for each in found[:2]] == [2, 4] and 3 not in [each.index for each in found]
 
 
+def test_what_lies_at_a_mean_of_no_image_is_no_twin():
+    features = np.array([[0, 0], [0, 0], [5, 0]], np.float32)
+    place = {"count": 3, "value": np.array([1.0, 1.0, 0.5]), "spread": False, "groups": list("abc")}
+    found = pick(list("abc"), features, np.zeros((1, 2), np.float32), centres_are_images=False, **place)
+    assert [(each.index, each.repeats) for each in found] == [(0, 0), (2, 0), (1, 1)]
+    labelled = pick(list("abc"), features, np.zeros((1, 2), np.float32), **place)
+    assert [(each.index, each.repeats) for each in labelled] == [(2, 0), (0, 1), (1, 1)]
+
+
 def test_standardised_features_ignore_units_and_what_does_not_vary():
     chance = np.random.default_rng(0)
     values = chance.standard_normal((50, 3))

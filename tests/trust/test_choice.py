@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from conftest import made_samples
 
 from semgan.trust import choice as module
 from semgan.trust.choice import FEWEST_CASES, Choice, best_margin, case_means, learn_choice
 from semgan.trust.fit import Trust, fit
-from semgan.trust.samples import FIRST, OWN, POSTERIOR
+from semgan.trust.samples import FIRST, OWN, POSTERIOR, _Answered, _joined
 
 
 def first_is_better_where_badly_reconstructed(signals, own, chance):
@@ -122,3 +123,17 @@ def test_a_choice_survives_the_file_of_trust(tmp_path):
     trust.write(tmp_path)
     again = Trust.read(tmp_path)
     assert again is not None and again.choice == trust.choice and isinstance(again.choice, Choice)
+
+
+def test_an_answer_that_is_rightly_empty_counts_where_another_one_is_not():
+    """Of mIoU per image, whose score of nothing in an empty image is no number."""
+
+    def part(**scores):
+        own = {name: np.array(values) for name, values in scores.items()}
+        count = len(own[OWN])
+        pixels = np.zeros((count, 2, 2, 2), np.float16), np.zeros((count, 2, 2), np.uint8)
+        return _Answered({"entropy": torch.arange(count)}, own, list("abc")[:count], True, *pixels)
+
+    joined = _joined([part(**{OWN: [0.5, 0.0, np.nan], FIRST: [0.25, np.nan, np.nan]})], "miou-per-case", 0)
+    assert joined.groups == ("a", "b")  # the third has no score by either
+    assert joined.scores[OWN].tolist() == [0.5, 0.0] and joined.scores[FIRST].tolist() == [0.25, 1.0]

@@ -102,6 +102,23 @@ def test_one_image_without_a_number_does_not_end_the_domain_for_all(samples):
     assert fit_domain(own).names == ("code_distance",)
 
 
+def test_one_unknown_image_does_not_end_the_domain_of_a_trained_model_either(trust):
+    """Held out, that image is as strange as can be; the domain is that of the others."""
+    samples = made_samples()
+    samples.signals["reconstruction"][3] = np.nan
+    found = fit(samples)
+    assert found.domain.limit == pytest.approx(trust.domain.limit, rel=0.5)
+    assert json.loads(json.dumps(found.report, allow_nan=False)) == found.report
+
+
+def test_a_report_of_scores_that_are_all_the_same_is_json():
+    samples = made_samples()
+    samples.scores[OWN][:] = 1.0
+    told = fit(samples).report
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["predicted score"]["rank correlation"] is None
+
+
 def test_images_beyond_the_domain_are_looked_at_whatever_their_predicted_score(trust, samples):
     middle = {name: np.array([np.median(values[samples.intact])]) for name, values in samples.signals.items()}
     assert trust.columns(middle)["look_at"] == [0] and trust.columns(middle)["out_of_domain"] < 1

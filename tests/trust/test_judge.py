@@ -114,6 +114,9 @@ def test_saved_probabilities_are_judged_before_and_after_the_models_temperature(
     assert float(before["temperature"]) == 1 and float(after["temperature"]) == 4
     assert float(after["ece"]) < float(before["ece"]) and float(after["nll"]) < float(before["nll"])
     assert int(before["pixels"]) == COUNT * 400
+    bare = predictions(tmp_path / "bare", RIGHT)
+    judge([bare], labels, tmp_path / "out", metric="dice")  # into the same folder, without probabilities
+    assert not (tmp_path / "out/calibration.csv").exists()
 
 
 def test_the_command_tells_one_document(labels, tmp_path, capsys):
@@ -153,6 +156,7 @@ def test_what_cannot_be_judged_is_one_message(labels, tmp_path, capsys):
         ((bare, *out), "segmentation.csv; make it with `semgan segment --signals"),
         ((ours, fewer, *out), "case4"),
         ((volumes, *out), "holds volumes"),
+        ((ours, ours, *out), "ours is given twice"),
         ((ours, *out, "--signal", "disagreement"), "has no signal disagreement; it has entropy, confidence"),
         ((ours, *out, "--stems", tmp_path / "stems.json"), "case77"),
         ((ours, "--labels", tmp_path / "nowhere", *out[2:]), "nowhere does not exist"),

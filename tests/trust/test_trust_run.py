@@ -18,7 +18,7 @@ from semgan.data.prepare.folder import prepare_folder
 from semgan.metrics.calibration import CalibrationScores
 from semgan.posterior import latent
 from semgan.posterior.calibration import Calibration
-from semgan.posterior.latent import Budget
+from semgan.posterior.latent import Budget, LatentPosterior
 from semgan.segment import segment
 from semgan.trust import answering, samples
 from semgan.trust.answering import posterior_fingerprint
@@ -166,7 +166,7 @@ def chosen_by_foreground(gan, folder, threshold_low, threshold_high):
     return Trust(**{**trust.__dict__, "choice": choice})
 
 
-def test_every_image_gets_the_answer_that_is_chosen_for_it(calibrated, gan, pictures, tmp_path):
+def test_every_image_gets_the_answer_that_is_chosen_for_it(calibrated, gan, pictures, tmp_path, monkeypatch):
     plain = segment(calibrated, pictures, tmp_path / "own", signals=True, save_probabilities=True, device="cpu")
     shares = sorted(row["foreground"] for row in plain)
     low, high = ((shares[place] + shares[place + 1]) / 2 for place in (0, 1))
@@ -188,6 +188,16 @@ def test_every_image_gets_the_answer_that_is_chosen_for_it(calibrated, gan, pict
         else:
             assert not np.array_equal(*saved)
         assert row["predicted_score"] >= 0 and own["steps"] == 2
+    asked, draw = [], LatentPosterior.draw
+
+    def noted(self, *arguments, **options):
+        asked.append(options.get("modality"))
+        return draw(self, *arguments, **options)
+
+    monkeypatch.setattr(LatentPosterior, "draw", noted)
+    segment(calibrated, pictures, tmp_path / "again", choose=True, device="cpu")
+    assert asked == ["default"]  # once, with the modality of the images
+    monkeypatch.setattr(LatentPosterior, "draw", draw)
     known = (calibrated / "posterior.json").read_bytes()
     (calibrated / "posterior.json").write_bytes(known + b" ")
     with pytest.raises(ValueError, match="was calibrated anew since it learned to choose; run `semgan trust fit`"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -292,8 +292,7 @@ def _validation(
 ) -> list[str]:
     """Whole groups of the labelled images (``known``: of these) outside the test list, until the share is reached.
 
-    In the order of the stems' hashes: training scores the first ones only, and the first of a sorted list may be the
-    slices of a single volume.
+    In the order of `in_validation_order`.
     """
     test = set(dataset.splits.get("test", []))
     pool = dataset.splits.get("pool", dataset.files["imagesTr"]) if known is None else known
@@ -303,7 +302,13 @@ def _validation(
     for members in _members(stems, group_of, "validation"):
         if len(chosen) + len(members) <= wanted and group_of(members[0]) not in test_groups:
             chosen += members
-    return sorted(chosen, key=lambda stem: _rank("validation order", stem))
+    return in_validation_order(chosen)
+
+
+def in_validation_order(stems: Iterable[str]) -> list[str]:
+    """Stems in the order of their hashes: training and calibration take the first ones only, and the first of a sorted
+    list may be the slices of a single volume."""
+    return sorted(stems, key=lambda stem: _rank("validation order", stem))
 
 
 def _refuse_shared_groups(dataset: Dataset, lists: SplitLists, group_of: Callable[[str], str]) -> None:

@@ -78,8 +78,10 @@ def calibrate(
     """Fit both on images ``[n, channels, size_px, size_px]`` in [-1, 1] and label maps ``[n, size_px, size_px]``.
 
     budget: of the chains for every temperature, None: `BUDGET`; temperatures: None: `TEMPERATURES`
-    Raises ValueError for models that `LatentPosterior` does not take.
+    Raises ValueError for models that `LatentPosterior` does not take, and for "iterates", which know no temperature.
     """
+    if method == "iterates":
+        raise ValueError("The last iterates do not depend on the temperature; calibrate with --method hmc or laplace.")
     check_codes_explain_all(model.settings.inversion)
     budget, temperatures = budget or BUDGET, temperatures or TEMPERATURES
     answers = [model.segment_batch(part) for part in images.split(batch)]

@@ -283,6 +283,7 @@ def _ranked(field: Field, measured: Measured, count: int, by: str, seed: int) ->
         spread=by in SPREADING,
         groups=[unit.group for unit in units],
         labelled_groups=[unit.group for unit in field.labelled],
+        centres_are_images=first > 0,
     )
     rows = [_row(rank, found, units[found.index], by, values) for rank, found in enumerate(picks, 1)]
     return rows, [units[found.index] for found in picks]

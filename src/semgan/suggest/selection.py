@@ -70,28 +70,31 @@ def pick(
     spread: bool,
     groups: Sequence[str],
     labelled_groups: Sequence[str] = (),
+    centres_are_images: bool = True,
 ) -> list[Pick]:
     """The ``count`` picks in order, out of candidates of different names; ties go to the first name.
 
     features ``[n, d]`` and centres ``[m, d]`` (the labelled images) share a scale; value: ``[n]``, the gain of
     a candidate, or with ``spread`` what its distance to the nearest centre or pick is multiplied by (above 0); groups:
-    of every candidate, those of labelled images tell which are taken already. The order of the candidates is of no
-    effect.
+    of every candidate, those of labelled images tell which are taken already; centres_are_images: whether what lies at
+    a centre repeats a labelled image (a mean is none). The order of the candidates is of no effect.
     """
     assert len(set(names)) == len(names) == len(features) == len(value) >= count
     order = np.array(sorted(range(len(names)), key=lambda index: names[index]))
     features, value, own = features[order], value[order], [groups[int(index)] for index in order]
     nearest = nearest_distances(features, centres)
+    nearest_image = nearest if centres_are_images else np.full(len(order), np.inf)
     taken: Counter[str] = Counter(labelled_groups)
     left = np.ones(len(order), bool)
     picks = []
     for _ in range(count):
-        repeats = np.array([taken[group] for group in own]) + (nearest <= TWINS)
+        repeats = np.array([taken[group] for group in own]) + (nearest_image <= TWINS)
         fewest = repeats[left].min()
         gains = np.where(left & (repeats == fewest), value * nearest if spread else value, -np.inf)
         best = int(gains.argmax())
         picks.append(Pick(int(order[best]), float(gains[best]), float(nearest[best]), int(fewest)))
         left[best] = False
         taken[own[best]] += 1
-        nearest = np.minimum(nearest, _distance(features, features[best]))
+        apart = _distance(features, features[best])
+        nearest, nearest_image = np.minimum(nearest, apart), np.minimum(nearest_image, apart)
     return picks

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -57,10 +57,10 @@ def posterior_fingerprint(folder: Path) -> str:
     return hashlib.sha256((folder / CALIBRATION).read_bytes()).hexdigest()[:16]
 
 
-def posterior_means(posterior: LatentPosterior, image: Tensor, method: Method) -> Tensor:
+def posterior_means(posterior: LatentPosterior, image: Tensor, method: Method, modality: str = "default") -> Tensor:
     """Mean probabilities ``[batch, classes, size_px, size_px]``; image by image, each with the same random numbers, so
     that none depends on its neighbours."""
-    return torch.stack([posterior.draw(each[None], method, BUDGET)[0].mean for each in image])
+    return torch.stack([posterior.draw(each[None], method, BUDGET, modality=modality)[0].mean for each in image])
 
 
 class ChoosingSegmenter:
@@ -110,7 +110,8 @@ class ChoosingSegmenter:
                 shown[row], taken[row] = answer.snapshots[0][row], 0
             elif name == POSTERIOR:
                 assert self.posterior is not None and self.choice.method is not None
-                shown[row] = posterior_means(self.posterior, image[row : row + 1], self.choice.method)[0].to(shown)  # type: ignore[arg-type]
+                own, method = image[row : row + 1], cast("Method", self.choice.method)
+                shown[row] = posterior_means(self.posterior, own, method, modality)[0].to(shown)
         places = torch.tensor([ANSWERS.index(name) for name in names], dtype=torch.float64)
         return replace(
             answer,

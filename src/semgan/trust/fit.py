@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from semgan import artifacts
 from semgan.metrics.selective import auroc, rank_correlation, risk_coverage
 from semgan.trust.choice import Choice, learn_choice
-from semgan.trust.domain import QUANTILE, Domain, fit_domain
+from semgan.trust.domain import QUANTILE, STRANGEST, Domain, fit_domain
 from semgan.trust.ridge import Ridge, cross_validated, fit_ridge, folds
 from semgan.trust.samples import OWN, Samples
 from semgan.trust.signals import doubts
@@ -152,8 +152,10 @@ def domain_of(samples: Samples, seed: int) -> tuple[Domain, NDArray]:
     whole, raw = fitted(np.ones(len(samples.intact), bool)), np.empty(len(samples.intact))
     for inside in folds(samples.groups, seed):
         part = fitted(~inside)
-        raw[inside] = part.limit * part.score({name: np.asarray(v)[inside] for name, v in samples.signals.items()})
-    limit = max(whole.limit, float(np.quantile(raw[samples.intact], QUANTILE)))
+        score = part.score({name: np.asarray(v)[inside] for name, v in samples.signals.items()})
+        raw[inside] = np.where(score < STRANGEST, part.limit * score, np.inf)
+    known = raw[samples.intact & np.isfinite(raw)]  # what is no number says nothing about where the domain ends
+    limit = max(whole.limit, float(np.quantile(known, QUANTILE)) if known.size else 0.0)
     return replace(whole, limit=limit), raw / limit
 
 
@@ -191,7 +193,7 @@ def prediction_report(
     return {
         "mean absolute error": float(np.abs(held_out - scores).mean()),
         "mean absolute error of the mean": float(np.abs(scores.mean() - scores).mean()),
-        "rank correlation": rank_correlation(held_out, scores),
+        "rank correlation": _or_none(rank_correlation(held_out, scores)),
         "limit": limit,
         "failures": int(failed.sum()),
         "auroc of failures": _or_none(auroc(-held_out, failed)),

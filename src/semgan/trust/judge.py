@@ -113,6 +113,8 @@ def judge(
         raise ValueError(
             f"Every folder of predictions takes one of in-domain images; got {len(predictions)} and {len(in_domain)}."
         )
+    if twice := [str(folder) for place, folder in enumerate(predictions) if folder in predictions[:place]]:
+        raise ValueError(f"{twice[0]} is given twice; name every folder of predictions once.")
     tables = {folder: table_of(folder) for folder in predictions}
     wanted = _common_stems(tables, stems)
     found = []
@@ -136,6 +138,7 @@ def judge(
     artifacts.write_text_atomic(out / "trust.csv", _csv([asdict(row) for row, _ in judged.values()], Judged))
     artifacts.write_text_atomic(out / "curves.csv", _curves_csv({key: curve for key, (_, curve) in judged.items()}))
     write_bytes_atomic(out / "trust.png", risk_coverage_png(_lines(found, judged, signals), f"1 - {metric}"))
+    (out / "calibration.csv").unlink(missing_ok=True)  # of earlier folders
     if map_predictions is None:
         named = {_name(each, predictions): each for each in predictions}
         rows = pixel_calibration(named, labels, wanted, classes, mapping)

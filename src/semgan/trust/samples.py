@@ -102,8 +102,9 @@ class _Answered:
 
 def _joined(parts: Sequence[_Answered], metric: str, steps: Steps) -> Samples:
     scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
-    counts = ~np.isnan(np.stack(list(scores.values()))).any(axis=0)
-    assert isinstance(counts, np.ndarray)
+    counts = np.asarray(~np.isnan(np.stack(list(scores.values()))).all(axis=0))
+    # No score and counted: this answer is rightly empty, and another one is not.
+    scores = {name: np.nan_to_num(values, nan=1.0) for name, values in scores.items()}
     if not counts.any():
         raise ValueError("No validation image has a score: none of the classes is in any mask.")
     signals = {name: torch.cat([part.signals[name] for part in parts]).numpy() for name in parts[0].signals}

@@ -29,7 +29,7 @@ from semgan.data.prepare.own_volumes import are_volumes, take_volumes
 from semgan.data.prepare.pictures import Conversion, Found, convert, failed_conversion, failed_survey, survey
 from semgan.data.prepare.requests import done_before, request_of
 from semgan.data.prepare.slices import check_volume, each_source, keep_volume
-from semgan.data.splits import COUNTED_IN, write_protocol
+from semgan.data.splits import COUNTED_IN, in_validation_order, write_protocol
 
 SHOWN_PROBLEMS = 100
 
@@ -270,6 +270,7 @@ def _write_lists(growing: Path, inventory: Inventory) -> None:
     training = [source.stem for source in inventory.sources if source.folder == "imagesTr"]
     set_of = {stem: rows.get(stem, {}).get("set") or "pool" for stem in training}
     held_out = {name: [stem for stem in training if set_of[stem] == name] for name in ("test", "validation")}
+    held_out["validation"] = in_validation_order(held_out["validation"])
     lists: dict[str, Any] = {name: stems for name, stems in held_out.items() if stems}
     if lists:
         lists["pool"] = [stem for stem in training if set_of[stem] not in held_out]

@@ -198,5 +198,3 @@ def _is_plain_png(file: Path, mode: str) -> bool:
     with Image.open(file) as picture:
         is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return picture.format == "PNG" and picture.mode == mode and "transparency" not in picture.info and not is_turned
-
-
