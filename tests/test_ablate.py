@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -167,6 +168,19 @@ def test_values_in_another_order_are_another_request(ablated, model, tiny_datase
     known = {(row["variant"], row["steps"]): row["distance"] for row in table(ablated.out / "ablation.csv")}
     assert found["lambda_pixel=0.5", "4"] == known["lambda_pixel=0.5, learning_rate=0.05", "4"]
     assert found["lambda_pixel=0.01", "4"] != found["lambda_pixel=0.5", "4"]
+
+
+def test_corrected_masks_are_another_request(model, tiny_dataset, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(tiny_dataset, data)
+    options = {"vary": ["inversion.lambda_pixel=0.01"], "steps": (0,), "formats": ("png",), "device": "cpu"}
+    first = ablate(model, data, out, **options)
+    for case in Dataset.open(data).validation():
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(case.label)))).save(case.label)
+    with pytest.raises(FileExistsError, match="results of another model, other images"):
+        ablate(model, data, out, **options)
+    again = ablate(model, data, out, overwrite=True, **options)
+    assert again.best != first.best
 
 
 def test_values_that_are_none_and_paths_can_be_varied(tmp_path, tiny_dataset, monkeypatch):

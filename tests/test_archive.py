@@ -160,6 +160,14 @@ def test_shards_give_a_tar_of_masks_each_and_are_never_unpacked(tmp_path):
     assert sorted(path for path in tmp_path.rglob("*") if "out" not in path.parts) == before
 
 
+def test_a_pattern_of_which_nothing_is_there_begins_nothing(tmp_path):
+    pattern = str(tmp_path / "in" / "shard-{000..002}.tar")
+    with pytest.raises(FileNotFoundError, match="None of the 3 shards of .* exists; correct the pattern"):
+        segment_archive(Bright(), Source(pattern), tmp_path / "out")
+    shard(tmp_path / "in" / "shard-001.tar", {"a.png": png(0)})
+    assert segment_archive(Bright(), Source(pattern), tmp_path / "out").images == 1
+
+
 def test_a_compressed_shard_and_a_choice_of_members(tmp_path):
     members = {"a.png": png(1), "a.seg.png": png(2), "deep/b.png": png(3)}
     one = shard(tmp_path / "one.tar.gz", members, "w:gz")

@@ -344,6 +344,23 @@ def test_class_names_come_from_the_dataset_and_its_ignore_value_is_left_out(tmp_
     assert result.classes == {"background": 1, "ear": 1, "eye": 1, "nose": 1}
 
 
+def test_masks_of_a_published_test_set_have_the_classes_of_their_dataset(tmp_path):
+    """DATASET/test_sets/NAME/labels, where `data prepare` links them; a class that occurs nowhere is a class."""
+    truth = STRIPES.copy()
+    truth[0], truth[truth == 3] = 255, 2
+    labels = write(tmp_path / "data" / "test_sets" / "far" / "labels", {"a": truth})
+    names = {"background": 0, "ear": 1, "eye": 2, "nose": 3, "ignore": 255}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": names}))
+    result = evaluate(write(tmp_path / "p", {"a": np.where(truth == 255, 3, truth)}), labels, metric="miou")
+    assert set(result.classes) == {"background", "ear", "eye", "nose"}
+
+
+def test_labels_named_by_channel_are_told(tmp_path):
+    labels, ours = write(tmp_path / "labels", {"a_0000": STRIPES}), write(tmp_path / "p", {"a": STRIPES})
+    with pytest.raises(ValueError, match="predictions named as these without _0000: rename the labels to STEM"):
+        evaluate(ours, labels, metric="dice")
+
+
 def test_regions_of_several_values_in_a_dataset_json_name_no_class(tmp_path):
     """nnU-Net's region-based training: {"whole tumour": [1, 2]}."""
     labels = write(tmp_path / "data" / "labelsTs", {"a": STRIPES})
@@ -410,6 +427,18 @@ def test_names_keyed_by_the_values_of_the_masks_mean_these_values(tmp_path):
         main(words)
     scores = json.loads((predictions / "scores.json").read_text())["classes"]
     assert not left.value.code and scores["background"] == scores["liver"] == 1
+
+
+def test_a_mapping_of_data_prepare_leaves_values_out(tmp_path):
+    from semgan.cli import main
+
+    truth = np.array([0, 1, 1, 127], np.uint8)[STRIPES]
+    labels, ours = write(tmp_path / "labels", {"a": truth}), write(tmp_path / "p", {"a": np.minimum(truth, 1)})
+    (tmp_path / "map.json").write_text('{"0": 0, "1": 1, "127": "ignore"}')
+    with pytest.raises(SystemExit) as left:
+        main(["evaluate", str(ours), str(labels), "--metric", "dice", "--mapping", str(tmp_path / "map.json")])
+    assert not left.value.code
+    assert json.loads((ours / "scores.json").read_text())["classes"]["background"] == 1
 
 
 def test_classes_found_nowhere_are_told(tmp_path):

@@ -19,6 +19,7 @@ from semgan import interpolate as module
 from semgan.artifacts import load_tensors
 from semgan.data.whole_images import Input
 from semgan.interpolate import interpolate, lerp, probability_moved, slerp
+from semgan.report import strips
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +174,16 @@ def test_more_walks_than_colours_are_said_to_be_left_out_of_the_plot(gan, tmp_pa
     monkeypatch.setattr(Figure, "supxlabel", lambda self, text, **style: said.append(text))
     interpolate(gan, tmp_path / "out", seeds=range(10), frames=1, points=0, formats=("png",))
     assert said == ["the first 8 of 9 walks; all of them are in frames.csv"]
+
+
+def test_strips_of_many_walks_show_the_first_of_them(gan, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    said = []
+    monkeypatch.setattr(Figure, "supxlabel", lambda self, text, **style: said.append(text))
+    monkeypatch.setattr(strips, "MOST_WALKS", 2)
+    interpolate(gan, tmp_path / "out", seeds=range(4), frames=1, points=0, formats=("png",))
+    assert said == ["the first 2 of 3 walks"]
 
 
 def test_without_points_nothing_is_measured_at_random(gan, tmp_path):

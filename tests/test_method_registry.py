@@ -55,6 +55,12 @@ def test_the_papers_method_keeps_lambda_3_on_mri_and_no_class_shares():
     assert settings.gan.class_share_weight == 0
 
 
+def test_a_description_that_names_no_method_is_told(tmp_path):
+    artifacts.save_model(tmp_path / "model", {}, {}, "card")
+    with pytest.raises(ValueError, match="config.json names no method; copy the whole model folder again"):
+        methods.load(tmp_path)
+
+
 def test_a_model_of_an_unknown_method_is_refused(tmp_path):
     artifacts.save_model(tmp_path / "model", {"method": "time-machine"}, {}, "card")
     with pytest.raises(ValueError, match="Unknown method 'time-machine'"):

@@ -44,6 +44,16 @@ def test_files_of_others_outlive_the_results_they_lie_among_and_old_results_do_n
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_link_stays_one_and_results_lie_where_it_leads(tmp_path):
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large disk")
+    for request in (1, 2):
+        written(tmp_path / "out", ["a.png"], request)
+        assert (tmp_path / "out").is_symlink()
+        assert texts(tmp_path / "large disk") == {"a.png": f"{request}: a.png"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large disk", "out"]
+
+
 def test_a_result_never_takes_the_place_of_anothers_file(tmp_path):
     out = written(tmp_path / "out", ["a.png"], 1)
     (out / "b.png").write_text("mine")

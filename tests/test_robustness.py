@@ -61,7 +61,7 @@ def module_answer(segmenter, image):
     return next(segment_images(segmenter, [image])).label_map
 
 
-def test_the_files_tell_what_was_returned(model, tiny_dataset, tmp_path):
+def test_the_files_tell_what_was_returned(model, tiny_dataset, tmp_path, monkeypatch):
     out = tmp_path / "out"
     rows = robustness([model, model], tiny_dataset, out, shifts=("mixed",), cases=2, steps=0, device="cpu")
     assert [row.shift for row in rows] == ["none", "mixed"] * 2
@@ -75,6 +75,9 @@ def test_the_files_tell_what_was_returned(model, tiny_dataset, tmp_path):
     again = robustness([model, model], tiny_dataset, out, shifts=("mixed",), cases=2, steps=0, device="cpu")
     assert again == rows and len(again) == 4
     assert (out / "robustness.csv").stat().st_mtime_ns == before
+    monkeypatch.setattr(Dataset, "judged_by", lambda self, cases: "other masks")
+    with pytest.raises(FileExistsError, match="results of another model, other images"):
+        robustness([model, model], tiny_dataset, out, shifts=("mixed",), cases=2, steps=0, device="cpu")
 
 
 class Network(Threshold):

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_gan import tiny_gan
 
 from semgan.sample import sample, sample_grid
+from semgan.student_answer import SemganStudent
 from semgan.types import LabelSpace
 
 
@@ -76,6 +78,15 @@ def test_the_same_request_may_be_repeated_another_may_not(tmp_path):
     sample(Drawer(), tmp_path / "out", count=2)
     with pytest.raises(FileExistsError, match="--overwrite"):
         sample(Drawer(), tmp_path / "out", count=3)
+
+
+def test_a_student_draws_with_the_generator_beside_it(tmp_path):
+    gan = tiny_gan()
+    both = SemganStudent(gan, SimpleNamespace(labels=gan.labels), 0.5, 1.0)
+    sample(both, tmp_path / "both", count=2)
+    sample(gan, tmp_path / "gan", count=2)
+    for path in (tmp_path / "gan/images").iterdir():
+        assert path.read_bytes() == (tmp_path / "both/images" / path.name).read_bytes()
 
 
 def test_methods_without_a_generator_and_bad_seeds_are_refused(tmp_path):

@@ -188,6 +188,16 @@ def test_numbered_frames_keep_their_names(tmp_path):
     assert [item.stem for item in inputs] == ["f_0000", "f_0001"]
 
 
+def test_one_file_is_named_as_in_its_folder(tmp_path):
+    """nnU-Net's numbers go where all images have them, and numbers of frames stay."""
+    alike, frames = touch(tmp_path / "a", "x_0000.png", "y_0000.png"), touch(tmp_path / "b", "f_0000.png", "f_0001.png")
+    for folder in (alike, frames):
+        together = {item.path: item.stem for item in find_inputs(folder, channels=1)[0]}
+        alone = [find_inputs(path, channels=1)[0][0] for path in together]
+        assert {item.path: item.stem for item in alone} == together
+    assert find_inputs(frames / "f_0000.png", channels=1)[0][0].stem == "f_0000"
+
+
 def test_channel_files_become_one_image(tmp_path):
     folder = touch(tmp_path / "a", "x_0000.png", "x_0001.png", "y_0000.png", "y_0001.png")
     inputs, _ = find_inputs(folder, channels=2)

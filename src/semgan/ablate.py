@@ -102,6 +102,7 @@ def ablate(
         "model": identity,
         "data": data.fingerprint,
         "cases": [case.stem for case in chosen],
+        "truths": data.judged_by(chosen),
         # In order: a variant's file is named by its number. Settings may hold paths.
         "variants": json.loads(json.dumps(list(variants.items()), default=str)),
         "steps": list(steps),

@@ -7,8 +7,8 @@ and member: entropy of the mean probabilities less the members' mean entropy, ov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,13 @@ from semgan.types import Segmentation, Segmenter, Steps
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from semgan.config import Preprocessing
+
+
+def _plain(rules: Mapping[str, Preprocessing]) -> dict[str, Any]:
+    """Settings of all modalities by name, "default size_px" -> 64."""
+    return {f"{name} {key}": value for name, rule in rules.items() for key, value in rule.model_dump().items()}
 
 
 class Ensemble:
@@ -35,13 +42,15 @@ class Ensemble:
         first = members[0]
         for number, other in enumerate(members[1:], start=2):
             for what, theirs, ours in (
-                ("classes", other.labels, first.labels),
-                ("preprocessing", dict(other.rules), dict(first.rules)),
+                ("classes", {"names": other.labels.names}, {"names": first.labels.names}),
+                ("preprocessing", _plain(other.rules), _plain(first.rules)),
             ):
                 if theirs != ours:
+                    unlike = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+                    told = "; ".join(f"{key} {theirs.get(key)} instead of {ours.get(key)}" for key in unlike)
                     raise ValueError(
-                        f"The models of an ensemble see the same images and know the same classes; the {what} of model "
-                        f"{number} are {theirs}, those of the first {ours}."
+                        f"The models of an ensemble see the same images and know the same classes; model {number} "
+                        f"differs from the first in {what}: {told}."
                     )
         self.members, self.labels, self.rules = tuple(members), first.labels, first.rules
 

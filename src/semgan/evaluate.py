@@ -130,8 +130,8 @@ def evaluate(
         surface=surfaces,
         extra_predictions=counted.extra_predictions,
         warnings=[text for text in (swapped(Path(predictions), Path(labels)), *remarks) if text],
-        predictions=str(predictions),
-        labels=str(labels),
+        predictions=str(Path(predictions).absolute()),  # for reports made elsewhere
+        labels=str(Path(labels).absolute()),
     )
     table = _case_table(wanted, groups, names, counts, metric, counted.measured)
     _write(Path(predictions if out is None else out), result, table)
@@ -222,6 +222,8 @@ def _check_predictions(found: Mapping[str, Path], wanted: Sequence[str], folder:
     message = f"{folder} has no prediction for {len(missing)} of {len(wanted)} labelled cases: {listed(missing)}."
     if any(f"{stem}_0000" in found for stem in missing):
         message += " There are predictions named STEM_0000: rename them to STEM."
+    elif any(stem.removesuffix("_0000") in found for stem in missing):
+        message += " There are predictions named as these without _0000: rename the labels to STEM."
     raise ValueError(message + " Segment these images too, or give a folder with the labels of the others left out.")
 
 

@@ -94,7 +94,7 @@ def class_space(
             raise ValueError(f"Two or more different class names are needed, background first; got {list(names)}.")
         return named_space(names, ignore)
     beside = labels.resolve().parent
-    if beside.parent.name == "volumes":  # DATASET/volumes/NAME/labels
+    if beside.parent.name in ("volumes", "test_sets"):  # DATASET/volumes/NAME/labels
         beside = beside.parent.parent
     table: Mapping[str, object] = {}
     left_out = set(ignore)

@@ -317,4 +317,7 @@ def load(path: Path | str, *, device: str = "auto") -> Segmenter:
     from semgan import artifacts
 
     folder = artifacts.find_model(Path(path))
-    return get(artifacts.read_json(folder / "config.json")["method"]).load(folder, device)
+    described = artifacts.read_json(folder / "config.json")
+    if not isinstance(described, dict) or "method" not in described:
+        raise ValueError(f"{folder / 'config.json'} names no method; copy the whole model folder again.")
+    return get(described["method"]).load(folder, device)

@@ -23,6 +23,8 @@ class ResultFolder:
 
     Files that others put into ``out`` outlive its results: they go over to those that take their place.
 
+    A link stays one: the folder that it leads to is the one that is made.
+
     derived: pattern of paths, seen from ``out``, that are made from the results later (caches) and end with them
     grows: the request does not say how many results there are, so that work that was done is gone on with, after
     `reopen`
@@ -34,6 +36,8 @@ class ResultFolder:
         self, out: Path, marker: str, request: dict[str, Any], derived: str = "", *, grows: bool = False
     ) -> None:
         self.out = Path(out)
+        if self.out.is_symlink():
+            self.out = self.out.resolve()  # results go where the link leads, and are renamed there
         if self.out.name in ("", ".."):
             raise ValueError(f"Results take the place of a folder as a whole, and {out} has no name; give one with -o.")
         self.partial = self.out.with_name(self.out.name + ".partial")

@@ -2,7 +2,8 @@
 
     OUT/robustness.csv    model, method, shift, n, score, its interval, and the difference from the unshifted images
     OUT/robustness.png    the same as bars, models side by side
-    OUT/robustness.json   what was asked, and the means over shifts
+    OUT/means.json        per model: without shift, mean and worst over shifts
+    OUT/robustness.json   what was asked
 
 The shifts are those of `semgan.data.shifts`; every model sees the same pixels. Scores are the first model's metric, of
 all models, at the images' own size, patients as cases where the data set counts patients. Test images play no part:
@@ -92,6 +93,7 @@ def robustness(
         "models": [identity for _, identity in loaded],
         "data": data.fingerprint,
         "cases": [case.stem for case in chosen],
+        "truths": data.judged_by(chosen),
         "shifts": list(shifts),
         "metric": contestants[0].metric,
         "steps": steps,

@@ -133,6 +133,31 @@ def test_a_group_in_training_and_test_is_refused(path):
         write_splits(path, 4, 0, "patient")
 
 
+def test_imported_lists_stay_and_validation_is_drawn_beside_them(path, tmp_path):
+    (tmp_path / "lists.json").write_text(
+        json.dumps({"labelled_3_seed0": ["case_1", "case_2", "case_3"], "labelled_2_seed0": ["case_5", "case_6"]})
+    )
+    import_splits(path, tmp_path / "lists.json")
+    with pytest.raises(ValueError, match="a list 'labelled_3_seed0' that was not drawn like this .imported.*--redraw"):
+        write_splits(path, 3, 0, None, 0.4)
+    lists = write_splits(path, 3, 1, None, 0.4)
+    dataset = Dataset.open(path)
+    used = {dataset.columns[f"case_{number}"]["patient"] for number in (1, 2, 3, 5, 6)}
+    assert lists["validation"] and not used & {dataset.columns[stem]["patient"] for stem in lists["validation"]}
+    assert lists["labelled_3_seed0"] == ["case_1", "case_2", "case_3"]
+    assert [case.stem for case in dataset.labelled(2, 0)] == ["case_5", "case_6"]
+
+
+def test_a_labelled_list_with_held_out_cases_is_not_trained_on(path):
+    lists = write_splits(path, 4, 0, None, 0.25)
+    lists["labelled_4_seed0"][0] = lists["validation"][0]
+    (path / "splits.json").write_text(json.dumps(lists))
+    with pytest.raises(
+        ValueError, match=f"'labelled_4_seed0' holds 1 cases of validation or test, {lists['validation'][0]}"
+    ):
+        Dataset.open(path).labelled(4, 0)
+
+
 def test_imported_lists_are_taken_as_they_are(path, tmp_path):
     lists = {
         "set": "somewhere",

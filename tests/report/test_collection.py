@@ -143,11 +143,17 @@ def test_chosen_ranks_hold_the_worst_and_the_best_and_no_more_than_asked(cases, 
     assert most == worst or 0 in ranks
 
 
+def test_a_runs_own_report_is_never_replaced(make_run, tmp_path):
+    run = make_run([])
+    with pytest.raises(FileExistsError, match="is a run with a report of its own; give another folder"):
+        write_report([run], run)
+
+
 def test_names_from_files_are_escaped(scored, tmp_path, page_of):
     write_report([scored["good"]], tmp_path / "out", images=scored["images"])
     text = (tmp_path / "out" / "report.html").read_text()
     assert "heart & <b>" not in text and "heart & <b>" in page_of(tmp_path / "out" / "report.html").text
-    assert "heart \\& <b>" in (tmp_path / "out" / "tables.tex").read_text()
+    assert "heart \\& \\textless{}b\\textgreater{}" in (tmp_path / "out" / "tables.tex").read_text()
 
 
 def test_overlays_of_segment_stand_in_for_images(scored, tmp_path, page_of):
@@ -281,10 +287,13 @@ def test_settings_that_differ_are_set_side_by_side(make_run, tmp_path, page_of):
     assert "recipe & phantoms & other" in tex and "learning\\_rate" not in tex
 
 
-@given(st.text(alphabet="ab&%$#_{}~^\\± <", max_size=20))
+@given(st.text(alphabet="ab&%$#_{}~^\\± <>|", max_size=20))
 def test_latex_leaves_no_special_sign_bare(text):
     bare = escaped(text)
+    assert "<" not in bare and ">" not in bare and "|" not in bare
     for known in ("\\textbackslash{}", "\\textasciitilde{}", "\\textasciicircum{}", "$\\pm$"):
+        bare = bare.replace(known, "")
+    for known in ("\\textless{}", "\\textgreater{}", "\\textbar{}"):
         bare = bare.replace(known, "")
     for sign in "&%$#_{}":
         bare = bare.replace(f"\\{sign}", "")

@@ -79,6 +79,9 @@ def test_augmentation_at_its_ceiling_is_told(gan_log, history_of) -> None:
 def test_nan_comes_first(gan_log, history_of) -> None:
     gan_log[-1]["validation/miou"] = float("nan")
     assert findings(history_of(gan_log))[0].level == "wrong"
+    later = [{"stage": "encoder", "images_seen": 32, "seconds": 1.0, "validation/miou": float("inf")}]
+    told = [finding.text for finding in findings(history_of([*gan_log, *later])) if "turned to nan" in finding.text]
+    assert len(told) == 2  # of the same name in either stage
 
 
 def test_nothing_is_claimed_without_data(history_of) -> None:

@@ -37,7 +37,7 @@ def test_nan_is_kept_out_of_the_curves_and_remembered(history_of) -> None:
     ]
     history = history_of(rows)
     assert history.curve("gan", "validation/dice").values.tolist() == [0.5]
-    assert history.broken == {"validation/dice": ("gan", 2)}
+    assert history.broken == {("gan", "validation/dice"): 2}
 
 
 def test_smoothing_keeps_length_and_mean_of_a_constant(history_of) -> None:

@@ -73,11 +73,25 @@ def test_masks_only_are_those_of_steps_0_without_losses(networks, tmp_path):
         without.masks_only(images)
 
 
-def test_model_without_encoder_segments_from_the_mean_latent(networks, tmp_path):
+def test_model_without_encoder_searches_from_the_mean_latent_and_says_so(networks, tmp_path, caplog):
     model = SemanticGan.load(save(networks, tmp_path / "gan_only", encoder=False), device="cpu")
-    found = model.segment_batch(generated_images(networks, 1), steps=0)
+    with pytest.raises(ValueError, match="no encoder yet, and steps 0 are its answer alone: finish the training"):
+        model.segment_batch(generated_images(networks, 1), steps=0)  # one mask for all
+    found = [model.segment_batch(generated_images(networks, 2), steps=1, snapshot_steps=(0,)) for _ in range(2)][0]
+    assert sum("every search begins at the same code" in record.message for record in caplog.records) == 1
     assert model.encoder is None and model.steps == 3
-    assert_close(found.w_plus, networks.whitening.mean.expand_as(found.w_plus))
+    assert_close(found.snapshots[0][0], found.snapshots[0][1])
+    assert not torch.equal(found.probabilities[0], found.probabilities[1])
+
+
+def test_a_model_folder_that_lost_its_encoder_is_told(networks, tmp_path):
+    folder = save(networks, tmp_path / "model", training={"images_seen_encoder": 16})
+    description = artifacts.read_json(folder / "config.json")
+    artifacts.write_json(folder / "config.json", description | {"training": {"images_seen_encoder": 16}})
+    SemanticGan.load(folder, device="cpu")
+    (folder / "encoder.safetensors").unlink()
+    with pytest.raises(ValueError, match="lacks encoder.safetensors; copy the whole model folder again"):
+        SemanticGan.load(folder, device="cpu")
 
 
 def test_answers_have_each_images_own_size(folder, tmp_path):

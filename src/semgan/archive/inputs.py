@@ -112,7 +112,11 @@ class Source:
     def _shards(self) -> Iterator[Entry]:
         assert self.images is not None, "a source without manifest has images"
         seen: set[str] = set()
-        for shard in addresses.expanded(self.images):
+        shards = list(addresses.expanded(self.images))
+        local = [shard for shard in shards if "://" not in shard]
+        if local and len(local) == len(shards) and not any(map(addresses.exists, local)):
+            raise FileNotFoundError(f"None of the {len(shards)} shards of {self.images} exists; correct the pattern.")
+        for shard in shards:
             name = _name(shard.rpartition("/")[2], SHARD_ENDINGS)
             if name in seen:
                 raise ValueError(f"Two shards are named {name}; results go by this name. Rename one.")

@@ -145,7 +145,9 @@ def _masks_only(model: Path | str | Segmenter, steps: Steps | None, device: str)
         raise ValueError("Masks only means the encoder alone: give --steps 0 (steps=0) with it.")
     found = Answering(*load_identified(model, device), {})
     if getattr(found.segmenter, "encoder", found.segmenter) is None:
-        raise ValueError("This model has no encoder yet, and masks only need one: finish the training.")
+        from semgan.stages.semantic_gan import NO_ENCODER
+
+        raise ValueError(NO_ENCODER)
     return found
 
 

@@ -155,20 +155,22 @@ def _classes_in(file: Path) -> Any:
 
 
 def mapping_in(file: Path | None) -> dict[int, int] | None:
-    """A JSON object {"label value": class index}, or a list with the class of every value; None where not given."""
+    """A JSON object {"label value": class index or "ignore"}, or a list of classes by value; None where not given."""
     if file is None:
         return None
     from semgan.artifacts import read_json
+    from semgan.types import IGNORE
 
     content = read_json(existing(file, "Mapping file"))
     items = enumerate(content) if isinstance(content, list) else getattr(content, "items", tuple)()
     try:
-        mapping = {int(value): int(target) for value, target in items}
+        mapping = {int(value): IGNORE if target == "ignore" else int(target) for value, target in items}
     except (TypeError, ValueError):
         mapping = {}
     if not mapping:
         raise ValueError(
-            f'{file} must map label values to class indices like {{"0": 0, "13": 1}}; got {str(content)[:80]}.'
+            f'{file} must map label values to class indices or "ignore", like {{"0": 0, "13": 1, "9": "ignore"}}; '
+            f"got {str(content)[:80]}."
         )
     return mapping
 

@@ -19,7 +19,7 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -136,6 +136,12 @@ class Dataset:
                 f"{self.path / 'splits.json'} has no list '{name}'; it has {known}. Make it with "
                 f"`semgan data split {self.path} --labels {labels} --split-seed {split_seed}`."
             )
+        held_out = {*self.splits.get("validation", []), *self.splits.get("test", [])}
+        if both := sorted(held_out.intersection(self.splits[name])):
+            raise ValueError(
+                f"{self.path / 'splits.json'}: the list '{name}' holds {len(both)} cases of validation or test, "
+                f"{', '.join(both[:5])}; nothing is trained on these. Take them out of one of the two."
+            )
         return self._with_masks(self.splits[name])
 
     def unlabelled(self, labels: int | None, split_seed: int) -> list[Case]:
@@ -162,6 +168,15 @@ class Dataset:
                 "Make one with `semgan data split ... --validation 0.1`, or `data prepare folder --manifest`."
             )
         return cases
+
+    @staticmethod
+    def judged_by(cases: Sequence[Case]) -> str:
+        """A short name for the masks and groups of cases, which `fingerprint` does not know of, by their contents."""
+        known = hashlib.sha256()
+        for case in cases:
+            pixels = b"" if case.label is None else Path(case.label).read_bytes()
+            known.update(f"{case.stem}\n{case.group}\n{hashlib.sha256(pixels).hexdigest()}\n".encode())
+        return known.hexdigest()[:16]
 
     def check_classes(self, labels: LabelSpace, model: str = "the model") -> None:
         """Raises ValueError where a model of these classes is not of this dataset's task."""

@@ -182,6 +182,7 @@ def _named(decode: Callable[[], Answer], name: str, inner: str | None = None) ->
         raise
     except Exception as error:  # decoders raise almost anything on damaged files
         reason = _IN_MEMORY.sub("the file", str(error)).replace(inner or name, "the file").strip()
+        reason = reason.replace("image file the file", "an image in the file")
         reason = reason or type(error).__name__
         raise ValueError(f"{name} cannot be read ({reason}). Replace the file, or take it out of the folder.") from None
 

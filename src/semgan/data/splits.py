@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -59,12 +59,12 @@ def write_splits(
     given, whole groups, the same for every seed); the rest is the "pool". ``group`` is a column of manifest.csv; None
     takes the one named group or patient, where there is one. No group is in two of train, validation and test, the
     labelled list takes one image of each group before a second one of any, and unlabelled images of validation or test
-    groups are left out.
+    groups are left out. A labelled list that is there already, and is another one, stays.
     Where splits.json says "labels_counted_in" (a column), ``labels`` counts groups of it, and all their images are in.
     redraw: draw "validation" anew; the labelled lists that there are belong to the old one and go.
 
-    Raises ValueError for too few images, an unknown column, groups that are in training and test already, and for a
-    share that would have drawn another validation list than the one there is.
+    Raises ValueError for too few images, an unknown column, groups that are in training and test already, a share that
+    would have drawn another validation list than the one there is, and for a labelled list that would be replaced.
     """
     dataset = Dataset.open(dataset_path)
     if labels < 2:
@@ -82,7 +82,14 @@ def write_splits(
             f"{labels} labelled cases were asked for and {dataset.path} has {units} for training{counted} "
             f"({_units(dataset, lists, lists['validation'])} are kept for validation). Ask for fewer, or add masks."
         )
-    lists |= _labelled(dataset, lists, _groups(dataset, group), [labels], split_seed)
+    drawn = _labelled(dataset, lists, _groups(dataset, group), [labels], split_seed)
+    for name, stems in drawn.items():
+        if lists.get(name, stems) != stems:
+            raise ValueError(
+                f"{dataset.path} has a list '{name}' that was not drawn like this (imported, or of other images or "
+                "groups), and it is kept. Take another --split-seed, or draw all lists anew with --redraw."
+            )
+    lists |= drawn
     write_json(dataset.path / "splits.json", lists)
     return lists
 
@@ -110,7 +117,8 @@ def _with_pool(dataset: Dataset, group: str | None, validation_share: float) -> 
         raise ValueError(f"The share for validation is in [0, 1); got {validation_share}.")
     lists, group_of = dict(dataset.splits), _groups(dataset, group)
     if "validation" not in lists:
-        lists["validation"] = _validation(dataset, group_of, validation_share)
+        labelled = {group_of(stem) for name in labelled_names(lists) for stem in lists[name]}
+        lists["validation"] = _validation(dataset, group_of, validation_share, without=labelled)
     held_out = {*lists["validation"], *lists.get("test", [])}
     lists["pool"] = [stem for stem in lists.get("pool", dataset.files["imagesTr"]) if stem not in held_out]
     _refuse_shared_groups(dataset, lists, group_of)
@@ -288,19 +296,23 @@ def _one_of_each_group_first(stems: Sequence[str], group_of: Callable[[str], str
 
 
 def _validation(
-    dataset: Dataset, group_of: Callable[[str], str], share: float, known: Sequence[str] | None = None
+    dataset: Dataset,
+    group_of: Callable[[str], str],
+    share: float,
+    known: Sequence[str] | None = None,
+    without: Collection[str] = (),
 ) -> list[str]:
     """Whole groups of the labelled images (``known``: of these) outside the test list, until the share is reached.
 
-    In the order of `in_validation_order`.
+    without: groups that lists hold already. In the order of `in_validation_order`.
     """
     test = set(dataset.splits.get("test", []))
     pool = dataset.splits.get("pool", dataset.files["imagesTr"]) if known is None else known
     stems = [stem for stem in pool if stem not in test]
     wanted, chosen = round(share * len(stems)), []
-    test_groups = {group_of(stem) for stem in (*test, *dataset.files["imagesTs"])}
+    taken = {*without, *(group_of(stem) for stem in (*test, *dataset.files["imagesTs"]))}
     for members in _members(stems, group_of, "validation"):
-        if len(chosen) + len(members) <= wanted and group_of(members[0]) not in test_groups:
+        if len(chosen) + len(members) <= wanted and group_of(members[0]) not in taken:
             chosen += members
     return in_validation_order(chosen)
 

@@ -72,7 +72,7 @@ def find_inputs(path: Path, channels: int) -> tuple[list[Input], list[Path]]:
         )
     root = path.parent if path.is_file() else path
     named = [(stem_within(root, file, image_stem(file)), file) for file in images]
-    inputs = _by_channel_names(named, channels, alone=path.is_file())
+    inputs = _by_its_folders_names(path, channels) if path.is_file() else _by_channel_names(named, channels)
     if inputs is None:
         inputs = [Input(stem, file) for stem, file in named]
     _refuse_equal_stems(inputs)
@@ -88,8 +88,16 @@ def folders_with_images(path: Path) -> list[Path]:
     return [folder for folder in readable if any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.iterdir())]
 
 
-def _by_channel_names(images: list[tuple[str, Path]], channels: int, *, alone: bool) -> list[Input] | None:
-    """Inputs where all stems follow STEM_0000, ...; None where they do not. ``alone``: one stands for all."""
+def _by_its_folders_names(file: Path, channels: int) -> list[Input] | None:
+    """One file as its folder would name it; of the first channel's file, which stands for all."""
+    if _CHANNEL_SUFFIX.fullmatch(image_stem(file)) is None:
+        return None
+    beside = [(image_stem(other), other) for other in sorted(file.parent.iterdir()) if is_image(other)]
+    return [item for item in _by_channel_names(beside, channels) or [] if item.path == file] or None
+
+
+def _by_channel_names(images: list[tuple[str, Path]], channels: int) -> list[Input] | None:
+    """Inputs where all stems follow STEM_0000, ...; None where they do not."""
     expected = 1 if channels in (1, 3) else channels
     groups: dict[str, dict[int, Path]] = defaultdict(dict)
     for stem, file in images:
@@ -97,7 +105,7 @@ def _by_channel_names(images: list[tuple[str, Path]], channels: int, *, alone: b
         if match is None or int(match[2]) in groups[match[1]]:
             return None
         groups[match[1]][int(match[2])] = file
-    wanted = [0] if alone else list(range(expected))
+    wanted = list(range(expected))
     if any(sorted(group) != wanted for group in groups.values()):
         return None
     return [Input(stem, group[0], in_channel_files=expected > 1) for stem, group in groups.items()]

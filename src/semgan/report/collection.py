@@ -61,6 +61,8 @@ def write_report(
     """
     if Path(out).is_file():
         raise FileExistsError(f"{out} is a file; give a folder with -o.")
+    if (Path(out) / "config.yaml").is_file():
+        raise FileExistsError(f"{out} is a run with a report of its own; give another folder with -o.")
     sources = find_sources(paths)
     if images is not None or labels is not None:
         _check_pictures_wanted(sources, with_images)

@@ -58,7 +58,7 @@ def check_numbers(history: History, stage: str) -> list[Finding]:
     cure = "Go back to the last checkpoint and train with a lower learning rate or in float32."
     return [
         _finding("wrong", stage, f"'{name}' turned to nan or infinity at {_at(images)}.", cure)
-        for name, (where, images) in history.broken.items()
+        for (where, name), images in history.broken.items()
         if where == stage
     ]
 

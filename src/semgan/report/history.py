@@ -59,14 +59,14 @@ class History:
     """All curves of a run.
 
     seconds, images: training time and images seen by stage
-    broken:          names that turned to nan or infinity -> stage and images seen
+    broken:          (stage, name) that turned to nan or infinity -> images seen
     step_scores:     inversion steps -> validation score, once the number of steps was chosen
     """
 
     stages: dict[str, dict[str, Curve]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     images: dict[str, int] = field(default_factory=dict)
-    broken: dict[str, tuple[str, int]] = field(default_factory=dict)
+    broken: dict[tuple[str, str], int] = field(default_factory=dict)
     step_scores: dict[int, float] = field(default_factory=dict)
 
     def curve(self, stage: str, name: str) -> Curve | None:
@@ -167,4 +167,4 @@ def _collect(row: dict[str, Any], history: History, points: dict[str, dict[str, 
         if math.isfinite(value):
             names.setdefault(name, {})[images] = float(value)
         else:
-            history.broken.setdefault(name, (stage, images))
+            history.broken.setdefault((stage, name), images)

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from semgan.report.html import Table
 
 HEAD = "% \\usepackage{booktabs}"
-SPECIAL = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$"}
+SPECIAL = {
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "±": "$\\pm$",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "|": "\\textbar{}",
+}
 
 
 def tabular(title: str, columns: int, heads: Sequence[str], rows: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CELL_INCH = 1.0
 COLUMNS = 9  # most pictures of a walk in its strip
+MOST_WALKS = 24  # in a figure: laying out more takes minutes
 FRAME_MS = 80
 LETTERS = 14  # of a name above one picture
 
@@ -40,10 +41,10 @@ class Walk:
 
 
 def write_walks(folder: Path, walks: Sequence[Walk], classes: Sequence[str], formats: Sequence[str]) -> list[Path]:
-    """FOLDER/strips, changes (png, pdf) and video (gif, webp), as asked for."""
+    """FOLDER/strips, changes (png, pdf) and video (gif, webp), as asked for; strips of the first `MOST_WALKS` walks."""
     inputs = any(end is not None for walk in walks for end in walk.ends)
     columns = min(COLUMNS, len(walks[0].t)) + 2 * inputs
-    size = (CELL_INCH * columns + 0.2, 2 * len(walks) * (CELL_INCH + 0.18) + 0.4)
+    size = (CELL_INCH * columns + 0.2, 2 * min(len(walks), MOST_WALKS) * (CELL_INCH + 0.18) + 0.4)
     written = pictures.save_figure(
         folder / "strips", formats, (max(size[0], 5.0), size[1]), lambda figure: _paint(figure, walks, classes, inputs)
     )
@@ -72,6 +73,9 @@ def _caption(walk: Walk, place: int) -> str:
 
 
 def _paint(figure: Figure, walks: Sequence[Walk], classes: Sequence[str], inputs: bool) -> None:
+    if len(walks) > MOST_WALKS:
+        figure.supxlabel(f"the first {MOST_WALKS} of {len(walks)} walks", fontsize=8)
+        walks = walks[:MOST_WALKS]
     places = np.unique(np.linspace(0, len(walks[0].t) - 1, COLUMNS).round().astype(int))
     axes = figure.subplots(2 * len(walks), len(places) + 2 * inputs, squeeze=False)
     for number, walk in enumerate(walks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +33,10 @@ from semgan.stages.stage3_inversion import invert
 from semgan.stages.stopping import StoppingRule
 from semgan.types import AUTO, JointImage, LabelSpace, Segmentation, Steps
 
+logger = logging.getLogger("semgan")
+
 Distance = LPIPS | DiscriminatorDistance
+NO_ENCODER = "This model has no encoder yet, and steps 0 are its answer alone: finish the training, or give more steps."
 _WHITENING = "whitening."  # prefix of the whitening's tensors in generator.safetensors
 _SAMPLE_BATCH = 64
 
@@ -81,6 +85,7 @@ class SemanticGan:
         self.steps: Steps = self.fixed_steps if rule is None else AUTO
         self.generator, self.whitening = self._placed(generator), self._placed(whitening)
         self.encoder = None if encoder is None else self._placed(encoder)
+        self._told = False
         self._load_perceptual = (lambda: perceptual) if isinstance(perceptual, nn.Module) else perceptual
 
     @cached_property
@@ -104,7 +109,9 @@ class SemanticGan:
         defaults = Settings()  # type: ignore[call-arg]
         settings = config.override(defaults, description["settings"], f"{folder}/config.json")
         rules = {name: Preprocessing(**rule) for name, rule in description["preprocessing"].items()}
-        generator, whitening, encoder = _networks(settings, weights, folder)
+        generator, whitening, encoder = _networks(
+            settings, weights, folder, trained_encoder="images_seen_encoder" in description.get("training", {})
+        )
         inversion = description.get("inversion", {})
         model = cls(
             settings,
@@ -142,6 +149,7 @@ class SemanticGan:
         steps:    "auto": each image's own, by the model's stopping rule (ValueError where it has none)
         modality: may have its own weight of the pixels, lambda_3
         guide:    another model's answer that the masks explain beside the images
+        Raises ValueError also for steps 0 without an encoder.
         """
         self.check(image)
         steps = self.steps if steps is None else steps
@@ -149,6 +157,8 @@ class SemanticGan:
             raise ValueError(
                 "The model has no stopping rule (too few validation images, or guided); give a number of steps."
             )
+        if self.encoder is None:
+            self._tell_of_no_encoder(steps)
         return invert(
             self.generator,
             self.encoder,
@@ -162,11 +172,21 @@ class SemanticGan:
             guide=guide,
         )
 
+    def _tell_of_no_encoder(self, steps: Steps) -> None:
+        """Raises ValueError for steps 0, which would give every image the same mask; else says once what to expect."""
+        if steps == 0:
+            raise ValueError(NO_ENCODER)
+        if not self._told:
+            logger.warning(
+                "The model has no encoder yet, so every search begins at the same code and needs more steps."
+            )
+            self._told = True
+
     def masks_only(self, image: Tensor) -> Segmentation:
         """`segment_batch` at steps 0 without losses, about half of the work. Raises ValueError without an encoder."""
         self.check(image)
         if self.encoder is None:
-            raise ValueError("This model has no encoder yet, and masks only need one: finish the training.")
+            raise ValueError(NO_ENCODER)
         return segment_by_encoder(self.generator, self.encoder, self.whitening, image, self.settings.inversion)
 
     def check(self, image: Tensor) -> None:
@@ -283,7 +303,7 @@ def model_files(
 
 
 def _networks(
-    settings: Settings, weights: Mapping[str, dict[str, Tensor]], folder: Path
+    settings: Settings, weights: Mapping[str, dict[str, Tensor]], folder: Path, *, trained_encoder: bool
 ) -> tuple[Generator, Whitening, Encoder | None]:
     state = _weights_of(weights, "generator", folder)
     rule = settings.preprocessing
@@ -293,6 +313,8 @@ def _networks(
     ours = {k.removeprefix(_WHITENING): v for k, v in state.items() if k.startswith(_WHITENING)}
     _fill(whitening, ours, folder / "generator.safetensors")
     encoder = None
+    if trained_encoder and "encoder" not in weights:
+        raise ValueError(f"{folder} lacks encoder.safetensors; copy the whole model folder again.")
     if "encoder" in weights:
         encoder = Encoder(
             settings.encoder,

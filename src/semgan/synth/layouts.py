@@ -17,6 +17,7 @@ import io
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,13 +68,13 @@ class Layout:
             if stem_of(path) not in stems:
                 path.unlink()
 
-    def stems_in(self, folder: Path) -> set[str]:
-        """The pairs whose image and mask are there; empty files do not count."""
+    def stems_in(self, folder: Path, files_per_image: int) -> set[str]:
+        """The pairs of whose image all files, and whose mask, are there; empty files do not count."""
         images, masks = (
-            {stem_of(path) for path in self._files(folder) if path.parent.name == name and path.stat().st_size}
+            Counter(stem_of(path) for path in self._files(folder) if path.parent.name == name and path.stat().st_size)
             for name in (self.images, self.masks)
         )
-        return images & masks
+        return {stem for stem, files in images.items() if files == files_per_image and stem in masks}
 
     def _files(self, folder: Path) -> list[Path]:
         """The pictures of all pairs, by their names."""

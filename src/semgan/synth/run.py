@@ -71,7 +71,7 @@ def synth(
                 f"{out} holds {held} pairs of this request already, and {count} are asked for: take its first ones "
                 f"({TABLE} is in order), or make it anew with --overwrite."
             )
-        if held == count:
+        if held == count and not _lost(folder.out, LAYOUTS[plan.format], _files_per_image(factory)):
             logger.warning("%s already holds these pairs; nothing to do.", out)
             return artifacts.read_json(folder.out / SUMMARY)
     with _alone_in(folder.partial) if folder.partial.is_dir() else contextlib.nullcontext():
@@ -90,6 +90,20 @@ def synth(
         summary = work.complete(Path(out).name, progress)
         folder.finish()
     return summary
+
+
+def _files_per_image(factory: Factory) -> int:
+    """A grey or colour image is one file; other channels are one file each."""
+    channels = factory.model.settings.preprocessing.channels
+    return 1 if channels in (1, 3) else channels
+
+
+def _lost(out: Path, layout: Layout, files_per_image: int) -> bool:
+    """Whether files of pairs that the table names are gone or empty."""
+    if not all((out / name).is_dir() for name in (layout.images, layout.masks)):
+        return True
+    named = {row.member.stem for row in read_table(out / TABLE) if row.kept}
+    return not named <= layout.stems_in(out, files_per_image)
 
 
 @contextlib.contextmanager
@@ -153,7 +167,7 @@ class _Work:
         """Draw until ``count`` pairs are kept, from where the table ends."""
         classes = self.rules.classes
         self.layout.begin(self.folder)
-        there = self.layout.stems_in(self.folder)
+        there = self.layout.stems_in(self.folder, _files_per_image(self.factory))
         read = itertools.takewhile(
             lambda row: not row.kept or row.member.stem in there, read_table(self.folder / TABLE)
         )
