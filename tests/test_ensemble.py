@@ -57,7 +57,7 @@ def test_models_that_do_not_belong_together_are_refused():
     with pytest.raises(ValueError, match="two or more models; got 1"):
         Ensemble([plain(0.3)])
     other = Told(torch.zeros(4, 4), LabelSpace(("background", "heart")))
-    with pytest.raises(ValueError, match="the classes of model 2"):
+    with pytest.raises(ValueError, match="model 2 differs from the first in classes: names"):
         Ensemble([plain(0.3), other])
     with pytest.raises(ValueError, match="No model of this ensemble is optimised"):
         Ensemble([plain(0.3), plain(0.4)]).segment_batch(IMAGE, steps=5)
