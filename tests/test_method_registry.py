@@ -20,7 +20,10 @@ def test_rivals_are_the_methods_without_our_generator():
 def test_the_papers_method_undoes_the_departures_of_a_recipe():
     """Method sections 3 to 5, over a recipe that departs in every one of them."""
     recipe = recipes.load("lungs-64")
-    settings = config.override(recipe, methods.get("semgan-paper").changes(recipe))
+    paper = methods.get("semgan-paper")
+    settings = config.override(recipe, paper.changes(recipe))
+    settings = config.override(settings, paper.derived(settings))
+    assert not settings.inversion.choose
     assert (settings.gan.feature_matching_of, settings.gan.pair_augment, settings.gan.augment) == (
         "pairs",
         "real",
@@ -30,8 +33,9 @@ def test_the_papers_method_undoes_the_departures_of_a_recipe():
     assert (settings.inversion.space, settings.inversion.reduction) == ("w_plus", "sum")
     assert (settings.inversion.lambda_encoder, settings.inversion.lambda_prior) == (0.1, 0)
     assert (settings.gan.r1_gamma, settings.encoder.learning_rate) == (10, 0.001)
-    # The authors' gradient is of the mean of 32 pairs, summed over 3 scales; they add matching up over 2 + 1 layers.
-    assert settings.gan.pair_r1_gamma == pytest.approx(10 * 3**2 / 32**2)
+    # The authors' gradient is of the mean of 32 pairs, summed over 3 scales, beside half of the hinges; they add
+    # matching up over 2 + 1 layers.
+    assert settings.gan.pair_r1_gamma == pytest.approx(2 * 10 * 3**2 / 32**2)
     assert settings.gan.feature_matching == 2 * 3
     assert settings.perceptual.distance == "auto"
     assert settings.generator == recipes.load("lungs-64").generator  # sizes stay the recipe's

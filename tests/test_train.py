@@ -92,6 +92,17 @@ def test_later_layers_of_settings_win(tiny_dataset):
     assert (final.gan.augment, final.seed, final.metric) == ("fixed", 4, "jaccard")
 
 
+def test_the_papers_weights_follow_the_batch_that_is_asked_for(tiny_dataset):
+    """Theirs is R1 of a mean over the batch and ours a mean of the pairs' own, so the batch says what ours weighs."""
+    dataset = Dataset.open(tiny_dataset)
+    usual, smaller, named = (
+        resolve_settings(dataset, "lungs-64", method="semgan-paper", changes=changes).gan
+        for changes in ([], ["gan.batch=8"], ["gan.batch=8", "gan.pair_r1_gamma=3"])
+    )
+    assert smaller.pair_r1_gamma == pytest.approx(16 * usual.pair_r1_gamma) and named.pair_r1_gamma == 3
+    assert usual.batch == 32 and smaller.batch == 8 and smaller.feature_matching == usual.feature_matching
+
+
 def test_options_that_are_not_given_leave_the_recipe_alone(tiny_dataset, tmp_path):
     (tmp_path / "mine.yaml").write_text("recipe: debug\nseed: 7\nlabels: 3\nmethod: unet\n")
     settings = resolve_settings(Dataset.open(tiny_dataset), tmp_path / "mine.yaml")

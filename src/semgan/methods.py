@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class Method:
     """``changes`` are laid over the recipe's settings; ``rival`` methods do not use our generator.
 
+    derived: settings that follow others, after all changes; what is asked for by name wins over them
     stages: of training, in order, as metrics and checkpoints name them
     needs: (package, extra of ours that brings it), where a method is somebody else's program
     """
@@ -31,6 +32,7 @@ class Method:
     rival: bool
     stages: tuple[str, ...] = ("baseline",)
     changes: Callable[[Settings], dict[str, Any]] = lambda settings: {}
+    derived: Callable[[Settings], dict[str, Any]] = lambda settings: {}
     needs: tuple[str, str] | None = None
 
     @property
@@ -146,7 +148,7 @@ def paper_changes(settings: Settings) -> dict[str, Any]:
     debug = settings.recipe == "debug"  # keeps its few steps, and downloads nothing
     lambda_pixel, steps = PAPER_INVERSION.get(settings.recipe.split("-")[0], PAPER_INVERSION_ELSE)
     gan_batch, encoder_batch = (settings.gan.batch, settings.encoder.batch) if debug else PAPER_BATCHES
-    critics, has_mri = settings.critics, settings.inversion.lambda_pixel_mri is not None
+    has_mri = settings.inversion.lambda_pixel_mri is not None
     return {
         "gan": {
             "batch": gan_batch,
@@ -154,10 +156,6 @@ def paper_changes(settings: Settings) -> dict[str, Any]:
             "ema_half_life_images": settings.gan.ema_half_life_images if debug else PAPER_EMA_IMAGES,
             "learning_rate": 0.002,
             "r1_gamma": 10.0,
-            # Theirs is R1 of the batch's mean, added up over scales, and adds feature matching up over layers; ours are
-            # means over pairs, scales and layers (objectives/adversarial.py).
-            "pair_r1_gamma": 10.0 * (critics.pair_scales / gan_batch) ** 2,
-            "feature_matching": 2.0 * (critics.pair_layers + 1),
             "class_share_weight": 0.0,
             "feature_matching_of": "pairs",
             "pair_augment": "real",
@@ -184,7 +182,21 @@ def paper_changes(settings: Settings) -> dict[str, Any]:
             "lambda_pixel_mri": lambda_pixel * PAPER_MRI_PIXEL_SHARE if has_mri else None,
             "lambda_prior": 0.0,
             "steps": settings.inversion.steps if debug else steps,
+            "choose": False,
         },
+    }
+
+
+def paper_derived(settings: Settings) -> dict[str, Any]:
+    """Weights of the supplement in our scales. Theirs: half of the two hinges, R1 of the batch's mean added up over the
+    critic's scales, feature matching added up over layers; ours are the whole hinges and means over pairs, scales and
+    layers (objectives/adversarial.py)."""
+    critics = settings.critics
+    return {
+        "gan": {
+            "pair_r1_gamma": 2 * 10.0 * (critics.pair_scales / settings.gan.batch) ** 2,
+            "feature_matching": 2.0 * (critics.pair_layers + 1),
+        }
     }
 
 
@@ -197,7 +209,7 @@ OURS = ("gan", "encoder")
 # PixelSSL, DeepLabV2 on PASCAL VOC: lambda_dc, and 3 of 20 epochs.
 GCT = {"network": "deeplabv2", "schedule": "poly", "consistency_weight": 100.0, "ramp_up_share": 0.15}
 # Lambda of the paper for PASCAL VOC (6 for Cityscapes; 1 in the authors' script); no ramp there, ours is GCT's.
-CPS = {"consistency_weight": 1.5, "ramp_up_share": 0.15}
+CPS = {"consistency_weight": 1.5, "ramp_up_share": 0.15, "schedule": "poly"}
 # Intensity as unet-strong; the decay is that of UniMatch V2's code, the threshold UniMatch's.
 UNIMATCH = {"intensity_augment": True, "ema_decay": 0.996, "confidence_threshold": 0.95}
 # Chosen on validation images of the lungs, shifted ones too (results/students-64): unlabelled images .930 against .904
@@ -212,7 +224,13 @@ METHODS: dict[str, Method] = {
         "our default: the paper with our departures", _train_semantic_gan, _load_semantic_gan, False, OURS
     ),
     "semgan-paper": Method(
-        "as the paper and its supplement say", _train_semantic_gan, _load_semantic_gan, False, OURS, paper_changes
+        "as the paper and its supplement say",
+        _train_semantic_gan,
+        _load_semantic_gan,
+        False,
+        OURS,
+        paper_changes,
+        paper_derived,
     ),
     "student": Method(
         "strong U-Net on pairs drawn from our generator, in the manner of DatasetGAN",

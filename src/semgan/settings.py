@@ -214,6 +214,10 @@ class InversionSettings(Frozen):
     """Stage 3 [S sec. 3, M eq. 7 and 8]."""
 
     steps: int = Field(default=200, ge=0, description="optimisation steps; 0 = encoder only")
+    choose: bool = Field(
+        default=True,
+        description="steps and stopping rule are chosen on validation (Departure); off: steps for every image",
+    )
     learning_rate: Rate = 0.1
     space: Literal["w_plus", "whitened"] = Field(
         default="w_plus", description="whitened: per-w PCA of the mapping network (Departure)"

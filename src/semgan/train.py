@@ -74,7 +74,10 @@ def resolve_settings(
     named = {"labels": labels, "split_seed": split_seed, "seed": seed, "device": device}
     given = {key: value for key, value in named.items() if value is not None}
     settings = config.override(settings, given, "the command line")
-    return config.override(settings, config.parse_assignments(changes or []), "--set")
+    asked = config.parse_assignments(changes or [])
+    settings = config.override(settings, asked, "--set")
+    derived = methods.get(name).derived(settings)  # constants that follow what was asked for, unless they were, too
+    return config.override(config.override(settings, derived, f"method {name}"), asked, "--set")
 
 
 def _tell_overruled(recipe: str | Path, own: Settings, settings: Settings) -> None:
@@ -249,7 +252,7 @@ def _job(
         stage=stage,  # type: ignore[arg-type]
         init_from=None if init_from is None else Path(init_from),
         deadline=deadline,
-        chooses_steps=True,
+        chooses_steps=settings.inversion.choose,
         progress=progress,
         draw=draw_grid if ranks.is_first() else None,
         read_shifted=functools.partial(shifted_validation, dataset, settings),

@@ -21,7 +21,7 @@ from semgan.train import train
 
 STAGES = {
     "semgan": {"gan", "encoder", "inversion"},
-    "semgan-paper": {"gan", "encoder", "inversion"},
+    "semgan-paper": {"gan", "encoder"},  # its steps are fixed
     "student": {"gan", "pool", "student"},
     "semgan-student": {"gan", "encoder", "pool", "student"},
     "unet": {"baseline"},

@@ -256,6 +256,33 @@ def test_pictures_and_masks_are_turned_as_their_tag_says(orientation, options):
         assert np.abs(read(file).astype(int) - shown[orientation]).max() <= (2 if compression else 0)
 
 
+def test_pictures_of_16_bits_and_three_channels_are_turned_too():
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint16).reshape(2, 3, 3) * 500
+    file = written(b"", ".png")
+    write_deep_colour_png(file, pixels)
+    content, exif = file.read_bytes(), Image.Exif()
+    exif[274] = 6
+    body = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    file.write_bytes(content[:33] + chunk + content[33:])  # after the header
+    assert np.array_equal(read_image(file), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_masks_of_few_bits_hold_their_stored_values(bits):
+    """Written by hand, as Pillow has no writer for grey of 2 or 4 bits."""
+    values = np.arange(8).reshape(2, 4) % 2**bits
+    packed = np.packbits(((values[..., None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8).reshape(2, -1), axis=1)
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 2, bits, 0, 0, 0, 0))
+    file = written(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""), ".png")
+    assert np.array_equal(read_label(file), values)
+
+
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_a_mask_means_the_same_in_tiff_that_stores_white_as_0(compression):
     mask = np.zeros((6, 9), bool)

@@ -259,6 +259,13 @@ def test_the_critics_see_what_the_settings_say(monkeypatch):
     assert (limits.scale, limits.translate, limits.rotate_deg) == (0.1, 0.15, 15.0)  # those of the labelled stream
 
 
+@pytest.mark.parametrize("data", [{"affine_scale_range": (0.7, 1.4)}, {"affine_probability": 0.2}])
+def test_changes_of_pairs_that_the_critic_would_not_see_are_refused(data):
+    with pytest.raises(ValueError, match="gan.pair_augment=both moves every pair by data.affine_scale; leave"):
+        tiny_gan(with_changes(gan={"pair_augment": "both"}, data=data))
+    tiny_gan(with_changes(gan={"pair_augment": "real"}, data=data))
+
+
 @pytest.mark.parametrize(("kind", "moves"), [("adaptive", True), ("fixed", False)])
 def test_only_the_adaptive_augmentation_moves_its_probability(monkeypatch, kind, moves):
     stage = tiny_gan(with_changes(gan={"augment": kind, "augment_probability": 0.3}))

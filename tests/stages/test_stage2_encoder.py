@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 from pathlib import Path
@@ -217,6 +218,25 @@ def test_mixed_precision_steps_are_close_to_float32(precision):
 
 
 # ---------------------------------------------------------------- previews and resume
+
+
+def test_small_gradients_survive_float16():
+    """In backward, float16 sees the gradients of the loss times a scale, and the encoder those of the loss."""
+    stage = tiny_stage(settings_with(precision="float16"))
+    weight = next(stage.encoder.parameters())
+    stage._backward_in_float16(weight.half().float().sum() * 1e-9)  # below float16's smallest number
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, torch.full_like(weight, 1e-9), rtol=1e-2, atol=0)
+
+
+def test_a_resumed_run_keeps_the_whitening_that_it_began_with():
+    """An eigenvector that is found elsewhere may point the other way."""
+    stage, other = tiny_stage(), tiny_stage()
+    stage.step(0)
+    other.whitening.load_state_dict({name: -value for name, value in other.whitening.state_dict().items()})
+    other.load_state(copy.deepcopy(stage.state()))
+    for name, value in stage.whitening.state_dict().items():
+        torch.testing.assert_close(other.whitening.state_dict()[name], value)
 
 
 def test_previews_run_in_eval_mode_and_give_the_modes_back():

@@ -44,6 +44,7 @@ class DeepLabV2(nn.Module):
         super().__init__()
         _without_stride(trunk.layer3, 1, 2)
         _without_stride(trunk.layer4, 2, 4)
+        _pick_before_shortcuts(trunk)
         self.trunk = trunk
         self.classifiers = nn.ModuleList(
             nn.Conv2d(trunk.in_planes, label_channels, 3, padding=rate, dilation=rate) for rate in rates
@@ -81,6 +82,21 @@ def _without_stride(stage: nn.Module, before: int, after: int) -> None:
         dilation = before if convolution.stride == (2, 2) else after
         convolution.stride, convolution.dilation = (1, 1), (dilation, dilation)
         convolution.padding = (convolution.kernel_size[0] // 2 * dilation,) * 2
+
+
+class _PickingConv2d(nn.Conv2d):
+    """A strided 1x1 convolution as the same of every other pixel: oneDNN's own for AVX2 writes beyond its memory in
+    backward where there are fewer than 8 input channels (torch 2.13; a tiny trunk's shortcut crashed there)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
+
+
+def _pick_before_shortcuts(trunk: nn.Module) -> None:
+    for module in trunk.modules():
+        if type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.stride != (1, 1):
+            if module.in_channels < 8:
+                module.__class__ = _PickingConv2d
 
 
 def build_deeplabv2(settings: BaselineSettings, *, size_px: int, image_channels: int, label_channels: int) -> DeepLabV2:

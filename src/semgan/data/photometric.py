@@ -47,9 +47,10 @@ class PhotometricChances:
 
 # nnU-Net's own (supplement note 4). Its images have standard deviation 1, ours in [-1, 1] about half of that: its noise
 # of variance up to 0.1 is 0.15 here. Departures: brightness is added instead of multiplied, because our zero is
-# mid-grey and not the image's mean; all channels change together; factors are drawn log-uniformly.
+# mid-grey and not the image's mean; all channels change together (its blur and low resolution hit a fifth and a quarter
+# of the images, and half of the channels of these); gamma changes mean and deviation; factors are drawn log-uniformly.
 NNUNET_CHANCES = PhotometricChances(
-    noise=0.15, blur=0.2, brightness=0.15, contrast=0.15, gamma=0.15, low_resolution=0.25, inverted_gamma=0.15
+    noise=0.15, blur=0.1, brightness=0.15, contrast=0.15, gamma=0.15, low_resolution=0.125, inverted_gamma=0.15
 )
 NNUNET_RANGES = PhotometricRanges(
     noise=0.15, blur_px=(0.5, 1.5), brightness=0.3, contrast=(0.65, 1.5), gamma=(0.7, 1.5), low_resolution=(1.0, 2.0)

@@ -195,7 +195,7 @@ def _decode_content(content: bytes, suffix: str) -> np.ndarray:
     if suffix in (".tif", ".tiff"):
         return _plain(_decode_tiff(BytesIO(content)))
     if is_deep_colour_png(content):
-        return _plain(_without_alpha(decode_deep_colour_png(content)))
+        return _plain(_deep_colour(content, _without_alpha))
     with _opened(BytesIO(content)) as picture:
         picture.load()
         return _plain(_pixels(ImageOps.exif_transpose(picture)))
@@ -323,10 +323,23 @@ def _stored_values(path: Path) -> np.ndarray:
     if path.suffix.lower() in (".tif", ".tiff"):
         return _tiff_indices(BytesIO(content))
     if is_deep_colour_png(content):
-        return _shown(decode_deep_colour_png(content))
+        return _deep_colour(content, _shown)
     with _opened(BytesIO(content)) as picture:
         picture.load()
-        return _indices(ImageOps.exif_transpose(picture))
+        return _indices(ImageOps.exif_transpose(picture)) // _spread_by(content)
+
+
+def _spread_by(content: bytes) -> int:
+    """What Pillow multiplies the samples of a grey PNG of 2 or 4 bits with, so that the brightest is 255."""
+    is_grey_png = content.startswith(b"\x89PNG\r\n\x1a\n") and content[25] == 0
+    return {2: 85, 4: 17}.get(content[24], 1) if is_grey_png else 1
+
+
+def _deep_colour(content: bytes, without_alpha: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A PNG of 16 bits a channel, upright."""
+    with _opened(BytesIO(content)) as picture:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return _upright(without_alpha(decode_deep_colour_png(content)), orientation)
 
 
 def _decode_label(path: Path) -> np.ndarray:

@@ -22,7 +22,11 @@ def signed_labels(label_map: Tensor, channels: int) -> Tensor:
 
 
 def signed_probabilities(logits: Tensor) -> Tensor:
-    """Logits ``[batch, L, R, R]`` -> 2 softmax - 1, or 2 sigmoid - 1 for one channel."""
+    """Logits ``[batch, L, R, R]`` -> 2 softmax - 1, or 2 sigmoid - 1 for one channel.
+
+    Departure: the authors' code shows the pair critic the label branch's raw output, which is drawn to -1 and 1; the
+    text has probabilities. Ours cannot leave [-1, 1], and passes on little gradient where it is saturated.
+    """
     positive = torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
     return positive * 2 - 1
 

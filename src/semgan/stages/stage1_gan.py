@@ -125,6 +125,11 @@ class GanStage:
         self.mean_path_length = torch.zeros((), device=device)
         self.probability = torch.tensor(self.gan.augment_probability, device=device)
         data = settings.data
+        if self.gan.pair_augment == "both" and (data.affine_scale_range is not None or data.affine_probability != 1):
+            raise ValueError(
+                "gan.pair_augment=both moves every pair by data.affine_scale; leave data.affine_scale_range and "
+                "data.affine_probability out, or set gan.pair_augment=real."
+            )
         self.pair_limits = augmentation.AugmentationRange(
             scale=data.affine_scale, translate=data.affine_translate, rotate_deg=data.affine_rotate_deg
         )

@@ -35,6 +35,8 @@ from semgan.runtime.distributed import average_gradients
 from semgan.runtime.modes import evaluating, frozen
 from semgan.types import Batch, JointImage
 
+FLOAT16_SCALE = 2.0**12  # of the loss
+
 
 def build_encoder(settings: Settings, generator: Generator) -> Encoder:
     """The encoder that fits a generator; its weights follow from the seed."""
@@ -213,15 +215,21 @@ class EncoderStage:
         for group in self.ranger.param_groups:
             group["lr"] = self.options.learning_rate * share
         self.ranger.zero_grad(set_to_none=True)
-        loss.backward()
+        if self.options.precision == "float16":
+            self._backward_in_float16(loss)
+        else:
+            loss.backward()
         average_gradients(self.encoder.parameters())
-        if self.options.precision == "float16":  # overflow is part of float16 training; elsewhere it is a fault
-            for weight in self.encoder.parameters():
-                if weight.grad is not None:
-                    torch.nan_to_num_(weight.grad, nan=0.0, posinf=1e5, neginf=-1e5)
         norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), self.options.clip_norm)
         self.ranger.step()
         return norm.detach()
+
+    def _backward_in_float16(self, loss: Tensor) -> None:
+        """Gradients of means over a million pixels are below float16's smallest number, unless they are scaled up."""
+        (loss * FLOAT16_SCALE).backward()
+        for weight in self.encoder.parameters():
+            if weight.grad is not None:  # overflow is part of float16 training; elsewhere it is a fault
+                torch.nan_to_num_(weight.grad.div_(FLOAT16_SCALE), nan=0.0, posinf=1e5, neginf=-1e5)
 
     # ------------------------------------------------------------ looking and saving
 
@@ -239,9 +247,18 @@ class EncoderStage:
             return dict(self.validation())
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on (generator, whitening and perceptual distance are fixed inputs)."""
-        return {"encoder": self.encoder.state_dict(), "ranger": self.ranger.state_dict()}
+        """Everything that the next step depends on (generator and perceptual distance are fixed inputs).
+
+        The whitening is fitted, and an axis fitted elsewhere may point the other way.
+        """
+        return {
+            "encoder": self.encoder.state_dict(),
+            "ranger": self.ranger.state_dict(),
+            "whitening": self.whitening.state_dict(),
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.encoder.load_state_dict(state["encoder"])
         self.ranger.load_state_dict(state["ranger"])
+        if "whitening" in state:  # not in checkpoints of earlier versions
+            self.whitening.load_state_dict(state["whitening"])
