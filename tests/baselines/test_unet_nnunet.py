@@ -100,4 +100,4 @@ def test_only_nnunets_settings_change_a_recipe():
 
 
 if __name__ == "__main__":
-    artifacts.write_json(GOLDEN, [round(loss, 6) for loss in losses(nnunet(), range(10))])
+    artifacts.write_json(GOLDEN, [round(loss, 6) for loss in losses(exact(nnunet()), range(10))])
