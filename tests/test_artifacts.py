@@ -284,7 +284,8 @@ def test_a_run_that_was_killed_while_it_was_set_up_is_completed(tmp_path, monkey
 
 
 def test_what_killed_writers_left_behind_is_removed_and_nothing_else(run):
-    for name in ("checkpoints/.gan.safetensors.tmp-123", ".config.yaml.tmp-9", "checkpoints/gan.safetensors", ".mine"):
+    left = ("checkpoints/.gan.safetensors.tmp-123", ".config.yaml.tmp-9", ".ct.nii.gz.tmp-5.nii.gz")
+    for name in (*left, "checkpoints/gan.safetensors", ".mine"):
         (run.path / name).write_bytes(b"0")
     (run.path / ".model.old-77").mkdir()
     run.create(Settings(), "lungs 0123")

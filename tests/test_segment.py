@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 import semgan
-from semgan import artifacts
+from semgan import artifacts, cli
 from semgan.config import Preprocessing
 from semgan.data.transforms import preprocess, to_unit
 from semgan.data.whole_images import find_inputs, segment_images, to_own_size
 from semgan.masks import masks_in
+from semgan.result_folder import ResultFolder
 from semgan.segment import read_rows, segment
 from semgan.segmentation_rows import fingerprint
 from semgan.types import LabelSpace, Segmentation
@@ -347,6 +348,29 @@ def test_interrupted_run_goes_on_where_it_stopped(images, tmp_path, model_folder
     for path in (tmp_path / "whole").glob("*.png"):
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
     assert not (tmp_path / "out" / "rows.jsonl").exists()
+
+
+def test_a_disk_that_is_full_at_the_very_end_costs_no_image(images, tmp_path, model_folder, monkeypatch):
+    folder, _, loaded = model_folder
+
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultFolder, "finish", full)
+        with pytest.raises(OSError, match="No space"):
+            segment(folder, images, tmp_path / "out")
+    rows = segment(folder, images, tmp_path / "out")
+    assert sum(loaded[0].batches) == 5 and loaded[1].batches == []
+    assert rows == segment(folder, images, tmp_path / "out") and len(list((tmp_path / "out").glob("*.png"))) == 5
+
+
+def test_units_are_for_archives(images, tmp_path, model_folder, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(
+            ["segment", "-m", str(model_folder[0]), "-i", str(images), "-o", str(tmp_path / "o"), "--unit-images", "3"]
+        )
+    assert left.value.code == 2 and "--unit-images is for archives; add --archive" in capsys.readouterr().err
 
 
 def test_interrupted_work_on_other_images_is_not_mixed_in(images, tmp_path, model_folder):

@@ -310,6 +310,17 @@ def test_the_command_ends_with_2_and_says_what_was_not_done(studies, tmp_path, m
     assert not (tmp_path / "out" / "scores.json").exists()
 
 
+def test_problems_of_a_machine_are_not_final(studies, tmp_path, model_folder, caplog):
+    """The same command says what to do, and with --overwrite tries again, on a larger machine or a mended file."""
+    folder, *_ = model_folder
+    segment(folder, studies, tmp_path / "out")
+    assert [row["stem"] for row in segment(folder, studies, tmp_path / "out")] == ["anna_ct", "carl"]
+    assert "2 volumes could not be read; --overwrite tries all again" in caplog.text
+    before = (tmp_path / "out" / "carl.nii.gz").stat().st_mtime_ns
+    segment(folder, studies, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "carl.nii.gz").stat().st_mtime_ns > before
+
+
 def test_nothing_is_written_where_nothing_can_be_read(studies, tmp_path):
     with pytest.raises(ValueError, match=r"(?s)None of 1 volumes.*dora"):
         segment(Liver(), studies / "dora.nii.gz", tmp_path / "out")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from semgan import config
 from semgan import train as module
-from semgan.artifacts import RunFolder, load_checkpoint, load_tensors, read_json, read_metrics
+from semgan.artifacts import RunFolder, load_checkpoint, load_tensors, locked_folder, read_json, read_metrics
 from semgan.baselines.unimatch import UniMatchStage
 from semgan.data.folder import Dataset
 from semgan.rehearsal import DryRun, seconds_per_step, timed_batch
@@ -166,6 +167,21 @@ def test_a_dry_run_tells_settings_time_and_memory_and_writes_no_run(start, tmp_p
     assert not (tmp_path / "run").exists()
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
     assert len(told) == 1 and told[0].startswith("Timing 7 steps")  # nothing of a trial that nobody asked for
+
+
+def test_ctrl_c_while_a_dry_run_times_steps_ends_it(start, monkeypatch):
+    stopped = SimpleNamespace(train=lambda job: SimpleNamespace(interrupted=True))
+    monkeypatch.setattr("semgan.rehearsal.methods", SimpleNamespace(get=lambda name: stopped))
+    with pytest.raises(KeyboardInterrupt):
+        start("run", method="unet", dry_run=True)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(start, tmp_path):
+    """A second start would take the first one's files in the making for what a kill left."""
+    (tmp_path / "run").mkdir()
+    with locked_folder(tmp_path / "run"), pytest.raises(ValueError, match="Another process trains .*run; wait until"):
+        start("run", method="unet")
+    assert start("run", method="unet").finished
 
 
 @pytest.mark.parametrize(("size_px", "timed"), [(16, 32), (64, 32), (128, 8), (256, 2), (512, 2)])

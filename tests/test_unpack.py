@@ -66,6 +66,18 @@ def test_the_same_call_again_unpacks_only_what_is_missing(tmp_path, monkeypatch)
     assert unpack([first, second], tmp_path / "raw").already == ("a.zip", "b.zip")
 
 
+def test_two_that_unpack_into_one_folder_keep_both_records(tmp_path):
+    first, second = put(tmp_path / "a.zip", {"a": b"1"}), put(tmp_path / "b.zip", {"b": b"2"})
+    begun = []
+
+    def other(*_):  # another process, in the middle of the first
+        if not begun:
+            begun.append(unpack([second], tmp_path / "raw"))
+
+    unpack([first], tmp_path / "raw", progress=other)
+    assert unpack([first, second], tmp_path / "raw").already == ("a.zip", "b.zip")
+
+
 def test_an_interruption_leaves_nothing_half_written(tmp_path, monkeypatch):
     packed = put(tmp_path / "a.zip", {"1": b"1", "2": b"2"})
 

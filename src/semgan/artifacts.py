@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -28,16 +29,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MODEL_FORMAT = 1
+LOCK = ".lock"
+_SALT = f"{secrets.randbelow(10**9):09d}"  # in containers and on other machines processes have the same numbers
 
 
-def temporary_beside(path: Path) -> Path:
-    """The name under which a writer builds ``path`` before it renames it."""
-    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+def temporary_beside(path: Path, ending: str = "") -> Path:
+    """The name under which a writer builds ``path`` before it renames it; ending: where a library goes by it."""
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}{_SALT}{ending}")
+
+
+def old_beside(path: Path) -> Path:
+    """The name under which a folder is kept while another takes its place."""
+    return path.with_name(f".{path.name}.old-{os.getpid()}{_SALT}")
 
 
 def is_temporary(path: Path) -> bool:
     """Whether a file or folder is one that a writer left behind when it was killed."""
-    return path.name.startswith(".") and re.search(r"\.(tmp|old)-\d+$", path.name) is not None
+    return path.name.startswith(".") and re.search(r"\.(tmp|old)-\d+(\.nii\.gz|\.pdf)?$", path.name) is not None
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -66,7 +74,7 @@ def locked_folder(folder: Path, *, wait: bool = True) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EBADF, errno.EINVAL, errno.EISDIR):
             raise
-        handle = _locked(folder / ".lock", os.O_RDWR | os.O_CREAT, wait)
+        handle = _locked(folder / LOCK, os.O_RDWR | os.O_CREAT, wait)
     try:
         yield
     finally:
@@ -252,7 +260,7 @@ class RunFolder:
         if self.config.is_file():
             self._check_same_settings(config.dump(settings))
             return True
-        if self.path.exists() and not all(is_temporary(path) for path in self.path.iterdir()):
+        if self.path.exists() and not all(is_temporary(path) or path.name == LOCK for path in self.path.iterdir()):
             raise FileExistsError(
                 f"{self.path} exists and is not a semgan run; give another folder with -o, or empty this one."
             )

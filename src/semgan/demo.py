@@ -230,7 +230,7 @@ class _Story:
 
     def prepare(self) -> None:
         """Draw, prepare, read the test pictures, and share out the time that is left."""
-        if self.is_done("pictures and dataset"):
+        if self.is_done("pictures and dataset") and self.record.budget:
             return
         from semgan.data.folder import Dataset
 

@@ -79,7 +79,8 @@ def rehearse(
         trial = RunFolder(Path(folder) / "run")
         job = job_of(config.override(settings, short | quiet, "the dry run"), trial)
         with _warnings_only():
-            methods.get(settings.method).train(job)
+            if methods.get(settings.method).train(job).interrupted:
+                raise KeyboardInterrupt
         rows = [row for row in read_metrics(trial.metrics) if row.get("images_per_second")]
     every = {key: getattr(settings.gan, name) for key, name in LAZY.items()}
     minutes, cpu_minutes = {}, {}

@@ -119,7 +119,7 @@ class ResultFolder:
             (self.partial / WRITTEN).unlink(missing_ok=True)
             written = sorted(_files_in(self.partial))
             artifacts.write_text_atomic(self.partial / WRITTEN, json.dumps(written))  # names need not be Unicode
-        old = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
+        old = artifacts.old_beside(self.out)
         strangers = self._strangers() if self.out.is_dir() else []
         self._refuse(_in_the_way(strangers, written))
         for name in strangers:

@@ -91,8 +91,11 @@ def segment_volumes(
     }
     folder = ResultFolder(out, MARKER, request, segmentation_rows.SCORED)
     if identity is not None and folder.is_finished():
-        logger.warning("%s already holds these results; nothing to do.", out)
-        return read_rows(out / TABLE)
+        problems = read_problems(out)
+        if not (overwrite and problems):
+            hint = f" {len(problems)} volumes could not be read; --overwrite tries all again." if problems else ""
+            logger.warning("%s already holds these results; nothing to do.%s", out, hint)
+            return read_rows(out / TABLE)
     goes_on = folder.begin(overwrite=overwrite) and identity is not None
     done = segmentation_rows.taken_up(folder.partial, ENDING, goes_on=goes_on)
     worker = _Worker(segmenter, options, batch, threads, folder.partial)

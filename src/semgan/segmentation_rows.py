@@ -55,7 +55,11 @@ def taken_up(partial: Path, suffix: str, *, goes_on: bool) -> list[Row]:
 
     Leaves whole lines only, so that a line cut off by a kill is not continued by the next.
     """
-    rows = artifacts.read_metrics(partial / ROWS) if goes_on and (partial / ROWS).is_file() else []
+    rows: list[Row] = []
+    if goes_on and (partial / ROWS).is_file():
+        rows = artifacts.read_metrics(partial / ROWS)
+    elif goes_on and (partial / TABLE).is_file():  # stopped between the table and the final name
+        rows = read_rows(partial / TABLE)
     done = [row for row in rows if (partial / f"{row['stem']}{suffix}").is_file()]
     artifacts.write_text_atomic(partial / ROWS, "".join(json.dumps(row) + "\n" for row in done))
     return done

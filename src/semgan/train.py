@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from semgan import config, methods, ranks, recipes
-from semgan.artifacts import RunFolder, git_commit, temporary_beside
+from semgan.artifacts import RunFolder, git_commit, locked_folder, temporary_beside
 from semgan.config import Precision, Settings
 from semgan.data.folder import Dataset
 from semgan.job import StageName
@@ -154,8 +154,10 @@ def train(
     started = time.monotonic()
     run.check(settings)
     job = _job(opened, settings, run, stage, init_from, deadline, progress)
-    by_first(lambda: _create_run(run, settings, opened))  # only now: bad data leaves no run behind
-    with log_into(run.log) if ranks.is_first() else contextlib.nullcontext():
+    with contextlib.ExitStack() as held:
+        by_first(lambda: _create_run(run, settings, opened, held))  # only now: bad data leaves no run behind
+        if ranks.is_first():
+            held.enter_context(log_into(run.log))
         words = (settings.method, settings.recipe, opened.path.name, git_commit())
         logger.info("Training %s by recipe %s on %s (%s)", *words)
         if max_minutes is not None and not clock_ends:
@@ -217,7 +219,16 @@ def _check_request(settings: Settings, stage: str, init_from: Path | str | None)
         raise ValueError(f"Method '{settings.method}'{reused} has no stage '{stage}'; it trains {trained}.")
 
 
-def _create_run(run: RunFolder, settings: Settings, dataset: Dataset) -> None:
+def _create_run(run: RunFolder, settings: Settings, dataset: Dataset, held: contextlib.ExitStack | None = None) -> None:
+    """The run's folder, with ``held`` for this training alone. Raises ValueError where another process trains it."""
+    if held is not None:
+        run.path.mkdir(parents=True, exist_ok=True)
+        try:
+            held.enter_context(locked_folder(run.path, wait=False))
+        except BlockingIOError:
+            raise ValueError(
+                f"Another process trains {run.path}; wait until it has ended, or give another folder with -o."
+            ) from None
     run.create(settings, f"{dataset.name} {dataset.fingerprint[:16]}")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semgan.artifacts import read_json, write_json
+from semgan.artifacts import locked_folder, read_json, write_json
 from semgan.data import archives
 from semgan.data.archives import ENDINGS
 from semgan.download import NoSpace
@@ -51,7 +51,7 @@ def unpack(packed: Sequence[Path | str], out: Path | str, *, progress: Progress 
                 failed[archive.name] = f"{out / name} holds other files; move it away, or choose another -o."
             continue
         try:
-            with _recorded(out, record, name, identity):
+            with _recorded(out, name, identity):
                 done[archive.name] = archives.unpack(archive, out / name, keep_root=True, progress=progress)
         except NoSpace:
             raise
@@ -66,16 +66,24 @@ def unpack(packed: Sequence[Path | str], out: Path | str, *, progress: Progress 
 
 
 @contextlib.contextmanager
-def _recorded(out: Path, record: dict[str, Any], name: str, identity: dict[str, Any]) -> Iterator[None]:
+def _recorded(out: Path, name: str, identity: dict[str, Any]) -> Iterator[None]:
     """Write first where the folder will come from: what is there after a crash is whole, as folders appear whole."""
-    record[name] = identity
-    write_json(out / RECORD, record)
+    _note(out, name, identity)
     try:
         yield
     except BaseException:
-        del record[name]
-        write_json(out / RECORD, record) if record else (out / RECORD).unlink()
+        _note(out, name, None)
         raise
+
+
+def _note(out: Path, name: str, identity: dict[str, Any] | None) -> None:
+    """Enter a folder into the record as it is by now, or with None take it out: others may unpack into OUT as well."""
+    out.mkdir(parents=True, exist_ok=True)
+    with locked_folder(out):
+        record = _read_record(out)
+        record.pop(name, None)
+        record |= {} if identity is None else {name: identity}
+        write_json(out / RECORD, record) if record else (out / RECORD).unlink(missing_ok=True)
 
 
 def _folder_names(packed: Sequence[Path]) -> dict[str, Path]:

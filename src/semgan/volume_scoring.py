@@ -55,7 +55,8 @@ def segmented(
     steps = step if model.optimises else None
     options = {"modality": held_out.modality, "device": model.device, "progress": progress}
     segment(model.run.path, held_out.volumes, out, steps=steps, overwrite=True, **options)
-    if problems := read_problems(out):
+    problems = {name: why for name, why in read_problems(out).items() if held_out.only is None or name in held_out.only}
+    if problems:
         first, why = next(iter(problems.items()))
         raise ValueError(
             f"Test set '{held_out.name}': {len(problems)} volumes cannot be segmented, for example {first}: {why} "

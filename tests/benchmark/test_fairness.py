@@ -233,6 +233,19 @@ def test_cells_of_equal_conditions_are_fair():
     assert unfairness([cell("a", images=5), cell("b", seconds=1)]) == []
 
 
+def test_facts_are_compared_among_those_that_have_them():
+    """Cells that repeat another's images have no precision to be equal in, wherever they stand."""
+
+    def of(name, **facts):
+        return Conditions(name, ("lungs", 9, 0), {"metric": "dice", **facts}, 32, 60.0)
+
+    known, other, repeats = of("a", precision="float32"), of("b", precision="bfloat16"), of("c")
+    for cells in ([known, repeats], [repeats, known], [known, repeats, of("d", precision="float32")]):
+        assert unfairness(cells) == []
+    for cells in ([known, repeats, other], [repeats, known, other]):
+        assert unfairness(cells) == ["b and a differ in precision"]
+
+
 def test_what_was_not_equal_is_told():
     assert unfairness([cell("a"), cell("b", labelled="y")]) == ["b and a differ in labelled list"]
     for seen in (31, 900):

@@ -44,6 +44,15 @@ def finished(grids_of_module, tmp_path_factory):
     return path, out
 
 
+def test_a_first_seed_that_comes_later_in_the_order_is_waited_for_within_the_call(grids, tmp_path):
+    def late(grid):
+        change(grid)
+        grid["priority"] = [{"seeds": [0]}]  # the further seed
+
+    result = benchmark(grids.write(late), tmp_path / "out", device="cpu")
+    assert [cell.name for cell in result.cells] == [SECOND, FIRST] and result.count("done") == 2
+
+
 def test_it_sees_as_many_images_on_the_same_schedule(finished):
     _, out = finished
     first, second = state_of(out, FIRST), state_of(out, SECOND)

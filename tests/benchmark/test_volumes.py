@@ -179,6 +179,9 @@ def test_a_volume_that_cannot_be_segmented_is_told_with_its_reason(livers, finis
     model = TrainedModel(finished[0] / "cells" / "liver-2-unet-seed0" / "run", device="cpu")
     with pytest.raises(ValueError, match="Test set 'in': 1 volumes cannot be segmented, for example .*Repair them"):
         score_volumes(model, VolumeSet("in", tmp_path / "images", source / "labels", "mri"), tmp_path / "masks")
+    whole = tuple(path.name.removesuffix(".nii.gz") for path in (tmp_path / "images").iterdir() if path != broken)
+    chosen = VolumeSet("in", tmp_path / "images", source / "labels", "mri", only=whole)  # without the broken one
+    assert sorted(score_volumes(model, chosen, tmp_path / "masks").stems) == sorted(whole)
 
 
 def test_what_only_volumes_have_is_not_in_the_identity_of_image_cells(livers, quick, tmp_path):

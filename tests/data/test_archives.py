@@ -25,7 +25,7 @@ def packed(path, files, kind="zip"):
             for name, content in files.items():
                 file.writestr(content if isinstance(content, zipfile.ZipInfo) else name, content_of(content))
     else:
-        with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as file:
+        with tarfile.open(path, {"tar.gz": "w:gz", "tar.xz": "w:xz"}.get(kind, "w")) as file:
             for name, content in files.items():
                 info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
                 info.size = len(content_of(content))
@@ -104,6 +104,15 @@ def test_bombs_are_refused(tmp_path, kind):
     refused(archive, tmp_path, "over 200 times its size: it looks like a decompression bomb")
 
 
+def test_a_bomb_in_a_header_is_refused(tmp_path):
+    """tarfile reads such a header into the memory before anybody is asked."""
+    with tarfile.open(tmp_path / "bomb", "w:gz", format=tarfile.PAX_FORMAT) as file:
+        info = tarfile.TarInfo("x")
+        info.pax_headers = {"comment": "0" * (2 * archives.MAX_HEADER)}
+        file.addfile(info)
+    refused(tmp_path / "bomb", tmp_path, "a member's header is over 1 MB: it is damaged, or a bomb")
+
+
 def test_many_small_members_are_a_bomb_too(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "RATIO_FREE", 10_000)
     monkeypatch.setattr(archives, "MAX_RATIO", 2)
@@ -131,7 +140,7 @@ def test_a_disk_that_fills_up_meanwhile_is_reported_as_that(tmp_path, monkeypatc
     refused(packed(tmp_path / "x.zip", FILES), tmp_path, "No space left", OSError)
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.xz"])
 def test_damaged_archives_leave_nothing(tmp_path, kind):
     whole = packed(tmp_path / "whole", {"a": os.urandom(5000), "b": os.urandom(5000)}, kind).read_bytes()
     (tmp_path / "whole").unlink()

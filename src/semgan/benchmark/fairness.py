@@ -208,11 +208,14 @@ def unfairness(cells: Sequence[Conditions]) -> list[str]:
     for cell in cells:
         groups[cell.group].append(cell)
     for members in groups.values():
-        first = members[0]
-        for other in members[1:]:
-            unlike = [name for name, value in first.facts.items() if other.facts.get(name) != value]
-            if unlike:
-                problems.append(f"{other.cell} and {first.cell} differ in {', '.join(unlike)}")
+        known: dict[str, Conditions] = {}  # fact -> the first cell that has it
+        for other in members:
+            unlike: dict[str, list[str]] = defaultdict(list)
+            for name, value in other.facts.items():
+                first = known.setdefault(name, other)
+                if first.facts[name] != value:
+                    unlike[first.cell].append(name)
+            problems += [f"{other.cell} and {cell} differ in {', '.join(names)}" for cell, names in unlike.items()]
     seen = {cell.cell: cell.images_seen for cell in cells}
     for cell in cells:
         problems += _budget_problem(cell)

@@ -112,7 +112,8 @@ def work(folder: CellFolder, context: Context) -> State:
         with closed(guard_of(held_outs, dataset)):
             if not train_cell(folder, state, context):
                 return state
-    _score(folder, state, held_outs, context)
+    if not _score(folder, state, held_outs, context):
+        return state
     context.check()
     _keep_logs(folder)
     (folder.path / ERROR).unlink(missing_ok=True)  # of an earlier try
@@ -166,8 +167,8 @@ def conditions(folder: CellFolder, state: State, grid: Grid) -> Conditions:
     return Conditions(cell.name, group, known, seen, state.training_seconds, budget, state.repeats)
 
 
-def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | VolumeSet], context: Context) -> None:
-    """Open every test set once; after that the model is what it is."""
+def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | VolumeSet], context: Context) -> bool:
+    """Open every test set once; after that the model is what it is. False where the command's time ran out before."""
     cell, began = folder.cell, time.monotonic()
     model, fingerprint = TrainedModel(folder.run, device=context.device), model_hash(folder.run)
     if state.model not in (None, fingerprint):
@@ -181,6 +182,8 @@ def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | Volum
         context.check()
         if each.name in state.scored:
             continue
+        if context.deadline is not None and time.monotonic() >= context.deadline:
+            return False
         if context.progress is not None:
             context.progress(done, len(held_outs), "score test sets")
         state.opened.setdefault(each.name, []).append(time.strftime("%Y-%m-%dT%H:%M:%S%z"))
@@ -198,6 +201,7 @@ def _score(folder: CellFolder, state: State, held_outs: Sequence[HeldOut | Volum
         state.scoring_seconds += round(time.monotonic() - began, 2)
         began = time.monotonic()
         folder.write(state)
+    return True
 
 
 def _scored(model: TrainedModel, each: HeldOut | VolumeSet, folder: CellFolder, context: Context) -> Scored:

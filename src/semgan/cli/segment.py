@@ -61,7 +61,9 @@ Manifest = Annotated[
 Archive = Annotated[
     bool, typer.Option("--archive", help="Work in units that any number of processes share through OUT.")
 ]
-UnitImages = Annotated[int, typer.Option(min=1, help="Archive: images per unit; a tar shard is one unit.")]
+UnitImages = Annotated[
+    int | None, typer.Option(min=1, help="Archive: images per unit, default 1024; a tar shard is one unit.")
+]
 Members = Annotated[str | None, typer.Option(help="Archive: only files, members of shards, of such names: '*.jpg'.")]
 MasksOnly = Annotated[
     bool, typer.Option("--masks-only", help="Archive, steps 0: leave out losses and trust, half of the work.")
@@ -105,7 +107,7 @@ def segment(
     manifest: Manifest = None,
     archive: Archive = False,
     members: Members = None,
-    unit_images: UnitImages = 1024,
+    unit_images: UnitImages = None,
     masks_only: MasksOnly = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
@@ -128,8 +130,10 @@ def segment(
     extras |= {"dropout_passes": dropout_passes}
     if archive or dry_run or masks_only or members or _is_archive(images, manifest):
         _refuse({**extras, "overwrite": overwrite}, model)
-        options |= {"unit_images": unit_images, "masks_only": masks_only}
+        options |= {"masks_only": masks_only} | ({} if unit_images is None else {"unit_images": unit_images})
         return _archived(model[0], (images, manifest, members), out, dry_run, options)
+    if unit_images is not None:
+        raise ValueError("--unit-images is for archives; add --archive, or leave it out.")
     return _plain(model, Path(images or ""), out, {**options, **extras, "overwrite": overwrite})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import lzma
 import os
 import shutil
 import stat
@@ -62,12 +63,24 @@ def unpack(archive: Path, folder: Path, *, keep_root: bool = False, progress: Pr
     return count
 
 
+# What libraries raise for damaged archives.
+DAMAGES = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
 @contextmanager
 def _refusing(archive: Path) -> Iterator[None]:
     """Whatever a damaged archive makes the libraries raise, as one ValueError."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGES as error:
         raise ValueError(f"{archive.name} is damaged, or of a kind that cannot be unpacked: {error}.") from error
     except OSError as error:  # gzip's own errors are OSErrors without a number
         if error.errno in DISK_ERRORS or isinstance(error, FileNotFoundError):
@@ -137,7 +150,7 @@ class _Budget:
 
 def _members(packed: IO[bytes], archive: Path, budget: _Budget) -> Iterator[Member]:
     """The regular files in an archive of any known kind, in its order. Raises ValueError for links and devices."""
-    is_tar = tarfile.is_tarfile(packed)  # asked first: a tar that ends with a zip looks like that zip alone
+    is_tar = _is_tar(packed)  # asked first: a tar that ends with a zip looks like that zip alone
     packed.seek(0)
     is_zip = not is_tar and zipfile.is_zipfile(packed)
     packed.seek(0)
@@ -168,6 +181,20 @@ def _zip_members(file: zipfile.ZipFile, archive: Path, budget: _Budget) -> Itera
         yield Member(info.orig_filename, info.file_size, lambda info=info: file.open(info))
 
 
+MAX_HEADER = 2**20  # bytes
+LONG_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+class LongHeader(tarfile.TarError):
+    """Of a kind that tarfile does not take for the end of an archive."""
+
+
 class TarHeader(tarfile.TarInfo):
     """A member's header; tarfile alone takes what comes before a cut, or before a damaged header, for a whole tar."""
 
@@ -176,9 +203,23 @@ class TarHeader(tarfile.TarInfo):
         if len(buf) < tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it ends without a tar's mark of the end: it may be cut off")
         try:
-            return super().frombuf(buf, encoding, errors)
+            found = super().frombuf(buf, encoding, errors)
         except tarfile.InvalidHeaderError as error:  # pyright: ignore[reportAttributeAccessIssue]  # typeshed lacks it
             raise tarfile.ReadError(f"a member's header is damaged ({error})") from None
+        if found.type in LONG_HEADERS and found.size > MAX_HEADER:  # which tarfile reads into the memory
+            raise LongHeader("a member's header is over 1 MB: it is damaged, or a bomb")
+        return found
+
+
+def _is_tar(packed: IO[bytes]) -> bool:
+    """As `tarfile.is_tarfile`, which reads long headers without asking how long."""
+    try:
+        with tarfile.open(fileobj=packed, tarinfo=TarHeader):
+            return True
+    except LongHeader:
+        raise
+    except tarfile.TarError:
+        return False
 
 
 def _tar_members(file: tarfile.TarFile, archive: Path, budget: _Budget) -> Iterator[Member]:

@@ -90,7 +90,7 @@ def _write(path: Path, values: np.ndarray, like: Volume, *, slope: float = 1.0) 
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     image = kind(values.reshape(header.get_data_shape()), header.get_best_affine(), header)
     image.header.set_slope_inter(slope, 0)  # the image's own header: nibabel drops it from one that is given
-    partial = Path(f"{temporary_beside(path)}.nii.gz")  # nibabel goes by the ending
+    partial = temporary_beside(path, ".nii.gz")  # nibabel goes by the ending
     try:
         nibabel.save(image, partial)
         os.replace(partial, path)

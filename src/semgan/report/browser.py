@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from semgan.artifacts import temporary_beside
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 QUIET = (
     "--headless",
@@ -46,7 +48,7 @@ def run_browser(page: str, *options: str) -> str:
 
 def print_pdf(page: Path, pdf: Path) -> Path:
     """Print a page of this machine; the file appears whole."""
-    temporary = pdf.with_name(f".{pdf.stem}.tmp-{os.getpid()}.pdf")
+    temporary = temporary_beside(pdf, ".pdf")
     try:
         run_browser(page.resolve().as_uri(), f"--print-to-pdf={temporary.resolve()}", "--no-pdf-header-footer")
         if not temporary.is_file():
