@@ -327,6 +327,18 @@ def test_a_warm_start_happens_once(start, tmp_path, whole):
     assert not same_tensors(tmp_path / "run/model/generator.safetensors", whole / "model/generator.safetensors")
 
 
+def test_a_warm_start_of_a_run_that_began_otherwise_is_told(start, tmp_path, whole):
+    start("plain", stage="gan")
+    with pytest.raises(ValueError, match="plain began from the start; leave it out to go on, or give another folder"):
+        start("plain", stage="gan", init_from=whole)
+    start("warm", stage="gan", init_from=whole, max_minutes=0)
+    with pytest.raises(ValueError, match="began from .* and has no generator of its own yet; add --init-from"):
+        start("warm", stage="gan")  # stopped before its first checkpoint
+    start("warm", stage="gan", init_from=whole)
+    with pytest.raises(ValueError, match="warm began from .*whole.*; leave it out"):
+        start("warm", stage="gan", init_from=tmp_path / "plain")
+
+
 @pytest.mark.parametrize("change", ["generator.widths=[8, 8, 4]", "generator.w_dim=12"])
 def test_a_warm_start_from_other_networks_is_refused(start, whole, change):
     with pytest.raises(ValueError, match=r"--init-from: .*gan.safetensors has other networks than these settings"):

@@ -30,6 +30,7 @@ from semgan.types import AUTO
 
 logger = logging.getLogger("semgan")
 
+NOTE = "started_from.json"  # in checkpoints/: the run whose networks stage 1 began with
 GRID_SEEDS = range(32)
 STATISTICS_SAMPLES = 512
 CANDIDATE_STEPS = (0, 5, 10, 25, 50, 100, 200, 400)
@@ -44,12 +45,29 @@ def train_semantic_gan(job: TrainingJob) -> StageResult:
         real_images=job.image_stream("images", with_labelled=job.settings.gan.labelled_in_image_critic),
         device=job.device,
     )
+    _check_start(job)
     if job.init_from is not None and not checkpoint_path(job.run, "gan").is_file():
         warm_start(gan, job)
     result = _run_gan(gan, job)
     if job.stage == "gan" or (job.stage == "all" and not result.finished) or result.interrupted:
         return result
     return _run_encoder(gan, job, result.images_seen)
+
+
+def _check_start(job: TrainingJob) -> None:
+    """Raises ValueError where the run began from other networks than those that are named, or not named, now."""
+    note = job.run.checkpoints / NOTE
+    earlier = artifacts.read_json(note)["folder"] if note.is_file() else None
+    has_generator = checkpoint_path(job.run, "gan").is_file()
+    if job.init_from is not None and has_generator and str(job.init_from.resolve()) != earlier:
+        began = "from the start" if earlier is None else f"from {earlier}"
+        raise ValueError(
+            f"--init-from: {job.run.path} began {began}; leave it out to go on, or give another folder with -o."
+        )
+    if job.init_from is None and earlier is not None and not has_generator:
+        raise ValueError(
+            f"{job.run.path} began from {earlier} and has no generator of its own yet; add --init-from {earlier}."
+        )
 
 
 def warm_start(gan: GanStage, job: TrainingJob) -> None:
@@ -64,6 +82,7 @@ def warm_start(gan: GanStage, job: TrainingJob) -> None:
     except (KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--init-from: {path} has other networks than these settings ask for ({reason}).") from None
+    by_first(lambda: artifacts.write_json(job.run.checkpoints / NOTE, {"folder": str(job.init_from.resolve())}))
     logger.info("Started from the networks of %s after %d images.", job.init_from, seen)
 
 
