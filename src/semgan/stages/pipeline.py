@@ -82,7 +82,8 @@ def warm_start(gan: GanStage, job: TrainingJob) -> None:
     except (KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--init-from: {path} has other networks than these settings ask for ({reason}).") from None
-    by_first(lambda: artifacts.write_json(job.run.checkpoints / NOTE, {"folder": str(job.init_from.resolve())}))
+    began = {"folder": str(job.init_from.resolve())}
+    by_first(lambda: artifacts.write_json(job.run.checkpoints / NOTE, began))
     logger.info("Started from the networks of %s after %d images.", job.init_from, seen)
 
 
