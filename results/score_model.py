@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from semgan import results
-from semgan.benchmark.grid import class_names, part_of_file
+from semgan.benchmark.parts import class_names, part_of_file
 from semgan.scoring import HeldOut, TrainedModel
 
 

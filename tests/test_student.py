@@ -316,6 +316,9 @@ def test_a_teacher_of_another_labelled_list_or_size_is_refused(start, teacher, t
 def test_what_a_teacher_lacks_is_said(start, teacher, tmp_path):
     half = shutil.copytree(teacher / "model", tmp_path / "half")
     (half / "encoder.safetensors").unlink()
+    description = read_json(half / "config.json")
+    description["training"].pop("images_seen_encoder")  # as stage "gan" alone leaves it
+    write_json(half / "config.json", description)
     with pytest.raises(ValueError, match="has no encoder yet; train that first .--stage encoder., or use --method"):
         start(tmp_path / "run", init_from=half)
     assert start(tmp_path / "run2", "student", init_from=half).finished

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semgan import artifacts, results
-from semgan.benchmark.grid import part_of_file
+from semgan.benchmark.parts import part_of_file
 from semgan.data.folder import Dataset
 from semgan.data.splits import COUNTED_IN, import_splits
 from semgan.report.curves import write_bytes_atomic

@@ -90,12 +90,11 @@ def segment_volumes(
         "options": options,
     }
     folder = ResultFolder(out, MARKER, request, segmentation_rows.SCORED)
-    if identity is not None and folder.is_finished():
-        problems = read_problems(out)
-        if not (overwrite and problems):
-            hint = f" {len(problems)} volumes could not be read; --overwrite tries all again." if problems else ""
-            logger.warning("%s already holds these results; nothing to do.%s", out, hint)
-            return read_rows(out / TABLE)
+    if identity is not None and folder.is_finished() and not (overwrite and read_problems(out)):
+        left = len(read_problems(out))
+        hint = f" {left} volumes could not be read; --overwrite tries all again." if left else ""
+        logger.warning("%s already holds these results; nothing to do.%s", out, hint)
+        return read_rows(out / TABLE)
     goes_on = folder.begin(overwrite=overwrite) and identity is not None
     done = segmentation_rows.taken_up(folder.partial, ENDING, goes_on=goes_on)
     worker = _Worker(segmenter, options, batch, threads, folder.partial)

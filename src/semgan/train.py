@@ -156,8 +156,6 @@ def train(
     job = _job(opened, settings, run, stage, init_from, deadline, progress)
     with contextlib.ExitStack() as held:
         by_first(lambda: _create_run(run, settings, opened, held))  # only now: bad data leaves no run behind
-        if ranks.is_first():
-            held.enter_context(log_into(run.log))
         words = (settings.method, settings.recipe, opened.path.name, git_commit())
         logger.info("Training %s by recipe %s on %s (%s)", *words)
         if max_minutes is not None and not clock_ends:
@@ -220,7 +218,7 @@ def _check_request(settings: Settings, stage: str, init_from: Path | str | None)
 
 
 def _create_run(run: RunFolder, settings: Settings, dataset: Dataset, held: contextlib.ExitStack | None = None) -> None:
-    """The run's folder, with ``held`` for this training alone. Raises ValueError where another process trains it."""
+    """The run's folder, with ``held`` for this training alone and with its log. ValueError where another trains it."""
     if held is not None:
         run.path.mkdir(parents=True, exist_ok=True)
         try:
@@ -230,6 +228,8 @@ def _create_run(run: RunFolder, settings: Settings, dataset: Dataset, held: cont
                 f"Another process trains {run.path}; wait until it has ended, or give another folder with -o."
             ) from None
     run.create(settings, f"{dataset.name} {dataset.fingerprint[:16]}")
+    if held is not None:
+        held.enter_context(log_into(run.log))
 
 
 def _new_job(dataset: Dataset, init_from: Path | str | None, settings: Settings, run: RunFolder) -> Any:

@@ -17,7 +17,7 @@ from semgan.stages.semantic_gan import SemanticGan
 
 CHAINS = ("hmc", "mala", "langevin")
 SHORT = Budget(count=8, chains=2, warmup=15, thin=1)
-MOVING = Budget(count=16, chains=2, warmup=20, thin=1)
+MOVING = Budget(count=16, chains=2, warmup=20, thin=3)  # a chain that stays where it is for 24 moves is none
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +69,18 @@ def test_diagnoses_see_every_move_and_draws_are_every_nth(posterior, images, mon
 
 
 @pytest.mark.parametrize("method", ["laplace", "mala"])
-def test_an_image_has_the_same_draws_alone(posterior, images, method, monkeypatch):
-    """But for rounding, which chains and Lanczos' iteration amplify: far less than another seed makes of it."""
+def test_an_image_has_the_same_draws_among_others(posterior, images, method, monkeypatch):
+    """Its number tells them, not its place nor its neighbours; but for rounding, which chains and Lanczos' iteration
+    amplify (in a batch of another size some processors round so differently that a move is taken, or not)."""
     monkeypatch.setattr(preconditioning, "RANK", 4)
     monkeypatch.setattr(latent, "LAPLACE_RANK", 4)
     few = Budget(count=4, chains=2, warmup=1, thin=1)
 
-    def drawn(image, seed=0, **options):
-        return posterior.draw(image, method, few, seed=seed, **options)[-1].probabilities.float()
+    def drawn(order, place, seed=0, **options):
+        return posterior.draw(images[order], method, few, seed=seed, **options)[place].probabilities.float()
 
-    together, alone, other = drawn(images), drawn(images[2:], first=2), drawn(images[2:], 5, first=2)
-    assert float((alone - together).abs().mean()) < 0.1 * float((alone - other).abs().mean())
+    last, first, other = drawn([0, 1, 2], 2), drawn([2, 1, 0], 0, first=2), drawn([2, 1, 0], 0, 5, first=2)
+    assert float((first - last).abs().mean()) < 0.1 * float((first - other).abs().mean())
 
 
 @pytest.mark.parametrize("steps", [None, 3, 30])

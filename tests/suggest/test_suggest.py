@@ -46,9 +46,17 @@ def asked(unet, dataset, tmp_path):
 
 
 @pytest.mark.parametrize("by", ["distance", "diversity"])
-@pytest.mark.parametrize("kind", ["unet", "gan"])
-def test_images_of_another_kind_are_suggested_first_and_a_patient_once(by, kind, asked, request):
-    found = asked(2, model=request.getfixturevalue(kind), by=by)
+def test_the_farthest_in_a_networks_features_comes_first_and_a_patient_once(by, asked):
+    rows = asked(12, by=by)["suggestions"]
+    assert rows[0]["distance"] == max(row["distance"] for row in rows) > 0
+    strangers = [row["rank"] for row in rows if row["group"] == "stranger"]
+    assert len(strangers) == 2 and strangers[1] == len(rows)  # when nobody else is left
+    assert rows[0]["nearest"] == pytest.approx(rows[0]["distance"], rel=1e-3)
+
+
+@pytest.mark.parametrize("by", ["distance", "diversity"])
+def test_images_of_another_kind_are_suggested_first_and_a_patient_once(by, asked, gan):
+    found = asked(2, model=gan, by=by)
     first, second = stems(found)
     assert {first, second} < set(ALIENS) and "alien_2" in (first, second)
     other = next(row for row in found["suggestions"] if row["stem"] != "alien_2")
