@@ -246,6 +246,13 @@ def test_facts_are_compared_among_those_that_have_them():
         assert unfairness(cells) == ["b and a differ in precision"]
 
 
+@pytest.mark.parametrize("lacking", ["a", "b"])
+def test_a_fact_that_only_one_cell_has_is_a_difference(lacking):
+    cells = [Conditions(name, ("lungs", 9, 0), {"metric": "dice"}, 32, 60.0) for name in "ab"]
+    cells = [dataclasses.replace(each, facts={}) if each.cell == lacking else each for each in cells]
+    assert unfairness(cells) == ["b and a differ in metric"]
+
+
 def test_what_was_not_equal_is_told():
     assert unfairness([cell("a"), cell("b", labelled="y")]) == ["b and a differ in labelled list"]
     for seen in (31, 900):

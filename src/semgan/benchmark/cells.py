@@ -239,8 +239,8 @@ def first_of(cell: Cell, grid: Grid) -> Cell | None:
 
     So the spread over seeds is not one of the machine's pace, and any machine can make the further seeds.
     """
-    first, budget = grid.seeds_of.get(cell.method, grid.seeds)[0], grid.budget_of(cell.method)
-    if grid.further_seeds == "budget" or cell.seed == first or budget is None or budget.time is None:
+    first = grid.seeds_of.get(cell.method, grid.seeds)[0]
+    if grid.further_seeds == "budget" or cell.seed == first or not grid.has_clock(cell.method):
         return None
     return replace(cell, seed=first)
 

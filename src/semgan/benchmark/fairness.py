@@ -185,6 +185,9 @@ def _check_volumes_apart(each: VolumeSet, dataset: Dataset, sources: set[str]) -
 # ---------------------------------------------------------------- equal conditions
 
 
+OF_CLOCKS = ("precision",)  # facts of cells whose length depends on their pace; those of others lack them
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What one finished cell had: of the same task, labels and seed all facts must be equal.
@@ -208,14 +211,13 @@ def unfairness(cells: Sequence[Conditions]) -> list[str]:
     for cell in cells:
         groups[cell.group].append(cell)
     for members in groups.values():
-        known: dict[str, Conditions] = {}  # fact -> the first cell that has it
-        for other in members:
-            unlike: dict[str, list[str]] = defaultdict(list)
-            for name, value in other.facts.items():
-                first = known.setdefault(name, other)
-                if first.facts[name] != value:
-                    unlike[first.cell].append(name)
-            problems += [f"{other.cell} and {cell} differ in {', '.join(names)}" for cell, names in unlike.items()]
+        unlike: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name in dict.fromkeys(name for each in members for name in each.facts):
+            first, *others = [each for each in members if name in each.facts or name not in OF_CLOCKS]
+            for other in others:
+                if first.facts.get(name) != other.facts.get(name):
+                    unlike[other.cell, first.cell].append(name)
+        problems += [f"{other} and {first} differ in {', '.join(names)}" for (other, first), names in unlike.items()]
     seen = {cell.cell: cell.images_seen for cell in cells}
     for cell in cells:
         problems += _budget_problem(cell)

@@ -196,9 +196,7 @@ class Grid(Frozen):
         if self.reference is not None and self.variant(self.reference).labels is not None:
             raise ValueError(f"'reference' is {self.reference}, which has not all label counts; choose another row")
         check_shares(self.shares)
-        if self.further_seeds == "images" and all(
-            getattr(self.budget_of(row), "time", None) is None for row in self.methods
-        ):
+        if self.further_seeds == "images" and not any(map(self.has_clock, self.methods)):
             raise ValueError("'further_seeds: images' is for a budget of minutes or cpu_minutes; leave it out")
         self._check_selectors()
         for name in self.methods:
@@ -213,6 +211,11 @@ class Grid(Frozen):
 
     def budget_of(self, row: str) -> Budget | None:
         return self.variant(row).budget or self.budget
+
+    def has_clock(self, row: str) -> bool:
+        """Whether a clock of either kind ends a row's training, and not a number of images."""
+        budget = self.budget_of(row)
+        return budget is not None and budget.time is not None
 
     def counts_processor(self, row: str) -> bool:
         """Whether a row's clock is the processor's."""

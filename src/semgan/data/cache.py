@@ -89,7 +89,7 @@ def cache_key(rule: Preprocessing) -> str:
 
 
 def _files(dataset: Dataset) -> tuple[dict[str, Path], set[str]]:
-    """ "imagesTr/case_0000.png" -> file of every image that training may see, and the names of the test images."""
+    """"imagesTr/case_0000.png" -> file of every image that training may see, and the names of the test images."""
     test = set(dataset.splits.get("test", []))
     files, held_out = {}, set()
     for folder, found in dataset.files.items():

@@ -326,7 +326,8 @@ def _stored_values(path: Path) -> np.ndarray:
         return _deep_colour(content, _shown)
     with _opened(BytesIO(content)) as picture:
         picture.load()
-        return _indices(ImageOps.exif_transpose(picture)) // _spread_by(content)
+        values, spread = _indices(ImageOps.exif_transpose(picture)), _spread_by(content)
+        return values if spread == 1 else values // spread
 
 
 def _spread_by(content: bytes) -> int:

@@ -59,7 +59,9 @@ _NLM_CITATION = (
     "Jaeger et al., Two public chest X-ray datasets for computer-aided screening of pulmonary diseases, QIMS 2014; "
     "Candemir et al., Lung segmentation in chest radiographs using anatomical atlases, IEEE TMI 2014"
 )
-_WATERLOO = "https://uwaterloo.ca/vision-image-processing-lab/sites/ca.vision-image-processing-lab/files/uploads/files/"
+_WATERLOO = (
+    "https://uwaterloo.ca/vision-image-processing-lab/sites/ca.vision-image-processing-lab/files/uploads/files/"
+)
 _BOX = "https://nihcc.box.com/shared/static/"  # the list of the publisher's own batch_download_zips.py
 
 
@@ -108,7 +110,9 @@ SETS: dict[str, DataSet] = {
             layout="ChinaSet_AllFiles/CXR_png/*.png, mask/*_mask.png; images without mask are skipped and counted",
             about_gb=3.8,
             archives=(Archive(_NLM + "ChinaSet_AllFiles.zip", "ChinaSet_AllFiles"),),
-            steps=("Sign in at https://www.kaggle.com/yoctoman/shcxr-lung-mask and download the masks (*_mask.png).",),
+            steps=(
+                "Sign in at https://www.kaggle.com/yoctoman/shcxr-lung-mask and download the masks (*_mask.png).",
+            ),
         ),
         DataSet(
             name="chestxray14",

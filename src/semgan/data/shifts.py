@@ -173,7 +173,9 @@ def shifted(
     return (np.rint(values) if image.dtype.kind in "ui" else values).astype(image.dtype), label
 
 
-def _moved(planes: Planes, label: np.ndarray, across: float, down: float, degrees: float) -> tuple[Planes, np.ndarray]:
+def _moved(
+    planes: Planes, label: np.ndarray, across: float, down: float, degrees: float
+) -> tuple[Planes, np.ndarray]:
     """Scaled about the middle by ``across`` and ``down`` and turned; image bilinear, label nearest."""
     height, width = label.shape
     angle, middle = math.radians(degrees), ((width - 1) / 2, (height - 1) / 2)

@@ -1,12 +1,12 @@
 """Phantom abdomens in the layouts in which LiTS and CHAOS are published: input of ``semgan data prepare liver``.
 
-LITS17/Training Batch 1/volume-0.nii, segmentation-0.nii     CT in HU; 1 liver, 2 tumour; some volumes turned
-LITS17/LITS-Challenge-Test-Data/test-volume-0.nii            CT without mask
-CHAOS_Train_Sets/Train_Sets/MR/1/T1DUAL/                     MRI of other patients
-    DICOM_anon/InPhase/*.dcm, DICOM_anon/OutPhase/*.dcm      in phase on even numbers, opposed phase on odd ones
-    Ground/*.png                                             a grey value per organ, drawn on the in-phase slices
-CHAOS_Train_Sets/Train_Sets/CT/1/DICOM_anon/*.dcm, Ground/   CT of the same patients (in CHAOS: of others)
-phantoms.json                                                what was asked
+    LITS17/Training Batch 1/volume-0.nii, segmentation-0.nii     CT in HU; 1 liver, 2 tumour; some volumes turned
+    LITS17/LITS-Challenge-Test-Data/test-volume-0.nii            CT without mask
+    CHAOS_Train_Sets/Train_Sets/MR/1/T1DUAL/                     MRI of other patients
+        DICOM_anon/InPhase/*.dcm, DICOM_anon/OutPhase/*.dcm      in phase on even numbers, opposed phase on odd ones
+        Ground/*.png                                             a grey value per organ, drawn on the in-phase slices
+    CHAOS_Train_Sets/Train_Sets/CT/1/DICOM_anon/*.dcm, Ground/   CT of the same patients (in CHAOS: of others)
+    phantoms.json                                                what was asked
 """
 
 from __future__ import annotations

@@ -51,9 +51,8 @@ class StudyScan:
         if not nifti_suffix(self.mask):
             return volume, read_dicom_seg(self.mask, volume)
         drawn = read_label_volume(self.mask)
-        grids = (
-            Grid(self.mask, drawn.values.shape, drawn.affine),
-            Grid(self.study.place, volume.values.shape, volume.affine),
+        grids = Grid(self.mask, drawn.values.shape, drawn.affine), Grid(
+            self.study.place, volume.values.shape, volume.affine
         )
         return volume, stored_like(drawn.values, change_of_storage(*grids))
 

@@ -65,7 +65,9 @@ def _by_id(studies: Mapping[str, Study]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _warn(inventory: Inventory, groups: list[list[str]], patients: Mapping[str, str], given: Mapping[str, str]) -> None:
+def _warn(
+    inventory: Inventory, groups: list[list[str]], patients: Mapping[str, str], given: Mapping[str, str]
+) -> None:
     tests = {source.stem for source in inventory.sources if source.folder == "imagesTs"}
     sides = [([one for one in stems if one not in tests], [one for one in stems if one in tests]) for stems in groups]
     both = [[trained[0], tested[0]] for trained, tested in sides if trained and tested]
