@@ -32,6 +32,7 @@ def gan_rows(lines: int = 120, images_per_line: int = 640) -> list[dict[str, Any
         row |= {"score/pair_real": 0.4 + noise[i, 7], "score/pair_fake": -0.3 + noise[i, 8]}
         row |= {"r1/image": 0.02 * (1 + abs(noise[i, 9])), "r1/pair": 0.005 * (1 + abs(noise[i, 10]))}
         row |= {"path_length": 0.4 + noise[i, 11], "augment_probability": 0.0, "images_per_second": 90.0}
+        row |= {"cpu_seconds": images / 45}
         rows.append(row)
         if i % 12 == 11:
             preview = {"frechet_distance_critic_features": 40 * np.exp(-2.5 * share) + 2}

@@ -24,6 +24,13 @@ def test_every_kind_of_curve_gets_its_panel(gan_log, encoder_log, history_of) ->
     assert ("encoder", "Image critic's scores") not in shown  # no empty panels
 
 
+def test_clocks_are_no_losses(gan_log, history_of) -> None:
+    losses = next(panel for panel in panels(history_of(gan_log)) if panel.title == "Losses")
+    assert {line.label for line in losses.lines} == {
+        "image critic", "pair critic", "generator image", "generator label", "feature matching",
+    }  # fmt: skip
+
+
 def test_a_run_gets_one_picture_and_no_litter(make_run) -> None:
     run = make_run()
     picture = Image.open(write_curves(run))

@@ -14,6 +14,7 @@ from semgan import artifacts
 
 INVERSION = "inversion"  # one line after training: validation score by number of steps
 STEPS = re.compile(r"^validation/.*/steps_(\d+)$")
+PACE = ("images_per_second", "cpu_seconds")
 EPOCH = 1e8  # seconds above this are times of day, not durations
 STAGES = {
     "gan": "Joint GAN",
@@ -83,7 +84,7 @@ class History:
 
     def losses(self, stage: str) -> dict[str, Curve]:
         """``loss``, ``loss/...`` and whatever has no other place."""
-        others = ("score/", "r1/", "labels/", "validation/", "images_per", "path_length", "augment_", "learning_rate")
+        others = ("score/", "r1/", "labels/", "validation/", "path_length", "augment_", "learning_rate", *PACE)
         return {
             name.removeprefix("loss/"): curve
             for name, curve in self.stages.get(stage, {}).items()
