@@ -163,7 +163,9 @@ def test_values_in_another_order_are_another_request(ablated, model, tiny_datase
 
     with pytest.raises(KeyboardInterrupt):
         ablate(model, tiny_dataset, out, vary=["inversion.lambda_pixel=0.5,0.01"], progress=stop, **options)
-    ablate(model, tiny_dataset, out, vary=["inversion.lambda_pixel=0.01,0.5"], **options)
+    with pytest.raises(FileExistsError, match="unfinished work"):
+        ablate(model, tiny_dataset, out, vary=["inversion.lambda_pixel=0.01,0.5"], **options)
+    ablate(model, tiny_dataset, out, vary=["inversion.lambda_pixel=0.01,0.5"], overwrite=True, **options)
     found = {(row["variant"], row["steps"]): row["distance"] for row in table(tmp_path / "out" / "ablation.csv")}
     known = {(row["variant"], row["steps"]): row["distance"] for row in table(ablated.out / "ablation.csv")}
     assert found["lambda_pixel=0.5", "4"] == known["lambda_pixel=0.5, learning_rate=0.05", "4"]

@@ -151,6 +151,20 @@ def test_files_that_came_into_a_new_folder_while_work_went_on_stay(tmp_path):
     assert texts(folder.out) == {"a.png": "a", "notes.txt": "mine"}
 
 
+def test_unfinished_work_on_another_request_is_dropped_only_when_asked(tmp_path):
+    def begun(request, **options):
+        folder = ResultFolder(tmp_path / "out", "marker.json", {"asked": request})
+        folder.begin(**options)
+        return folder
+
+    begun(1)
+    (begun(2).partial / "hours.png").write_text("of work")  # of the first there was nothing but its marker
+    with pytest.raises(FileExistsError, match="unfinished work.*--overwrite"):
+        begun(3)
+    assert texts(begun(2).partial) == {"hours.png": "of work"}
+    assert texts(begun(3, overwrite=True).partial) == {}
+
+
 def test_names_that_are_not_unicode_are_noted(tmp_path):
     for request in (1, 2):
         folder = ResultFolder(tmp_path / "out", "marker.json", {"asked": request})

@@ -2,9 +2,10 @@
 # Makes every number of results/posterior-64: is the posterior's mean mask better calibrated than the optimised one, at which
 # temperature, and do chains converge there, on models of real images.
 #
-#   results/posterior-64/run.sh lungs 9        after the cell lungs/9/semgan of results/benchmark-64, whose model is used
+#   results/posterior-64/run.sh lungs 9        after the cell lungs/9/METHOD of results/benchmark-64, whose model is used
 #
-# RUNS: folder of the benchmark's runs and data; WORK: where the copied model goes. CASES: validation images. Numbers are of
+# RUNS: folder of the benchmark's runs and data; METHOD: which of its methods (semgan; semgan-long: 48,000 images); WORK:
+# where the copied model goes. CASES: validation images. Numbers are of
 # validation images, on which the temperature (one number) is chosen. calibrate takes about 2 minutes of one core a case.
 [ $# -eq 2 ] || { echo "usage: $0 TASK LABELS" >&2; exit 2; }
 set -euo pipefail
@@ -15,10 +16,11 @@ RUNS=${RUNS:-runs/benchmark-64}
 WORK=${WORK:-runs/posterior-64}
 OUT=${OUT:-results/posterior-64}
 CASES=${CASES:-12}
-name=$TASK-$LABELS
+METHOD=${METHOD:-semgan}
+name=$TASK-$LABELS-$METHOD
 model=$WORK/$name
 
-[ -d "$model" ] || { mkdir -p "$WORK" && cp -r "$RUNS/$name-semgan-seed0/model" "$model.partial" && mv "$model.partial" "$model"; }
+[ -d "$model" ] || { mkdir -p "$WORK" && cp -r "$RUNS/$name-seed0/model" "$model.partial" && mv "$model.partial" "$model"; }
 if [ ! -f "$OUT/$name.json" ]; then
     semgan calibrate -m "$model" "$RUNS/data/$TASK" --cases "$CASES" --json > "$WORK/$name.json"
     mv "$WORK/$name.json" "$OUT/$name.json"

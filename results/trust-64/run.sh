@@ -5,7 +5,8 @@
 #
 # Ours against a U-Net with strong augmentation of the same labels: its softmax entropy, MEMBERS networks of other training
 # seeds as an ensemble, and PASSES passes of one trained with dropout. Runs of results/TASK-64 under WORK are taken up as
-# they are; the others are trained. Interrupted, the same command goes on. LIMIT: scores below are failures.
+# they are; the others are trained. Interrupted, the same command goes on. LIMIT: scores below are failures. MODEL: a run of
+# ours to use instead of training one, as runs/benchmark-64/lungs-9-semgan-long-seed0.
 [ $# -eq 2 ] || { echo "usage: DATA=... $0 TASK LABELS" >&2; exit 2; }
 TASK=$1
 LABELS=$2
@@ -86,7 +87,11 @@ END
 
 prepare_once
 ours=$WORK/$LABELS-semgan
-trained "$LABELS-semgan" semgan 0
+if [ -n "${MODEL:-}" ]; then
+    [ -d "$ours" ] || { mkdir -p "$ours" && cp -r "$MODEL/model" "$ours/model.partial" && mv "$ours/model.partial" "$ours/model"; }
+else
+    trained "$LABELS-semgan" semgan 0
+fi
 trained "$LABELS-$RIVAL" "$RIVAL" 0
 members=(-m "$WORK/$LABELS-$RIVAL")
 for seed in $(seq 1 $((MEMBERS - 1))); do

@@ -69,8 +69,8 @@ class ResultFolder:
     def begin(self, *, overwrite: bool = False) -> bool:
         """Make the partial folder; True where it holds work on the same request already.
 
-        Raises FileExistsError where ``out`` has other content: results of another request are replaced with
-        ``overwrite``, foreign files never.
+        Raises FileExistsError where ``out`` has other content, or the partial folder work on another request: both are
+        replaced with ``overwrite``, foreign files never.
         """
         if self.out.is_file():
             raise FileExistsError(f"{self.out} is a file; give a folder with -o.")
@@ -85,8 +85,14 @@ class ResultFolder:
                 )
         if _request_in(self.partial / self.marker) == self.request:
             return True
-        if self.partial.exists() and not (self.partial / self.marker).is_file() and any(self.partial.iterdir()):
+        held = set(_files_in(self.partial)) if self.partial.exists() else set()
+        if held and self.marker not in held:
             raise FileExistsError(f"{self.partial} is in the way and holds other files; move it away.")
+        if not overwrite and held - {self.marker, WRITTEN}:
+            raise FileExistsError(
+                f"{self.partial} holds unfinished work for another model, other images or other options; give the "
+                "command that began it again to go on with it, take another folder (-o), or drop it with --overwrite."
+            )
         shutil.rmtree(self.partial, ignore_errors=True)
         artifacts.write_json(self.partial / self.marker, self.request)
         return False
