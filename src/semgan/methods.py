@@ -335,7 +335,14 @@ def load(path: Path | str, *, device: str = "auto") -> Segmenter:
     from semgan import artifacts
 
     folder = artifacts.find_model(Path(path))
-    described = artifacts.read_json(folder / "config.json")
-    if not isinstance(described, dict) or "method" not in described:
+    return get(described(folder)["method"]).load(folder, device)
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """What the config.json of a model folder says; ValueError where it names no method."""
+    from semgan import artifacts
+
+    found = artifacts.read_json(folder / "config.json")
+    if not isinstance(found, dict) or "method" not in found:
         raise ValueError(f"{folder / 'config.json'} names no method; copy the whole model folder again.")
-    return get(described["method"]).load(folder, device)
+    return found

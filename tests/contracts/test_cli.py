@@ -367,6 +367,12 @@ def test_weights_that_lie_beside_the_settings_of_their_run_are_a_model(tmp_path,
     assert json.loads(capsys.readouterr().out)["kind"] == "model"
 
 
+def test_settings_of_another_program_are_no_model(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"hidden_size": 768}')
+    assert run("info", str(tmp_path)) == 2
+    assert "names no method" in " ".join(capsys.readouterr().err.split())
+
+
 # ---------------------------------------------------------------- progress
 
 

@@ -102,13 +102,13 @@ def _progress(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from semgan import artifacts
+    from semgan import methods
 
-    description = artifacts.read_json(path / "config.json")
+    description = methods.described(path)
     settings: Mapping[str, Any] = description.get("settings", {})
     return {
         "kind": "model",
-        "method": description.get("method"),
+        "method": description["method"],
         "classes": description.get("classes"),
         "recipe": settings.get("recipe"),
         "labels": settings.get("labels"),
