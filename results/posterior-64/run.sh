@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Makes every number of results/posterior-64: is the posterior's mean mask better calibrated than the optimised one, at which
-# temperature, and do chains converge there, on models of real images.
+# Makes every number of results/posterior-64: is the posterior's mean mask better calibrated than the optimised one (also
+# than a tempered one), at which temperature, and do chains converge there, on models of real images.
 #
 #   results/posterior-64/run.sh lungs 9        after the cell lungs/9/METHOD of results/benchmark-64, whose model is used
 #
 # RUNS: folder of the benchmark's runs and data; METHOD: which of its methods (semgan; semgan-long: 48,000 images); WORK:
-# where the copied model goes. CASES: validation images. Numbers are of
-# validation images, on which the temperature (one number) is chosen. calibrate takes about 2 minutes of one core a case.
+# where the copied model goes. SAMPLER: hmc, or laplace. CASES: validation images on which the temperature (one number) is
+# chosen; the answers are compared on the next 40. calibrate takes 2 to 10 minutes of one core a case with hmc, half a
+# minute with laplace.
 [ $# -eq 2 ] || { echo "usage: $0 TASK LABELS" >&2; exit 2; }
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -15,16 +16,24 @@ LABELS=$2
 RUNS=${RUNS:-runs/benchmark-64}
 WORK=${WORK:-runs/posterior-64}
 OUT=${OUT:-results/posterior-64}
-CASES=${CASES:-12}
+CASES=${CASES:-24}
 METHOD=${METHOD:-semgan}
-name=$TASK-$LABELS-$METHOD
+SAMPLER=${SAMPLER:-hmc}
+name=$TASK-$LABELS-$METHOD-$SAMPLER
 model=$WORK/$name
 
-[ -d "$model" ] || { mkdir -p "$WORK" && cp -r "$RUNS/$name-seed0/model" "$model.partial" && mv "$model.partial" "$model"; }
+[ -d "$model" ] || {
+    mkdir -p "$WORK"
+    cp -r "$RUNS/$TASK-$LABELS-$METHOD-seed0/model" "$model.partial"
+    mv "$model.partial" "$model"
+}
 if [ ! -f "$OUT/$name.json" ]; then
-    semgan calibrate -m "$model" "$RUNS/data/$TASK" --cases "$CASES" --json > "$WORK/$name.json"
+    semgan calibrate -m "$model" "$RUNS/data/$TASK" --cases "$CASES" --method "$SAMPLER" --json > "$WORK/$name.json"
     mv "$WORK/$name.json" "$OUT/$name.json"
 fi
+[ -f "$OUT/$name-answers.csv" ] || python results/posterior-64/compare.py "$model" "$RUNS/data/$TASK" --skip "$CASES" \
+    --method "$SAMPLER" -o "$OUT/$name-answers.csv"
+[ "$SAMPLER" != laplace ] || exit 0 # no chains to look at
 temperature=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["temperature"])' "$OUT/$name.json")
 
 mkdir -p "$WORK/$name-images"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Three questions about rivals, answered on validation images: is the authors' weight better for mean-teacher, does
-# float32 learn what bfloat16 did in results/benchmark-64, from the same images, and does a rate that falls, as in
-# UniMatch's own code, make it stronger?
+# Four questions about rivals, answered on validation images: is the authors' weight better for mean-teacher, does
+# float32 learn what bfloat16 did in results/benchmark-64, from the same images, and do a rate that falls and colours
+# that change, as in UniMatch's own code, make it stronger?
 #
 #   WORK=runs results/rivals-64/run.sh        LUNGS, SKIN: datasets as results/lungs-64 and skin-64 prepare them
 set -euo pipefail
@@ -23,6 +23,13 @@ trained() { # NAME DATASET [options of train]
 trained mean-teacher-100 "$LUNGS" --recipe lungs-64 --labels 9 --method mean-teacher --set baseline.images=32128 \
     --set baseline.schedule_images=32780 --set baseline.consistency_weight=100 --set baseline.ramp_up_share=0.15
 trained unimatch-float32 "$SKIN" --recipe skin-64 --labels 40 --method unimatch --set baseline.images=32800 \
-    --set baseline.schedule_images=31736 --set baseline.precision=float32
+    --set baseline.schedule_images=31736 --set baseline.precision=float32 --set baseline.colour_changes=false
 trained unimatch-poly "$SKIN" --recipe skin-64 --labels 40 --method unimatch --set baseline.images=32800 \
-    --set baseline.schedule_images=32800 --set baseline.precision=float32 --set baseline.schedule=poly
+    --set baseline.schedule_images=32800 --set baseline.precision=float32 --set baseline.schedule=poly \
+    --set baseline.colour_changes=false
+trained unimatch-colour "$SKIN" --recipe skin-64 --labels 40 --method unimatch --set baseline.images=32800 \
+    --set baseline.schedule_images=31736 --set baseline.precision=float32
+
+semgan robustness -m "$WORK/unimatch-float32" -m "$WORK/unimatch-poly" -m "$WORK/unimatch-colour" "$SKIN" \
+    -o "$WORK/robustness" --overwrite
+cp "$WORK/robustness/robustness.csv" "$OUT/"

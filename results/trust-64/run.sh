@@ -6,13 +6,15 @@
 # Ours against a U-Net with strong augmentation of the same labels: its softmax entropy, MEMBERS networks of other training
 # seeds as an ensemble, and PASSES passes of one trained with dropout. Runs of results/TASK-64 under WORK are taken up as
 # they are; the others are trained. Interrupted, the same command goes on. LIMIT: scores below are failures. MODEL: a run of
-# ours to use instead of training one, as runs/benchmark-64/lungs-9-semgan-long-seed0.
+# ours to use instead of training one, as runs/benchmark-64/lungs-9-semgan-long-seed0. POSTERIOR=no: without the
+# posterior's mean, the third answer to choose from, which costs most of the time (8 s an image on a slow core).
 [ $# -eq 2 ] || { echo "usage: DATA=... $0 TASK LABELS" >&2; exit 2; }
 TASK=$1
 LABELS=$2
 OUT=${OUT:-results/trust-64}
 MEMBERS=${MEMBERS:-5}
 PASSES=${PASSES:-20}
+POSTERIOR=${POSTERIOR:-yes}
 RIVAL=unet-strong
 source "$(dirname "$0")/../runs.sh"
 
@@ -77,7 +79,7 @@ import json, sys
 from pathlib import Path
 print(json.dumps(sorted(path.stem for path in Path(sys.argv[1]).iterdir())))
 END
-    for answer in zero ours posterior chosen; do
+    for answer in "${answers[@]}"; do
         folder=$OUT/$TASK-$LABELS/$1/answers/$answer
         mkdir -p "$folder"
         semgan evaluate "$WORK/trust/$LABELS/$1/$answer" "$DATA/$TASK/$1/masks" --metric "$METRIC" \
@@ -100,7 +102,9 @@ for seed in $(seq 1 $((MEMBERS - 1))); do
 done
 trained "$LABELS-$RIVAL-dropout" "$RIVAL" 0 --set baseline.dropout=0.2
 
-[ -f "$ours/model/posterior.json" ] || semgan calibrate -m "$ours" "$WORK/data" --method laplace
+answers=(zero ours chosen)
+[ "$POSTERIOR" = no ] || answers+=(posterior)
+[ "$POSTERIOR" = no ] || [ -f "$ours/model/posterior.json" ] || semgan calibrate -m "$ours" "$WORK/data" --method laplace
 [ -f "$ours/model/trust.json" ] || semgan trust fit -m "$ours" "$WORK/data" --limit "$LIMIT" --choose
 [ -f "$WORK/$LABELS-$RIVAL/model/trust.json" ] || semgan trust fit -m "$WORK/$LABELS-$RIVAL" "$WORK/data" --limit "$LIMIT"
 mkdir -p "$OUT/$TASK-$LABELS"
@@ -113,7 +117,8 @@ for set in "$OWN" "$OTHER"; do
     answered "$set" ours -m "$ours"
     answered "$set" chosen -m "$ours" --choose
     answered "$set" zero -m "$ours" --steps 0
-    semgan posterior -m "$ours" -i "$WORK/images/$set" -o "$WORK/trust/$LABELS/$set/posterior" --method laplace -n 16 --chains 2
+    [ "$POSTERIOR" = no ] ||
+        semgan posterior -m "$ours" -i "$WORK/images/$set" -o "$WORK/trust/$LABELS/$set/posterior" --method laplace -n 16 --chains 2
     answered "$set" entropy -m "$WORK/$LABELS-$RIVAL"
     answered "$set" ensemble "${members[@]}"
     answered "$set" passes -m "$WORK/$LABELS-$RIVAL-dropout" --dropout-passes "$PASSES"

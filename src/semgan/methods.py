@@ -211,7 +211,7 @@ GCT = {"network": "deeplabv2", "schedule": "poly", "consistency_weight": 100.0, 
 # Lambda of the paper for PASCAL VOC (6 for Cityscapes; 1 in the authors' script); no ramp there, ours is GCT's.
 CPS = {"consistency_weight": 1.5, "ramp_up_share": 0.15, "schedule": "poly"}
 # Intensity as unet-strong; the decay is that of UniMatch V2's code, the threshold UniMatch's.
-UNIMATCH = {"intensity_augment": True, "ema_decay": 0.996, "confidence_threshold": 0.95}
+UNIMATCH = {"intensity_augment": True, "ema_decay": 0.996, "confidence_threshold": 0.95, "colour_changes": True}
 # Chosen on validation images of the lungs, shifted ones too (results/students-64): unlabelled images .930 against .904
 # without; a rising share of real pairs, which saves .013 where the generator is poor.
 CONSISTENT_STUDENT = {

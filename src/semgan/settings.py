@@ -303,6 +303,9 @@ class BaselineSettings(Frozen):
     confidence_threshold: float = Field(
         default=0.95, ge=0, le=1, description="least probability of a pixel's class to be learnt from (unimatch)"
     )
+    colour_changes: bool = Field(
+        default=False, description="hue and saturation of strong views of colour images change, too (unimatch)"
+    )
     precision: Precision = Field(default="auto", description=PRECISION)
 
 

@@ -9,6 +9,7 @@ from toy_task import weights as all_weights
 from toys import differing, semi_supervised, unlabelled_stream, weights
 
 from semgan.baselines.unimatch import UniMatchStage, decode, encode
+from semgan.methods import METHODS
 from semgan.objectives.segmentation import probabilities
 
 
@@ -85,6 +86,16 @@ def test_the_two_strong_views_differ_from_one_another_and_from_the_weak_one():
     assert not torch.equal(labels, others) and labels.shape == label_map.shape
     assert not torch.equal(first, second) and not torch.equal(first, weak.image)
     assert first.shape == weak.image.shape and -1 <= first.min() and first.max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_strong_views_of_colour_images_change_their_colours(channels):
+    image, views = torch.rand(8, channels, 16, 16) - 0.5, []
+    for colour_changes in (False, True):
+        stage = semi_supervised(UniMatchStage, colour_changes=colour_changes)
+        views.append(stage._changed(image, "a", list(range(8))))
+    assert torch.equal(*views) == (channels == 1)
+    assert METHODS["unimatch"].changes(stage.settings)["baseline"]["colour_changes"]
 
 
 def test_unlabelled_images_make_answers_stand_up_to_strong_changes():

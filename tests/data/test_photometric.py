@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from semgan.data.photometric import NNUNET_CHANCES, NNUNET_RANGES, PhotometricChances, PhotometricRanges, photometric
+from semgan.data.photometric import (
+    LUMA_AND_COLOUR,
+    NNUNET_CHANCES,
+    NNUNET_RANGES,
+    ColourRanges,
+    PhotometricChances,
+    PhotometricRanges,
+    colour,
+    photometric,
+)
 
 OFF = {"noise": 0.0, "brightness": 0.0, "contrast": (1.0, 1.0), "gamma": (1.0, 1.0), "blur_px": (1e-3, 1e-3)}
 
@@ -138,3 +147,58 @@ def test_low_resolution_loses_detail_and_keeps_what_is_smooth():
         assert lost > 0.5 if loses else lost < 0.15
     unchanged = once(pictures(), low_resolution=1.0, ranges=PhotometricRanges(low_resolution=(1.0, 1.0)))
     assert torch.allclose(unchanged, pictures(), atol=1e-5)
+
+
+def recoloured(image, index, **ranges):
+    return colour(image, seed=3, stream="test", index=index, ranges=ColourRanges(**ranges))
+
+
+def luma(image):
+    return torch.einsum("c,nchw->nhw", torch.tensor(LUMA_AND_COLOUR[0]), image)
+
+
+def saturation(image):
+    """Mean distance from grey, of every image."""
+    axes = torch.einsum("dc,nchw->ndhw", torch.tensor(LUMA_AND_COLOUR[1:]), image)
+    return axes.norm(dim=1).mean((1, 2))
+
+
+def test_colours_change_and_luma_stays():
+    image = pictures(32, channels=3) * 0.3
+    result = recoloured(image, range(32), grey=0.0, probability=1.0)
+    assert torch.allclose(luma(result), luma(image), atol=1e-3)
+    assert (result - image).abs().amax((1, 2, 3)).min() > 0.01
+    factor = saturation(result) / saturation(image)
+    assert 0.5 < factor.min() < 0.7 and 1.3 < factor.max() < 1.5
+
+
+def test_hue_turns_by_a_quarter_circle_at_most_and_keeps_saturation():
+    red = torch.tensor([0.3, -0.2, -0.2]).view(1, 3, 1, 1).repeat(64, 1, 4, 4)
+    result = recoloured(red, range(64), saturation=0.0, grey=0.0, probability=1.0)
+    assert torch.allclose(saturation(result), saturation(red), rtol=1e-3)
+    along = torch.einsum("dc,nchw->ndhw", torch.tensor(LUMA_AND_COLOUR[1:]), torch.cat([red, result]))[:, :, 0, 0]
+    angle = torch.atan2(along[:, 1], along[:, 0])
+    turned = torch.remainder(angle[64:] - angle[:64] + torch.pi, 2 * torch.pi) - torch.pi
+    assert -torch.pi / 2 <= turned.min() < -1 and 1 < turned.max() <= torch.pi / 2
+
+
+def test_a_fifth_of_the_images_turns_grey_and_a_sixth_stays_as_it_is():
+    image = pictures(400, channels=3) * 0.3
+    result = recoloured(image, range(400))
+    assert 0.15 < (saturation(result) < 1e-3).float().mean() < 0.25
+    assert 0.11 < ((result - image).abs().amax((1, 2, 3)) < 1e-5).float().mean() < 0.21  # .2 of .8
+
+
+def test_new_colours_depend_on_the_index_alone_and_stay_in_range():
+    image = pictures(channels=3)
+    together = recoloured(image, range(10, 16))
+    for i in range(6):
+        assert torch.allclose(recoloured(image[i : i + 1], [10 + i])[0], together[i], atol=1e-6)
+    assert -1 <= together.min() and together.max() <= 1
+    greys = image.mean(1, keepdim=True).repeat(1, 3, 1, 1)
+    assert recoloured(greys, range(6)).std(1).max() < 1e-3
+
+
+def test_grey_images_have_no_colours_to_change():
+    with pytest.raises(ValueError, match="3 channels; got 1"):
+        recoloured(pictures(), range(6))

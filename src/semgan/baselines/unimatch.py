@@ -2,8 +2,8 @@
 
 Departure: the labels come from an average of the network's weights, which also answers, as in UniMatch V2 (Yang et al.
 2024, arXiv:2410.10777); it is steadier than a network in the middle of a short training. Images of one batch are mixed
-with one another, as there, so no further batch is needed. Departure: the strong views change gamma and noise where the
-paper changes hue and saturation, which grey images do not have.
+with one another, as there, so no further batch is needed. Departure: the strong views change gamma and noise, too, and
+hue and saturation in images of three channels only, as grey ones have none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from semgan import seeding
 from semgan.baselines.mean_teacher import average_decay
 from semgan.baselines.stage import BaselineStage
 from semgan.data.cutmix import box_masks, paste
-from semgan.data.photometric import PhotometricRanges, photometric
+from semgan.data.photometric import PhotometricRanges, colour, photometric
 from semgan.objectives.pseudo_labels import pseudo_label_loss, pseudo_labels
 from semgan.objectives.segmentation import probabilities, supervised_loss
 from semgan.runtime.device import autocast
@@ -98,6 +98,8 @@ class UniMatchStage(BaselineStage):
 
     def _changed(self, image: Tensor, stream: str, index: list[int]) -> Tensor:
         seed = self.settings.seed
+        if self.settings.baseline.colour_changes and image.shape[1] == 3:
+            image = colour(image, seed=seed, stream=stream, index=index)
         return photometric(image, seed=seed, stream=stream, index=index, probability=STRONG_PROBABILITY, ranges=STRONG)
 
     def moved(self, image: Tensor, label_map: Tensor, stream: str, index: list[int]) -> tuple[Tensor, Tensor]:

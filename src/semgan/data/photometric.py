@@ -2,7 +2,7 @@
 
 The list and its order follow nnU-Net (Isensee et al. 2021, Nature Methods 18, supplement note 4): noise, blur,
 brightness, contrast, low resolution, gamma of the inverted image, gamma. Ranges are written for images in [-1, 1]. The
-image that comes out is never inverted.
+image that comes out is never inverted. `colour` changes what colour images have besides.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import Tensor
 from semgan import seeding
 
 BLUR_RADIUS_PX = 3
+# Luma and two axes of colour (YIQ, as the FCC defined them in 1953) of red, green and blue.
+LUMA_AND_COLOUR = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,20 @@ class PhotometricRanges:
     contrast: tuple[float, float] = (0.65, 1.5)  # factor about the image's mean, log-uniform
     gamma: tuple[float, float] = (0.5, 2.0)  # exponent on [0, 1], log-uniform
     low_resolution: tuple[float, float] = (1.0, 2.0)  # factor by which the side shrinks before it grows again
+
+
+@dataclass(frozen=True)
+class ColourRanges:
+    """How strong and how often colours change: those of UniMatch (arXiv:2208.09910), which has them from SimCLR.
+
+    saturation: factor 1 +- up to this; hue: share of the circle by which colours turn, both ways up to this;
+    probability: of these two, which come together; grey: probability that all colour goes
+    """
+
+    saturation: float = 0.5
+    hue: float = 0.25
+    probability: float = 0.8
+    grey: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,31 @@ def photometric(
         image = _nnunet_only(image, seeding.uniform(seed, stream + "/photometric-2", numbers, (4,)), chances, ranges)
     exponent = torch.where(hit[:, 4], _log_between(strength[:, 4], *ranges.gamma), 1.0).view(column)
     return ((image + 1) / 2).pow(exponent) * 2 - 1
+
+
+def colour(
+    image: Tensor, *, seed: int, stream: str, index: Iterable[int], ranges: ColourRanges = ColourRanges()
+) -> Tensor:
+    """Other saturation and hue, or none: white balance, stain, camera, skin. Luma stays, but for clipping.
+
+    image: red, green, blue ``[batch, 3, height, width]`` in [-1, 1]; so is the result. What happens to image i depends
+    on (seed, stream, index[i]) alone. Departure from UniMatch: hue turns in YIQ, a linear change, not in HSV. Raises
+    ValueError for images of other channels.
+    """
+    if image.shape[1] != 3:
+        raise ValueError(f"Colours change in images of 3 channels; got {image.shape[1]}.")
+    hit, grey, saturation, hue = seeding.uniform(seed, stream + "/colour", index, (4,)).to(image.device).unbind(1)
+    factor = torch.where(hit < ranges.probability, 1 + ranges.saturation * (2 * saturation - 1), 1.0)
+    factor = torch.where(grey < ranges.grey, 0.0, factor)
+    angle = torch.where(hit < ranges.probability, 2 * math.pi * ranges.hue * (2 * hue - 1), 0.0)
+    axes = torch.tensor(LUMA_AND_COLOUR, device=image.device)
+    cosine, sine = factor * angle.cos(), factor * angle.sin()
+    turned = torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)
+    turn = torch.eye(3, device=image.device).repeat(len(image), 1, 1)
+    turn[:, 1:, 1:] = turned
+    matrix = torch.linalg.inv(axes) @ turn @ axes
+    mixed = torch.einsum("nij,njhw->nihw", matrix, (image.float() + 1) / 2)
+    return (mixed.clamp(0, 1) * 2 - 1).to(image.dtype)
 
 
 def _nnunet_only(image: Tensor, draws: Tensor, chances: PhotometricChances, ranges: PhotometricRanges) -> Tensor:
