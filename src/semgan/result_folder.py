@@ -91,7 +91,8 @@ class ResultFolder:
         if not overwrite and held - {self.marker, WRITTEN}:
             raise FileExistsError(
                 f"{self.partial} holds unfinished work for another model, other images or other options; give the "
-                "command that began it again to go on with it, take another folder (-o), or drop it with --overwrite."
+                "command that began it again to go on with it, take another folder (-o), or drop that work: remove the "
+                "folder, or give --overwrite where the command has it."
             )
         shutil.rmtree(self.partial, ignore_errors=True)
         artifacts.write_json(self.partial / self.marker, self.request)
