@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,16 +18,13 @@ import torch
 
 import semgan
 from semgan.data.folder import Dataset
-from semgan.data.readers import read_image_files
-from semgan.data.shifts import shifted
-from semgan.data.transforms import resize_label
-from semgan.masks import MaskReader
-from semgan.metrics import overlap
 from semgan.stages.inversion_objective import Guide
 from semgan.student_answer import mix
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from shifted_cases import NONE, pictures, score
+
 COLUMNS = ("shift", "guide_weight", "steps", "student_share", "n", "score")
-NONE = "none"
 
 
 def main() -> None:
@@ -36,25 +34,16 @@ def main() -> None:
     inversion, student = (semgan.load(run, device="cpu") for run in (given.inversion, given.student))
     data = Dataset.open(given.dataset)
     cases = data.validation_for(inversion.labels, given.cases, model=str(given.inversion))
-    reader = MaskReader("label", None)
-    originals = [(read_image_files(case.image), reader.read(case.label, data.labels.names)) for case in cases]
-    metric, classes = inversion.settings.metric, len(inversion.labels.names)
+    metric = inversion.settings.metric
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for shift in (NONE, *given.shifts):
-            pairs = [
-                pair if shift == NONE else shifted(*pair, shift, seed=0, number=number)
-                for number, pair in enumerate(originals)
-            ]
-            images = torch.stack([inversion.preprocess(image) for image, _ in pairs])
-            truths = [resize_label(truth, images.shape[-1]) for _, truth in pairs]
+            images, truths = pictures(data, cases, shift, inversion)
             for row in _rows(inversion, student, images, given.weights, given.steps):
                 weight, steps, share, answer = row
-                counts = [overlap.count(a, t, classes) for a, t in zip(answer.argmax(1).numpy(), truths, strict=True)]
-                score = overlap.overall(overlap.concatenate(counts), metric)
-                table.writerow([shift, weight, steps, share, len(counts), f"{score:.5f}"])
+                table.writerow([shift, weight, steps, share, len(truths), f"{score(answer, truths, metric):.5f}"])
                 file.flush()
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +23,16 @@ import torch
 
 from semgan import artifacts
 from semgan.data.folder import Dataset
-from semgan.data.readers import read_image_files
-from semgan.data.shifts import MIXED, shifted
-from semgan.data.transforms import resize_label
-from semgan.masks import MaskReader
-from semgan.metrics import overlap
+from semgan.data.shifts import MIXED
 from semgan.posterior.calibration import BUDGET, Calibration
 from semgan.posterior.latent import METHODS, LatentPosterior, Method
 from semgan.posterior.run import load_generative
 from semgan.trust.temperature import fit_temperature
 
-COLUMNS = ("images", "answer", "tempered", "temperature", "n", "nll", "brier", "ece", "score")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from shifted_cases import NONE, pictures, score
+
+COLUMNS = ("shift", "answer", "tempered", "temperature", "n", "nll", "brier", "ece", "score")
 BATCH = 16
 
 
@@ -46,21 +46,12 @@ def main() -> None:
         raise SystemExit(f"Run `semgan calibrate -m {given.model} {given.dataset} --cases {given.skip}` first.")
     data = Dataset.open(given.dataset)
     cases = data.validation_for(model.labels, given.skip + given.cases)[given.skip :]
-    reader = MaskReader("label", None)
-    originals = [
-        (read_image_files(case.image), reader.read(case.label, data.labels.names)) for case in cases if case.label
-    ]
     posterior = LatentPosterior(model, temperature=fitted.temperature, slack=fitted.slack)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
-    for shift in ("as they are", MIXED):
-        pairs = [
-            shifted(*pair, shift, seed=0, number=number) if shift == MIXED else pair
-            for number, pair in enumerate(originals)
-        ]
-        images = torch.stack([model.preprocess(image) for image, _ in pairs])
-        truths = np.stack([resize_label(truth, images.shape[-1]) for _, truth in pairs])
+    for shift in (NONE, MIXED):
+        images, truths = pictures(data, cases, shift, model)
         for answer, found in _answers(model, posterior, images, given.method).items():
             for row in _rows(found, truths, [case.stem for case in cases], model.settings.metric):
                 table.writerow([shift, answer, *row])
@@ -85,11 +76,14 @@ def _answers(model, posterior: LatentPosterior, images: torch.Tensor, method: Me
 
 def _rows(found: np.ndarray, truths: np.ndarray, stems: list[str], metric: str) -> list[list]:
     """Plain and tempered: the temperature, images, NLL, Brier, ECE, score."""
-    counts = [overlap.count(a, t, found.shape[1]) for a, t in zip(found.argmax(1), truths, strict=True)]
-    score = overlap.overall(overlap.concatenate(counts), metric)
     fit = fit_temperature(found, truths, stems)
     return [
-        [tempered, f"{temperature:.3g}", len(truths), *(f"{x:.5f}" for x in (of.nll, of.brier, of.ece, score))]
+        [
+            tempered,
+            f"{temperature:.3g}",
+            len(truths),
+            *(f"{x:.5f}" for x in (of.nll, of.brier, of.ece, score(found, truths, metric))),
+        ]
         for tempered, temperature, of in ((0, 1.0, fit.before), (1, fit.temperature, fit.after))
     ]
 

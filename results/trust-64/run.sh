@@ -104,8 +104,10 @@ done
 trained "$LABELS-$RIVAL-dropout" "$RIVAL" 0 --set baseline.dropout=0.2
 
 answers=(zero ours chosen)
-[ "$POSTERIOR" = no ] || answers+=(posterior)
-[ "$POSTERIOR" = no ] || [ -f "$ours/model/posterior.json" ] || semgan calibrate -m "$ours" "$WORK/data" --method laplace
+if [ "$POSTERIOR" != no ]; then
+    answers+=(posterior)
+    [ -f "$ours/model/posterior.json" ] || semgan calibrate -m "$ours" "$WORK/data" --method laplace
+fi
 [ -f "$ours/model/trust.json" ] || semgan trust fit -m "$ours" "$WORK/data" --limit "$LIMIT" --choose
 [ -f "$WORK/$LABELS-$RIVAL/model/trust.json" ] || semgan trust fit -m "$WORK/$LABELS-$RIVAL" "$WORK/data" --limit "$LIMIT"
 mkdir -p "$OUT/$TASK-$LABELS"
@@ -127,3 +129,5 @@ for set in "$OWN" "$OTHER"; do
     compared "$set"
     for name in ours entropy ensemble passes; do home+=(--in-domain "$WORK/trust/$LABELS/$set/$name"); done
 done
+python results/trust-64/members.py "$WORK/data" -o "$OUT/$TASK-$LABELS/members.csv" "$WORK/$LABELS-$RIVAL" \
+    $(seq -f "$WORK/$LABELS-$RIVAL-member%g" 1 $((MEMBERS - 1)))
