@@ -14,7 +14,9 @@ from PIL import Image
 from torch.testing import assert_close
 
 import semgan
+from semgan import config, methods
 from semgan.artifacts import find_model, read_json, read_metrics
+from semgan.demo import WEIGHTS
 from semgan.methods import METHODS
 from semgan.segment import segment
 from semgan.train import train
@@ -93,3 +95,10 @@ def test_the_verb_segment_writes_masks_of_the_images_own_size(trained, tmp_path)
     with open(tmp_path / "masks" / "segmentation.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["stem"] == "a" and 0 <= float(row["confidence"]) <= 1
+
+
+def test_weights_of_the_package_answer_in_what_is_faster_on_the_machine():
+    """Emulated, bfloat16 takes several times as long: the precision of their training binds nobody."""
+    for folder in (WEIGHTS / "phantoms-faces",):
+        assert config.load(folder / "config.yaml").inversion.precision == "auto"
+        assert methods.described(folder)["settings"]["inversion"]["precision"] == "auto"
