@@ -22,6 +22,8 @@ def test_numbers_of_an_image_do_not_depend_on_its_batch(seed, index, shape):
         alone = torch.cat([draw(seed, "a", [i], shape) for i in index])
         assert torch.equal(together, alone) and together.shape == (len(index), *shape)
         assert together.dtype == torch.float32
+    own = [seeding.generator(seed, "a", i).standard_normal(shape, dtype=np.float32) for i in index]
+    assert np.array_equal(seeding.normal(seed, "a", index, shape).numpy(), np.stack(own))
 
 
 @settings(deadline=None, max_examples=40)

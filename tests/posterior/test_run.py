@@ -223,12 +223,14 @@ def test_the_best_temperature_is_the_one_of_the_smallest_nll(model, images, monk
 def test_the_slack_follows_the_codes(model):
     """Codes with one w in all layers want little slack, codes with unrelated layers all of it."""
     from semgan.posterior.calibration import fit_slack
+    from semgan.posterior.prior import fit_coupling
 
     chance = torch.Generator().manual_seed(0)
     layers, w_dim = model.generator.layers, model.generator.w_dim
     free = torch.randn(40, layers, w_dim, generator=chance)
     equal = torch.randn(40, 1, w_dim, generator=chance).expand(-1, layers, -1)
-    assert fit_slack(model, free) == 1.0 and fit_slack(model, equal) == 0.1
+    coupling = fit_coupling(model.generator, model.whitening, style_mixing=model.settings.gan.style_mixing)
+    assert fit_slack(coupling, free) == 1.0 and fit_slack(coupling, equal) == 0.1
 
 
 def test_entropy_and_intervals():

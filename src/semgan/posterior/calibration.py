@@ -20,7 +20,7 @@ from torch import Tensor
 from semgan import artifacts
 from semgan.metrics.calibration import CalibrationScores, calibration_scores
 from semgan.posterior.latent import Budget, LatentPosterior, Method, check_codes_explain_all
-from semgan.posterior.prior import fit_prior
+from semgan.posterior.prior import Coupling, fit_coupling
 from semgan.posterior.sampler import Progress, told_as_images
 from semgan.stages.semantic_gan import SemanticGan
 
@@ -87,9 +87,11 @@ def calibrate(
     answers = [model.segment_batch(part) for part in images.split(batch)]
     codes = torch.cat([model.whitening.to_v(_code(answer)) for answer in answers])
     scores = {"optimised": calibration_scores(_joined(answer.probabilities for answer in answers), label_maps)}
-    slack = fit_slack(model, codes)
+    coupling = fit_coupling(model.generator, model.whitening, style_mixing=model.settings.gan.style_mixing)
+    slack = fit_slack(coupling, codes)
+    prior = coupling.prior(slack)
     for done, temperature in enumerate(temperatures):
-        posterior = LatentPosterior(model, temperature=temperature, slack=slack)
+        posterior = LatentPosterior(model, temperature=temperature, slack=slack, prior=prior)
         means = []
         for number, part in enumerate(images.split(batch)):
             before, total = done * len(images) + number * batch, len(temperatures) * len(images)
@@ -103,12 +105,11 @@ def calibrate(
     return Calibration(slack, best, len(images), scores)
 
 
-def fit_slack(model: SemanticGan, codes: Tensor) -> float:
+def fit_slack(coupling: Coupling, codes: Tensor) -> float:
     """The slack of the prior under which whitened codes ``[n, layers, w_dim]`` are likeliest."""
-    mixing = model.settings.gan.style_mixing
 
     def cost(slack: float) -> float:
-        prior = fit_prior(model.generator, model.whitening, style_mixing=mixing, slack=slack)
+        prior = coupling.prior(slack)
         volume = codes.shape[-1] * prior.root.diagonal().log().sum()
         return float(prior.energy(codes).mean() + volume)
 

@@ -28,7 +28,7 @@ from semgan.objectives.segmentation import probabilities
 from semgan.posterior.diagnostics import Diagnosis, diagnose, enough
 from semgan.posterior.laplace import fit_at_mode
 from semgan.posterior.preconditioning import Chains, run_preconditioned
-from semgan.posterior.prior import CodePrior, fit_prior
+from semgan.posterior.prior import CodePrior, fit_coupling
 from semgan.posterior.sampler import Kernel, Progress
 from semgan.stages.semantic_gan import SemanticGan
 
@@ -137,7 +137,7 @@ def check_codes_explain_all(settings: InversionSettings) -> None:
 
 
 class LatentPosterior:
-    """p(u | image) of a model. temperature: of the likelihood; slack: of the prior's coupling (`fit_prior`).
+    """p(u | image) of a model. temperature: of the likelihood; slack: of the prior (`Coupling.prior`).
 
     Raises ValueError for a temperature that is not positive, and for models whose inversion optimises more than codes.
     """
@@ -147,8 +147,10 @@ class LatentPosterior:
             raise ValueError(f"The temperature of a posterior is positive; got {temperature:g}.")
         check_codes_explain_all(model.settings.inversion)
         self.model, self.temperature, self.slack = model, temperature, slack
-        mixing = model.settings.gan.style_mixing
-        self.prior = prior or fit_prior(model.generator, model.whitening, style_mixing=mixing, slack=slack)
+        if prior is None:
+            mixing = model.settings.gan.style_mixing
+            prior = fit_coupling(model.generator, model.whitening, style_mixing=mixing).prior(slack)
+        self.prior = prior
 
     def draw(
         self,

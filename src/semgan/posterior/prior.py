@@ -46,22 +46,27 @@ class CodePrior:
         return 0.5 * self.to_u(v).square().sum((-2, -1))
 
 
-@torch.no_grad()
-def fit_prior(
-    generator: Generator,
-    whitening: Whitening,
-    *,
-    style_mixing: float,
-    slack: float = 0.6,
-    samples: int = 10_000,
-    seed: int = 0,
-) -> CodePrior:
-    """The prior of a generator that was trained with ``style_mixing`` (probability); slack in (0, 1]: 1, no coupling.
+@dataclass(frozen=True)
+class Coupling:
+    """How the layers' codes go together. mean: ``[layers, w_dim]``; correlation: ``[layers, layers]``; float64."""
 
-    Raises ValueError for a slack that leaves no room.
-    """
-    if not 0 < slack <= 1:
-        raise ValueError(f"slack must be in (0, 1]; got {slack:g}. 1 lets every layer vary alone.")
+    mean: Tensor
+    correlation: Tensor
+
+    def prior(self, slack: float) -> CodePrior:
+        """The prior with slack in (0, 1]: 1, no coupling. Raises ValueError for a slack that leaves no room."""
+        if not 0 < slack <= 1:
+            raise ValueError(f"slack must be in (0, 1]; got {slack:g}. 1 lets every layer vary alone.")
+        alone = torch.eye(len(self.correlation)).to(self.correlation)
+        coupling = (1 - slack) * self.correlation + slack * alone
+        return CodePrior(self.mean.float(), torch.linalg.cholesky(coupling).float())
+
+
+@torch.no_grad()
+def fit_coupling(
+    generator: Generator, whitening: Whitening, *, style_mixing: float, samples: int = 10_000, seed: int = 0
+) -> Coupling:
+    """The coupling of a generator that was trained with ``style_mixing`` (probability), from codes of its own."""
     device = generator.constant.device
     z = seeding.normal(seed, "prior/z", range(samples), (2, generator.w_dim)).to(device)
     draws = seeding.uniform(seed, "prior/mixing", range(samples), (2,)).to(device)
@@ -75,6 +80,4 @@ def fit_prior(
     centred = v - mean
     covariance = torch.einsum("nli,nmi->lm", centred, centred)
     deviation = covariance.diagonal().sqrt()
-    coupling = covariance / (deviation[:, None] * deviation[None, :])
-    coupling = (1 - slack) * coupling + slack * torch.eye(len(coupling), dtype=coupling.dtype, device=device)
-    return CodePrior(mean.float(), torch.linalg.cholesky(coupling).float())
+    return Coupling(mean, covariance / (deviation[:, None] * deviation[None, :]))
