@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -31,9 +32,15 @@ def warm(posterior):
     return LatentPosterior(posterior.model, temperature=3e-2, prior=posterior.prior)
 
 
+@pytest.fixture(scope="module")
+def moved(warm, images):
+    """``moved(method)``: draws of every image, once for all tests that look at them."""
+    return functools.cache(lambda method: warm.draw(images, method, MOVING))
+
+
 @pytest.mark.parametrize("method", ["hmc", "mala", "langevin", "laplace", "iterates"])
-def test_every_method_draws_masks_that_are_probabilities(warm, images, method):
-    draws = warm.draw(images, method, MOVING)
+def test_every_method_draws_masks_that_are_probabilities(moved, images, method):
+    draws = moved(method)
     assert len(draws) == len(images)
     for each in draws:
         assert each.probabilities.shape == (16, 2, 16, 16)
@@ -45,8 +52,8 @@ def test_every_method_draws_masks_that_are_probabilities(warm, images, method):
 
 
 @pytest.mark.parametrize("method", CHAINS)
-def test_chains_move_and_a_chain_that_cannot_is_told(warm, images, method, monkeypatch):
-    (draws,) = warm.draw(images[:1], method, MOVING)
+def test_chains_move_and_a_chain_that_cannot_is_told(warm, moved, images, method, monkeypatch):
+    draws, *_ = moved(method)
     assert draws.acceptance > 0.2 and draws.energies.shape == (16,)
     assert (np.ptp(draws.energies.reshape(2, 8), axis=1) > 0).all()
     assert math.isfinite(draws.diagnoses["energy"].r_hat)
@@ -155,8 +162,8 @@ def test_a_model_that_explains_by_more_than_codes_is_refused(model, images, more
 
 
 def test_few_draws_have_no_diagnosis_and_more_have_one_for_every_class(posterior, images):
-    (few, *_) = posterior.draw(images[:1], "hmc", Budget(4, 2, 5, 1))
-    (more, *_) = posterior.draw(images[:1], "hmc", SHORT)
+    (few, *_) = posterior.draw(images[:1], "mala", Budget(4, 2, 5, 1))
+    (more, *_) = posterior.draw(images[:1], "mala", SHORT)
     assert few.diagnoses == {} and set(more.diagnoses or ()) == {"energy", "area of lung"}
 
 

@@ -86,7 +86,7 @@ def test_scores_of_the_masks_before_do_not_lie_beside_others_and_files_of_people
 
 
 def test_a_stopped_run_ends_like_one_that_was_not(folder, pictures, tmp_path, monkeypatch):
-    drawn(folder, pictures, tmp_path / "whole", batch=1)
+    drawn(folder, pictures, tmp_path / "whole", batch=1, method="mala")
     write = module._Writer.write
 
     def failing(self, stem, *rest):
@@ -97,11 +97,11 @@ def test_a_stopped_run_ends_like_one_that_was_not(folder, pictures, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(module._Writer, "write", failing)
         with pytest.raises(KeyboardInterrupt):
-            drawn(folder, pictures, tmp_path / "out", batch=1)
+            drawn(folder, pictures, tmp_path / "out", batch=1, method="mala")
     assert not (tmp_path / "out").exists()
-    drawn(folder, pictures, tmp_path / "out", batch=1)
+    drawn(folder, pictures, tmp_path / "out", batch=1, method="mala")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert drawn(folder, pictures, tmp_path / "out")[0]["draws"] == 4  # done: nothing is drawn again
+    assert drawn(folder, pictures, tmp_path / "out", method="mala")[0]["draws"] == 4  # done: nothing is drawn again
 
 
 def test_calibration_is_kept_beside_the_weights_and_used(folder, tiny_dataset, pictures, tmp_path, monkeypatch):

@@ -69,6 +69,16 @@ def test_auto_is_bfloat16_unless_float32_is_clearly_faster(monkeypatch, float32,
         assert str((torch.ones(2, 2) @ torch.ones(2, 2)).dtype) == f"torch.{faster}"
 
 
+@pytest.mark.usefixtures("fresh")
+def test_a_clear_answer_needs_two_trials_and_one_disturbed_convolution_makes_none(monkeypatch):
+    taken = {torch.float32: iter([5.0, *[0.01] * 9]), torch.bfloat16: iter([0.09] * 10)}
+    asked = []
+    monkeypatch.setattr(
+        devices, "_seconds_of_a_convolution", lambda device, dtype: asked.append(dtype) or next(taken[dtype])
+    )
+    assert faster_precision("cpu") == "float32" and len(asked) == 4
+
+
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
 def test_the_trial_computes_what_it_says_wherever_it_is_called(monkeypatch, around):
     seen = []

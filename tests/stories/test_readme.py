@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import shutil
@@ -125,9 +126,14 @@ def test_verbs_and_options_named_in_the_docs_exist():
     assert not wrong
 
 
+@functools.cache
+def whole_command():
+    return typer.main.get_command(app)
+
+
 def parses(words: list[str]) -> bool:
     """Whether the verb exists and has all the options of a command, which may name no files or end in "..."."""
-    command = typer.main.get_command(app)
+    command = whole_command()
     rest = words[1:]
     while rest and hasattr(command, "commands"):
         if rest[0] not in command.commands:

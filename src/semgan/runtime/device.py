@@ -18,6 +18,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
 MMAP_MAX = 65_536  # glibc's own number of blocks that may be mapped
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TRIALS = 7  # convolutions timed in each precision; the fastest counts, as others may use the machine
+CLEAR = 3.0  # fastest of two trials so many times apart: no further trial would change the answer
 WORTH = 1.1  # so much faster must float32 be: bfloat16 takes half the memory
 
 
@@ -75,16 +76,18 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 def faster_precision(kind: str) -> str:
     """``bfloat16``, or ``float32`` where bfloat16 is not the faster of the two; kind: of device, as ``cpu``.
 
-    Processors differ: products of bfloat16 take half the time on some and, emulated or without matrix units, nearly
-    twice the time on others, and their flags do not tell. So on a CPU a convolution is timed in both, once in a
+    Processors differ: products of bfloat16 take half the time on some and, emulated or without matrix units, two to
+    nine times the time on others, and their flags do not tell. So on a CPU a convolution is timed in both, once in a
     process (about 0.3 s).
     """
     if kind == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     seconds = dict.fromkeys(("float32", "bfloat16"), float("inf"))
-    for _ in range(TRIALS):
+    for trial in range(TRIALS):
         for precision, fastest in seconds.items():
             seconds[precision] = min(fastest, _seconds_of_a_convolution(torch.device(kind), _DTYPES[precision]))
+        if trial and max(seconds.values()) > CLEAR * min(seconds.values()):
+            break
     return "float32" if seconds["float32"] * WORTH < seconds["bfloat16"] else "bfloat16"
 
 
