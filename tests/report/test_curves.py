@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semgan.report.curves import panel_picture, panels, write_curves
+from semgan.report.curves import PANEL_DPI, PANEL_INCH, TITLE_INCH, panels, write_curves
 from semgan.report.plotting import short_count
 
 
@@ -41,9 +40,20 @@ def test_a_run_gets_one_picture_and_no_litter(make_run) -> None:
 
 def test_a_line_is_drawn_in_its_colour(gan_log, history_of) -> None:
     panel = next(p for p in panels(history_of(gan_log)) if p.title == "Fréchet distance")
-    pixels = np.asarray(Image.open(io.BytesIO(panel_picture(panel))).convert("RGB"), int)
+    pixels = panel.pixels.astype(int)
     wanted = np.array([int(panel.lines[0].colour[i : i + 2], 16) for i in (1, 3, 5)])
     assert (np.abs(pixels - wanted).sum(2) < 30).sum() > 200
+
+
+def test_the_sheet_shows_every_panel_at_its_place(make_run, gan_log, history_of) -> None:
+    pixels = np.asarray(Image.open(write_curves(make_run(gan_log))).convert("RGB"), int)
+    shown = panels(history_of(gan_log))
+    width, height, top = (round(inch * PANEL_DPI) for inch in (*PANEL_INCH, TITLE_INCH))
+    assert pixels.shape == (top + height * -(-len(shown) // 3), 3 * width, 3) and pixels[:top].min() < 100
+    for i, panel in enumerate(shown):
+        row, column = divmod(i, 3)
+        found = pixels[top + row * height :, column * width :][:height, :width]
+        assert np.abs(found - panel.pixels).mean() < 3  # colours are reduced to a palette
 
 
 def test_runs_without_metrics_get_a_clear_message(make_run, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,15 @@ from semgan.report.history import STAGES, Curve, History, is_distance, read_hist
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_LINES = 8  # beyond that a panel is unreadable; the last ones are left out
 SMOOTHING_SHARE = 0.04
 SPEED = "Speed"
+PANEL_INCH = (5.4, 3.3)
+PANEL_DPI = 130
+TITLE_INCH = 0.4
+MOST_COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,16 @@ class Panel:
     lines: tuple[Line, ...]
     log: bool = False
     level: float | None = None
+
+    @functools.cached_property
+    def pixels(self) -> np.ndarray:
+        """uint8 ``[height, width, 3]``, legible on a phone; drawn once for the report and the sheet of a run."""
+
+        def paint(figure: Figure) -> None:
+            _paint(figure.add_subplot(), self)
+            figure.subplots_adjust(left=0.13, right=0.97, bottom=0.15, top=0.89)
+
+        return plotting.draw_pixels(PANEL_INCH, paint, dpi=PANEL_DPI, layout=None)
 
 
 def panels(history: History) -> list[Panel]:
@@ -145,7 +161,7 @@ def _pace_panels(history: History, stage: str) -> list[Panel]:
     ]
 
 
-def _paint(axes: Axes, panel: Panel, *, with_stage: bool) -> None:
+def _paint(axes: Axes, panel: Panel) -> None:
     for line in panel.lines:
         images, values = line.curve.images, line.curve.values
         window = int(len(values) * SMOOTHING_SHARE) if line.smooth else 1
@@ -169,7 +185,7 @@ def _paint(axes: Axes, panel: Panel, *, with_stage: bool) -> None:
         axes.axhline(panel.level, color=plotting.FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     _limit_outliers(axes, panel)
     stage = STAGES.get(panel.stage, panel.stage)
-    axes.set_title(f"{stage}: {panel.title}" if with_stage else panel.title)
+    axes.set_title(f"{stage}: {panel.title}")
     plotting.thousands(axes)
     if len(panel.lines) > 1 or panel.title in ("Validation score", "Fréchet distance"):
         axes.legend(loc="best", ncols=2 if len(panel.lines) > 3 else 1, handlelength=1.4)
@@ -199,35 +215,33 @@ def _limit_outliers(axes: Axes, panel: Panel) -> None:
     axes.set_ylim(max(low - room, values.min() - room), min(high + room, values.max() + room))
 
 
-def panel_picture(panel: Panel) -> bytes:
-    """One panel as PNG bytes, legible on a phone."""
-    return plotting.draw((5.4, 3.3), lambda figure: _paint(figure.add_subplot(), panel, with_stage=False), dpi=130)
-
-
-def curves_picture(history: History, title: str = "") -> bytes:
-    """All panels of a run on one sheet as PNG bytes. Raises ValueError where there is nothing to draw."""
-    shown = panels(history)
+def sheet(shown: Sequence[Panel], title: str) -> np.ndarray:
+    """Panels side by side below a title, uint8 ``[height, width, 3]``. Raises ValueError where there are none."""
     if not shown:
         raise ValueError("No curves to draw: metrics.jsonl holds no numbers yet. Train for longer, then ask again.")
-    columns = min(3, len(shown))
-    rows = math.ceil(len(shown) / columns)
+    columns = min(MOST_COLUMNS, len(shown))
+    pictures = [panel.pixels for panel in shown]
+    pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
+    rows = [np.concatenate(pictures[i : i + columns], 1) for i in range(0, len(pictures), columns)]
 
-    def paint(figure) -> None:  # noqa: ANN001
-        for i, panel in enumerate(shown):
-            _paint(figure.add_subplot(rows, columns, i + 1), panel, with_stage=True)
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=plotting.INK)
+    def paint(figure: Figure) -> None:
+        figure.text(0.01, 0.35, title, fontsize=13, fontweight="bold", color=plotting.INK)
 
-    return plotting.draw((5.2 * columns, 3.2 * rows + (0.4 if title else 0)), paint, dpi=110)
+    size_inch = (PANEL_INCH[0] * columns, TITLE_INCH)
+    return np.concatenate([plotting.draw_pixels(size_inch, paint, dpi=PANEL_DPI, layout=None), *rows])
 
 
-def write_curves(run: Path) -> Path:
-    """Draw RUN/curves.png from RUN/metrics.jsonl. Raises FileNotFoundError where the run has no metrics."""
+def write_curves(run: Path, shown: Sequence[Panel] | None = None) -> Path:
+    """Draw RUN/curves.png from RUN/metrics.jsonl. Raises FileNotFoundError where the run has no metrics.
+
+    shown: the panels, where they are at hand already
+    """
     metrics = Path(run) / "metrics.jsonl"
     if not metrics.is_file():
         raise FileNotFoundError(f"{metrics} does not exist; name the folder that `semgan train ... -o RUN` wrote.")
     picture = Path(run) / "curves.png"
-    write_bytes_atomic(picture, curves_picture(read_history(metrics), Path(run).name))
+    shown = panels(read_history(metrics)) if shown is None else shown
+    write_bytes_atomic(picture, plotting.small_png(sheet(shown, Path(run).name)))
     return picture
 
 

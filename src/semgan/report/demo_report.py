@@ -13,6 +13,7 @@ import numpy as np
 
 from semgan.report import html, plotting
 from semgan.report.colours import colourise, hex_colour
+from semgan.report.curves import panels
 from semgan.report.demo_files import (
     Answers,
     Record,
@@ -274,7 +275,7 @@ def _training_sections(out: Path) -> list[html.Section]:
                     wide=False,
                 )
             )
-        for section in curve_sections(history):
+        for section in curve_sections(panels(history)):
             blocks += [html.Text(section.title), *section.blocks]
         sections.append(html.Section(f"Training: {title}", tuple(blocks)))
     return sections

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -51,21 +51,35 @@ STYLE: Any = {
 def draw(
     size_inch: tuple[float, float], paint: Callable[[Figure], None], *, dpi: int = 144, palette: bool = True
 ) -> bytes:
-    """PNG bytes of a figure that ``paint`` fills. Needs no display and no global state of pyplot.
+    """PNG bytes of a figure that ``paint`` fills.
 
     palette: reduce to 256 colours, for plots; False for figures that hold photographs.
+    """
+    pixels = draw_pixels(size_inch, paint, dpi=dpi)
+    return small_png(pixels) if palette else png_bytes(pixels)
+
+
+def draw_pixels(
+    size_inch: tuple[float, float],
+    paint: Callable[[Figure], None],
+    *,
+    dpi: int,
+    layout: Literal["constrained"] | None = "constrained",
+) -> np.ndarray:
+    """uint8 ``[height, width, 3]`` of a figure that ``paint`` fills. Needs no display and no global state of pyplot.
+
+    layout: None leaves the margins to ``paint``, in half of the time
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size_inch, dpi=dpi, layout="constrained")
+        figure = Figure(figsize=size_inch, dpi=dpi, layout=layout)
         canvas = FigureCanvasAgg(figure)
         paint(figure)
         canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-    return small_png(pixels) if palette else png_bytes(pixels)
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def draw_pdf(size_inch: tuple[float, float], paint: Callable[[Figure], None], *, dpi: int = 144) -> bytes:

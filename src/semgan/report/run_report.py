@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 
 from semgan import artifacts, config
 from semgan.report import html
-from semgan.report.curves import Panel, panel_picture, panels, write_curves
+from semgan.report.curves import Panel, panels, write_curves
 from semgan.report.evaluations import is_foreign, read_evaluation, score_lines, short_names
 from semgan.report.health import Finding, findings
 from semgan.report.history import STAGES, History, read_history
-from semgan.report.plotting import short_count
+from semgan.report.plotting import short_count, small_png
 
 GRIDS_PER_STAGE = 3  # first, middle, latest
 SHOWN_CASES = 5
@@ -32,6 +33,11 @@ class RunRecord:
     @property
     def title(self) -> str:
         return f"{self.settings.recipe}: {self.settings.method}"
+
+    @functools.cached_property
+    def panels(self) -> list[Panel]:
+        """The plots of its history."""
+        return panels(self.history)
 
 
 def read_run(run: Path) -> RunRecord:
@@ -61,8 +67,8 @@ def write_run_report(run: Path, *, scores: Sequence[Path] = ()) -> Path:
         sections=tuple(run_sections(record, _score_sections(_score_files(folder.path, scores)))),
         foot=f"Made by semgan {record.environment.get('versions', {}).get('semgan', '')} from {folder.path.name}.",
     )
-    if panels(record.history):
-        write_curves(folder.path)
+    if record.panels:
+        write_curves(folder.path, record.panels)
     return html.write_page(folder.report, page)
 
 
@@ -72,7 +78,7 @@ def run_sections(
     """Everything about one run. pictures: sample grids too, which may show what the run was trained on."""
     return [
         html.Section("Health", (html.Findings(tuple(findings(record.history))),)),
-        *curve_sections(record.history),
+        *curve_sections(record.panels),
         *(_sample_sections(record.folder.samples) if pictures else ()),
         *scores,
         *_inversion_sections(record.history, record.model),
@@ -125,10 +131,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def curve_sections(history: History) -> list[html.Section]:
+def curve_sections(plots: Iterable[Panel]) -> list[html.Section]:
     """One section of plots per stage."""
     by_stage: dict[str, list[Panel]] = {}
-    for panel in panels(history):
+    for panel in plots:
         by_stage.setdefault(panel.stage, []).append(panel)
     return [
         html.Section(
@@ -136,7 +142,7 @@ def curve_sections(history: History) -> list[html.Section]:
             (
                 html.Figures(
                     tuple(
-                        html.Figure(panel_picture(panel), f"{panel.title} over images seen", panel.note)
+                        html.Figure(small_png(panel.pixels), f"{panel.title} over images seen", panel.note)
                         for panel in shown
                     )
                 ),
