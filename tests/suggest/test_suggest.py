@@ -19,6 +19,7 @@ from semgan.benchmark.fairness import Guard, TestSetOpened, closed
 from semgan.cli import main
 from semgan.data.folder import Dataset
 from semgan.data.splits import import_splits
+from semgan.posterior import latent
 from semgan.posterior.calibration import Calibration
 from semgan.posterior.run import DEFAULT_TEMPERATURE
 from semgan.student_answer import SemganStudent
@@ -147,10 +148,17 @@ def test_disagreement_is_refused_where_the_model_itself_never_optimises(rule, as
     assert asked(1, model=still, by="disagreement", steps=25)["suggestions"][0]["disagreement"] > 0
 
 
+@pytest.fixture
+def few_directions(monkeypatch):
+    """A Laplace approximation of low rank: that draws are asked for is looked at here, not how well they are made."""
+    monkeypatch.setattr(latent, "LAPLACE_RANK", 2)
+
+
 def calibrated(model, temperature, slack=0.4):
     Calibration(slack, temperature, 8, {}).write(model)
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_a_calibrated_posterior_is_another_request(gan, plain, tmp_path):
     model = shutil.copytree(gan, tmp_path / "model")
     options = {"images": plain / "unlabelled", "count": 9, "by": "entropy", "posterior": True, "device": "cpu"}
@@ -171,6 +179,7 @@ def test_a_calibrated_posterior_is_another_request(gan, plain, tmp_path):
         assert (asked_for["temperature"], asked_for["slack"]) == (temperature, slack)
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_the_posterior_of_a_semgan_student_is_its_generators(gan, unet, plain, tmp_path, monkeypatch, caplog):
     both = SemganStudent(semgan.load(gan, device="cpu"), semgan.load(unet, device="cpu"), 0.5, 1.0)
     monkeypatch.setattr(module, "load_identified", lambda model, device: (both, "known"))
@@ -185,6 +194,7 @@ def test_the_posterior_of_a_semgan_student_is_its_generators(gan, unet, plain, t
     assert read_json(tmp_path / "again" / "suggest.json")["temperature"] == 2e-3
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_the_posterior_changes_the_entropy_and_its_seed_the_draws(asked, gan, plain):
     options = {"model": gan, "dataset": None, "images": plain / "unlabelled" / "alien_2.png"}
     rows = [asked(1, **options, posterior=True, seed=seed)["suggestions"][0] for seed in (0, 0, 1)]
