@@ -9,25 +9,12 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 : "${DATA:?a folder of prepared datasets}"
 TASK=${1:?lungs, skin or faces} LABELS=${2:?how many labelled images} IMAGES=${3:?images that the long training sees}
-WORK=${WORK:-runs/members-64}
+SPLIT_SEED=1
 OUT=results/members-64/$TASK-$LABELS
-
-trained() { # NAME IMAGES SEED
-    local run=$WORK/$TASK-$LABELS-$1
-    if [ ! -e "$run/model" ]; then
-        semgan train "$DATA/$TASK" -o "$run" --recipe "$TASK-64" --labels "$LABELS" --method unimatch --seed "$3" \
-            --split-seed 1 --set baseline.images="$2" --set baseline.schedule_images="$2" \
-            --set baseline.precision=float32 --set baseline.colour_changes=false
-    fi
-    mkdir -p "$OUT/$1"
-    for file in config.yaml environment.json log.txt metrics.jsonl; do
-        sed "s#$(realpath "$WORK")#runs#g; s#$(realpath "$DATA")/##g; s#$PWD/##g" "$run/$file" > "$OUT/$1/$file"
-    done
-}
+source results/members-64/trained.sh
 
 trained short-1 $((IMAGES / 2)) 1
 trained short-2 $((IMAGES / 2)) 2
 trained long "$IMAGES" 1
-members() { python results/trust-64/members.py "$DATA/$TASK" "${@:2}" -o "$OUT/$1.csv"; }
 members short "$WORK/$TASK-$LABELS-short-1" "$WORK/$TASK-$LABELS-short-2"
 members long "$WORK/$TASK-$LABELS-long"

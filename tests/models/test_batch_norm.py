@@ -48,6 +48,17 @@ def test_it_is_torchs_own_of_both_processes_rows(sister, sign, memory_format):
     assert_close(own[0].running_var, torchs.running_var)
 
 
+def test_a_channel_of_one_value_becomes_the_bias(sister):
+    own = nn.Sequential(nn.BatchNorm2d(2)).train()
+    sister(1.0)
+    x = torch.tensor([3.0, 0.0])[:, None, None].expand(4, 2, 5, 5).clone().requires_grad_()
+    found = with_whole_batch_norm(own)(x)
+    found.sum().backward()
+    assert_close(found, torch.zeros_like(found), rtol=0, atol=1e-6)
+    assert_close(own[0].running_var, torch.full((2,), 0.9))
+    assert x.grad is not None and bool(x.grad.isfinite().all())
+
+
 def test_one_process_and_evaluation_keep_torchs_own(sister):
     network = nn.Sequential(nn.BatchNorm2d(2))
     assert with_whole_batch_norm(network)[0] is network[0] and type(network[0]) is nn.BatchNorm2d

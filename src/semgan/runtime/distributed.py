@@ -107,7 +107,7 @@ class WholeBatchDropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or ranks.count() == 1:
+        if not self.training or ranks.count() == 1 or self.p == 0:
             return super().forward(input)
         rows = len(input)
         whole = torch.ones((ranks.count() * rows, *input.shape[1:]), dtype=input.dtype, device=input.device)
