@@ -14,6 +14,7 @@ from semgan import student as student_module
 from semgan import train as train_module
 from semgan.artifacts import RunFolder, load_tensors, read_json, read_metrics, save_tensors, write_json
 from semgan.baselines import pipeline
+from semgan.baselines.segmenter import NetworkSegmenter
 from semgan.config import Settings
 from semgan.data.folder import Dataset
 from semgan.generative import load_generative
@@ -284,6 +285,24 @@ def test_a_student_is_scored_without_steps_though_its_generator_has_some(start, 
     (told,) = alone.validation_rows("lungs")
     assert told.chosen == 1 and told.value == pytest.approx(told_by_training, abs=1e-5)
     assert beside.validation_rows("lungs") == []
+
+
+def test_several_students_answer_with_their_mean_beside_the_inversion(start, teacher, both, tmp_path):
+    asked = ["baseline.members=2", "student.answer_share=1"]
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "run", init_from=teacher, changes=asked, progress=stop_at(12, "student"))
+    start(tmp_path / "run", init_from=teacher, changes=asked)
+    image = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = semgan.load(tmp_path / "run", device="cpu").segment_batch(image).probabilities
+    learnt = load_student(tmp_path / "run", "cpu")
+    members = [
+        NetworkSegmenter(member, learnt.labels, learnt.rules, learnt.device) for member in learnt.network.members
+    ]
+    alone = [member.segment_batch(image).probabilities for member in members]
+    torch.testing.assert_close(found, (alone[0] + alone[1]) / 2, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(*alone)
+    first = {name.removeprefix("members.0."): value for name, value in weights(tmp_path / "run").items()}
+    assert same({name: first[name] for name in weights(both)}, weights(both))
 
 
 # ---------------------------------------------------------------- bad requests

@@ -5,7 +5,8 @@
 #   WORK=runs/members-64 results/members-64/committee.sh TASK LABELS IMAGES MEMBERS
 #
 # The seed of the labelled list is 0; networks have the seeds 0, 1, ... What is trained is kept. GUIDE, a run of method
-# semgan of that list: what its inversion, guided by the first network, adds (results/guided-64/compare.py).
+# semgan of that list: what its inversion, guided by the first network and by all of them, adds
+# (results/guided-64/compare.py). RAW, the folder of the data sets: scores on the test sets, too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 : "${DATA:?a folder of prepared datasets}"
@@ -20,5 +21,17 @@ for seed in $(seq 0 $((MEMBERS - 1))); do
     runs+=("$WORK/$TASK-$LABELS-member-$seed")
 done
 members means "${runs[@]}"
-[ -z "${GUIDE:-}" ] ||
-    python results/guided-64/compare.py "$GUIDE" "${runs[0]}" "$DATA/$TASK" -o "$OUT/guided.csv" --weights 1 --cases 75
+python results/members-64/merged.py "${runs[@]}" -o "$WORK/$TASK-$LABELS-committee"
+[ -z "${GUIDE:-}" ] || for student in "${runs[0]}" "$WORK/$TASK-$LABELS-committee"; do
+    python results/guided-64/compare.py "$GUIDE" "$student" "$DATA/$TASK" -o "$OUT/guided-$(basename "$student").csv" \
+        --weights 1 --cases 75 --shifts mixed
+done
+[ -z "${RAW:-}" ] || for run in "${runs[@]}" "$WORK/$TASK-$LABELS-committee"; do
+    case $TASK in lungs) sets="kermany hannover" ;; skin) sets="isic2017 ph2" ;; *) exit 0 ;; esac
+    for set in $sets; do
+        only=()
+        [ "$set" != "${sets%% *}" ] || only=(--only "splits/$TASK.json:test")
+        python results/score_model.py "$run" --task "$TASK" --steps 0 --out "$OUT/$(basename "$run")" \
+            --images "$RAW/$TASK/$set/images" --labels "$RAW/$TASK/$set/masks" --test-set "$set" "${only[@]}"
+    done
+done

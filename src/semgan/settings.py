@@ -288,6 +288,9 @@ class BaselineSettings(Frozen):
         description="gamma, contrast, brightness, noise, blur (unet-strong); nnunet: with its chances and ranges, and "
         "low resolution and inverted gamma",
     )
+    members: int = Field(
+        default=1, ge=1, description="networks of other seeds, trained side by side, whose mean answers"
+    )
     test_time_flips: bool = Field(default=False, description="answer with the mean over an image and its mirror image")
     ema_decay: float = Field(default=0.999, ge=0, lt=1, description="of a teacher that averages its student, per step")
     consistency_weight: float = Field(

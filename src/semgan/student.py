@@ -21,6 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from semgan import artifacts, config, ranks, seeding
+from semgan.baselines.committee import CommitteeStage
 from semgan.baselines.pipeline import run_baseline
 from semgan.baselines.segmenter import WEIGHTS
 from semgan.baselines.stage import BaselineStage
@@ -145,11 +146,13 @@ def _train(job: TrainingJob, *, with_inversion: bool) -> StageResult:
     drawn = _run_pool(job, model)
     if job.stage == PoolStage.name or not drawn.finished or drawn.interrupted:
         return drawn
-    real = job.labelled_stream("labelled")
     pairs = read_pool(_pool_folder(job), pairs_of(job.settings, drawn.images_seen))
     own, length = job.settings.student, job.settings.baseline.schedule_images or job.settings.baseline.images
-    generated = job.labelled_stream("student/generated", pairs=pairs)
-    mixed = MixedStream(generated, real, own.real_share, own.last_real_share, length)
+
+    def mixed(one: TrainingJob) -> MixedStream:
+        generated = one.labelled_stream("student/generated", pairs=pairs)
+        return MixedStream(generated, one.labelled_stream("labelled"), own.real_share, own.last_real_share, length)
+
     learns_from_unlabelled = job.settings.student.unlabelled and len(job.unlabelled) > 0
     stage, result = run_baseline(job, ConsistentStudentStage if learns_from_unlabelled else StudentStage, mixed)
     _save(job, teacher, stage, result, model if with_inversion else None)
@@ -203,7 +206,11 @@ def _forget_student_of_another(job: TrainingJob, teacher: _Teacher) -> None:
 
 
 def _save(
-    job: TrainingJob, teacher: _Teacher, stage: BaselineStage, result: StageResult, model: SemanticGan | None
+    job: TrainingJob,
+    teacher: _Teacher,
+    stage: BaselineStage | CommitteeStage,
+    result: StageResult,
+    model: SemanticGan | None,
 ) -> None:
     """The teacher's model folder with the student beside it, and how both answer, where they do."""
     network = stage.model_weights()[WEIGHTS]

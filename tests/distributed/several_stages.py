@@ -13,11 +13,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 from tiny_stages import CPU, FOUR, stream, tiny_encoder, tiny_gan, with_changes  # noqa: E402
 
 from semgan.baselines.advssl import SEMI_SUPERVISED_FROM, AdversarialStage  # noqa: E402
+from semgan.baselines.committee import CommitteeStage  # noqa: E402
 from semgan.baselines.cps import CrossPseudoStage  # noqa: E402
 from semgan.baselines.gct import GuidedCollaborativeStage  # noqa: E402
 from semgan.baselines.mean_teacher import MeanTeacherStage  # noqa: E402
 from semgan.baselines.stage import BaselineStage, Streams  # noqa: E402
 from semgan.baselines.unimatch import UniMatchStage  # noqa: E402
+from semgan.config import Settings  # noqa: E402
 from semgan.runtime.distributed import average  # noqa: E402
 
 STEPS = 3
@@ -31,6 +33,15 @@ def _baseline(kind: type[BaselineStage], **changes: Any) -> BaselineStage:
         baseline={"unlabelled_batch": 6, "batch": 4, "ramp_up_share": 0.0, "confidence_threshold": 0.5} | changes
     )
     return kind(settings, FOUR, Streams(stream("labelled", FOUR), stream("unlabelled", None)), CPU)
+
+
+def _committee() -> CommitteeStage:
+    chosen = _baseline(UniMatchStage, members=2).settings
+
+    def build(settings: Settings) -> BaselineStage:
+        return UniMatchStage(settings, FOUR, Streams(stream("labelled", FOUR), stream("unlabelled", None)), CPU)
+
+    return CommitteeStage(chosen, build, None)
 
 
 class _LateAdversarialStage(AdversarialStage):
@@ -54,6 +65,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "gct": lambda: _baseline(GuidedCollaborativeStage, discriminator_width=4),
     "cps": lambda: _baseline(CrossPseudoStage),
     "unimatch": lambda: _baseline(UniMatchStage),
+    "committee": lambda: _committee(),
 }
 
 

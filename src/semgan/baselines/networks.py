@@ -9,15 +9,15 @@ equal CPU time, one seed).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from semgan.baselines.deeplabv2 import DeepLabV2, build_deeplabv2
-from semgan.config import Settings
+from semgan.config import Settings, override
 
 
 @contextmanager
@@ -28,12 +28,30 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+class Committee(nn.Module):
+    """Networks whose mean answers: logits of the mean of their probabilities."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``[batch, channels, R, R]`` -> ``[batch, label_channels, R, R]`` float32"""
+        logits = torch.stack([member(image).float() for member in self.members])
+        if logits.shape[2] == 1:
+            return torch.logit(torch.sigmoid(logits).mean(0), eps=1e-7)
+        return torch.logsumexp(torch.log_softmax(logits, 2), 0)  # less a constant, which a softmax does not see
+
+
 def build_network(settings: Settings, label_channels: int, seed: int | None = None) -> nn.Module:
     """Images ``[batch, channels, R, R]`` -> logits ``[batch, label_channels, R, R]``, in ``channels_last``.
 
-    The weights depend on ``seed`` (None: that of the settings) and ``baseline.trunk_weights`` alone. Raises ValueError
-    and FileNotFoundError for settings that fit no network.
+    Of several ``baseline.members`` a `Committee`. The weights depend on ``seed`` (None: that of the settings) and
+    ``baseline.trunk_weights`` alone. Raises ValueError and FileNotFoundError for settings that fit no network.
     """
+    if settings.baseline.members > 1:
+        alone = override(settings, {"baseline": {"members": 1}})
+        return Committee([build_network(alone, label_channels, seed) for _ in range(settings.baseline.members)])
     own, rule = settings.baseline, settings.preprocessing
     if own.trunk_weights is not None and (own.network, own.trunk) != ("deeplabv2", "resnet101"):
         raise ValueError(

@@ -62,6 +62,11 @@ def train_nnunet(job: TrainingJob) -> StageResult:
     Raises ValueError where the package cannot be used, or no mask has any foreground.
     """
     ranks.refuse_several("Method 'nnunet'")
+    if job.settings.baseline.members > 1:
+        raise ValueError(
+            f"Method 'nnunet' trains one network; got baseline.members={job.settings.baseline.members}. Train "
+            "several runs with other --seeds, and answer with all of them: semgan segment -m RUN_0 -m RUN_1."
+        )
     trainer_class()  # the first thing to be told
     folder = job.run.path / WORKPLACE
     with at_home(folder):

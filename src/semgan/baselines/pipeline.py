@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from semgan import artifacts
+from semgan.baselines.committee import CommitteeStage
 from semgan.baselines.stage import BaselineStage, Streams, Validate, ValidatedStage
+from semgan.config import Settings
 from semgan.data.loading import ImageStream, MixedStream
 from semgan.data.transforms import rules_by_modality
 from semgan.job import TrainingJob
@@ -19,18 +22,27 @@ def train_baseline(job: TrainingJob, kind: type[BaselineStage] = BaselineStage) 
 
     Raises ValueError where it needs unlabelled images and there are none.
     """
-    stage, result = run_baseline(job, kind, job.labelled_stream("labelled"))
+    stage, result = run_baseline(job, kind, lambda one: one.labelled_stream("labelled"))
     save_baseline(job, stage, {"images seen": result.images_seen, "best weights at": stage.best_images_seen})
     return result
 
 
 def run_baseline(
-    job: TrainingJob, kind: type[BaselineStage], labelled: ImageStream | MixedStream
-) -> tuple[BaselineStage, StageResult]:
-    """Train on a stream of labelled pairs, and on the unlabelled images where the kind uses them; writes no model."""
-    unlabelled = job.image_stream("unlabelled", with_labelled=False, moved=True) if len(job.unlabelled) else None
-    streams = Streams(labelled, unlabelled)
-    stage = kind(job.settings, job.labels, streams, job.device, validation_of(job))
+    job: TrainingJob, kind: type[BaselineStage], labelled_of: Callable[[TrainingJob], ImageStream | MixedStream]
+) -> tuple[BaselineStage | CommitteeStage, StageResult]:
+    """Train on labelled pairs, and on the unlabelled images where the kind uses them; writes no model.
+
+    labelled_of: the stream of pairs of a job, which is that of one member where several networks are trained
+    """
+
+    def build(settings: Settings, validate: Validate | None = None) -> BaselineStage:
+        one = replace(job, settings=settings)
+        unlabelled = one.image_stream("unlabelled", with_labelled=False, moved=True) if len(one.unlabelled) else None
+        return kind(settings, one.labels, Streams(labelled_of(one), unlabelled), one.device, validate)
+
+    validate = validation_of(job)
+    several = job.settings.baseline.members > 1
+    stage = CommitteeStage(job.settings, build, validate) if several else build(job.settings, validate)
     return stage, run_validated(job, stage)
 
 
