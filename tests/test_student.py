@@ -295,13 +295,11 @@ def test_several_students_answer_with_their_mean_beside_the_inversion(start, tea
     image = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     found = semgan.load(tmp_path / "run", device="cpu").segment_batch(image).probabilities
     learnt = load_student(tmp_path / "run", "cpu")
-    members = [
-        NetworkSegmenter(member, learnt.labels, learnt.rules, learnt.device) for member in learnt.network.members
-    ]
+    members = [NetworkSegmenter(member, learnt.labels, learnt.rules, learnt.device) for member in learnt.members]
     alone = [member.segment_batch(image).probabilities for member in members]
     torch.testing.assert_close(found, (alone[0] + alone[1]) / 2, rtol=1e-4, atol=1e-5)
     assert not torch.equal(*alone)
-    first = {name.removeprefix("members.0."): value for name, value in weights(tmp_path / "run").items()}
+    first = {name.removeprefix("0."): value for name, value in weights(tmp_path / "run").items()}
     assert same({name: first[name] for name in weights(both)}, weights(both))
 
 

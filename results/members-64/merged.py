@@ -30,7 +30,7 @@ def main() -> None:
     description["scores"] = {}
     description["settings"]["baseline"]["members"] = len(found)
     weights = {
-        f"members.{number}.{name}": value
+        f"{number}.{name}": value
         for number, (_, networks) in enumerate(found)
         for name, value in networks[WEIGHTS].items()
     }

@@ -1,8 +1,8 @@
 """Several models that answer as one: the mean of their probabilities, and how far they disagree.
 
-Deep ensembles (Lakshminarayanan et al. 2017, arXiv:1612.01474) are trained models of other seeds; Monte Carlo dropout
-is one model thinned in several ways (`semgan.baselines.dropout`). The disagreement is the mutual information of answer
-and member: entropy of the mean probabilities less the members' mean entropy, over log(classes).
+Deep ensembles (Lakshminarayanan et al. 2017, arXiv:1612.01474) are trained models of other seeds, here of several
+folders; those of one are `semgan.baselines.committee`. Monte Carlo dropout is one model thinned in several ways
+(`semgan.baselines.dropout`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from semgan.baselines.dropout import ThinnedSegmenter
 from semgan.baselines.segmenter import NetworkSegmenter
+from semgan.objectives.segmentation import disagreement
 from semgan.student_answer import gan_of
-from semgan.trust.signals import entropy_share
 from semgan.types import Segmentation, Segmenter, Steps
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class Ensemble:
             )
             for member, own in zip(self.members, optimises, strict=True)
         ]
-        found = _mean([answer.probabilities for answer in answers])
-        members_entropy = _mean([entropy_share(answer.probabilities) for answer in answers])
+        members = [answer.probabilities.to(answers[0].probabilities.device) for answer in answers]
+        found = _mean(members)
         leading = answers[optimises.index(True) if any(optimises) else 0]
         return Segmentation(
             found,
@@ -95,7 +95,7 @@ class Ensemble:
                 step: _mean([answer.snapshots.get(step, answer.probabilities) for answer in answers])
                 for step in snapshot_steps
             },
-            signals={"disagreement": (entropy_share(found) - members_entropy).clamp_min(0).mean((1, 2))},
+            signals={"disagreement": disagreement(members)},
         )
 
 

@@ -19,7 +19,6 @@ from semgan.baselines.stage import BaselineStage
 from semgan.baselines.unimatch import UniMatchStage
 from semgan.config import Settings
 from semgan.job import TrainingJob
-from semgan.objectives.segmentation import probabilities
 from semgan.runtime.loop import run_stage
 from semgan.train import train
 from semgan.types import MOST_SEED
@@ -46,14 +45,17 @@ def test_the_answer_is_the_mean_of_all_members_probabilities(labels):
     assert_close(found, torch.stack(alone).mean(0), rtol=1e-5, atol=1e-6)
 
 
-def test_sure_members_that_disagree_leave_no_infinity():
+@pytest.mark.parametrize(("other", "expected"), [(200.0, 0.0), (-200.0, 1.0)])
+def test_members_tell_how_far_they_disagree(other, expected):
+    """Two that are sure of one class, or of one each."""
     sure = [nn.Conv2d(1, 1, 1) for _ in range(2)]
-    for network, bias in zip(sure, (200.0, 200.0), strict=True):
+    for network, bias in zip(sure, (200.0, other), strict=True):
         nn.init.zeros_(network.weight)
         nn.init.constant_(network.bias, bias)
-    assert Committee(sure)(torch.zeros(1, 1, 2, 2)).isfinite().all()
-    nn.init.constant_(sure[1].bias, -200.0)
-    assert_close(probabilities(Committee(sure)(torch.zeros(1, 1, 2, 2)))[:, 1], torch.full((1, 2, 2), 0.5))
+    plain = committee().members[0].segmenter
+    found = NetworkSegmenter(Committee(sure), BINARY, plain.rules, plain.device).segment_batch(torch.zeros(1, 1, 2, 2))
+    assert_close(found.signals["disagreement"], torch.tensor([expected]))
+    assert_close(found.probabilities[:, 1], torch.full((1, 2, 2), 1 - expected / 2))
 
 
 def test_every_member_learns_as_it_would_alone_and_none_as_another():
@@ -115,10 +117,10 @@ def test_a_trained_committee_is_one_model_folder(tiny_dataset, quick, tmp_path):
     changes = [*quick, "baseline.members=2"]
     assert train(tiny_dataset, tmp_path, recipe="debug", method="unimatch", changes=changes, device="cpu").finished
     model = semgan.load(tmp_path, device="cpu")
-    assert isinstance(model, NetworkSegmenter) and isinstance(model.network, Committee)
-    assert len(model.network.members) == 2
-    first, second = (weights(member) for member in model.network.members)
-    assert differing(first, second)
+    assert isinstance(model, NetworkSegmenter) and len(model.members) == 2
+    assert differing(*(weights(member) for member in model.members))
+    image = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert model.segment_batch(image).signals["disagreement"].min() > 0
     assert read_json(tmp_path / "model" / "config.json")["settings"]["baseline"]["members"] == 2
     again = train(tiny_dataset, tmp_path, recipe="debug", method="unimatch", changes=changes, device="cpu")
     assert again.finished

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from semgan.trust.signals import SIGNALS, answering_steps, entropy_share, expected_overlap, measure
+from semgan.objectives.segmentation import entropy_share
+from semgan.trust.signals import SIGNALS, answering_steps, expected_overlap, measure
 from semgan.types import LabelSpace, Segmentation
 
 

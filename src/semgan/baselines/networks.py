@@ -9,12 +9,12 @@ equal CPU time, one seed).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from semgan.baselines.deeplabv2 import DeepLabV2, build_deeplabv2
 from semgan.config import Settings, override
@@ -28,19 +28,8 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class Committee(nn.Module):
-    """Networks whose mean answers: logits of the mean of their probabilities."""
-
-    def __init__(self, members: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """``[batch, channels, R, R]`` -> ``[batch, label_channels, R, R]`` float32"""
-        logits = torch.stack([member(image).float() for member in self.members])
-        if logits.shape[2] == 1:
-            return torch.logit(torch.sigmoid(logits).mean(0), eps=1e-7)
-        return torch.logsumexp(torch.log_softmax(logits, 2), 0)  # less a constant, which a softmax does not see
+class Committee(nn.ModuleList):
+    """Networks of one form; the mean of their probabilities answers (`semgan.baselines.segmenter`)."""
 
 
 def build_network(settings: Settings, label_channels: int, seed: int | None = None) -> nn.Module:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from semgan import artifacts, config
-from semgan.baselines.networks import build_network
+from semgan.baselines.networks import Committee, build_network
 from semgan.data.transforms import network_input
+from semgan.objectives.segmentation import disagreement, probabilities
 from semgan.runtime.device import choose_device
 from semgan.runtime.modes import evaluating
 from semgan.types import LabelSpace, Segmentation, Steps
@@ -24,6 +25,8 @@ WEIGHTS = "network"  # network.safetensors of the model folder
 
 class NetworkSegmenter:
     """A network from images to logits, as a `semgan.types.Segmenter`; it has no optimisation steps.
+
+    A `Committee` answers with the mean of its members' probabilities, and tells their ``disagreement``.
 
     flips: answer with the mean over the image and its mirror image (left-right)
     """
@@ -79,13 +82,22 @@ class NetworkSegmenter:
             raise ValueError("A baseline is not optimised at test time; leave steps out, or give 0.")
         with torch.no_grad(), evaluating(self.network):
             batch = image.to(self.device).contiguous(memory_format=torch.channels_last)
-            found = self._probabilities(batch)
-            if self.flips:
-                found = (found + self._probabilities(batch.flip(3)).flip(3)) / 2
-        confidence = found.amax(1).mean((1, 2))
-        return Segmentation(found, confidence, snapshots={step: found for step in snapshot_steps})
+            answers = [self._probabilities(network, batch) for network in self.members]
+        found = torch.stack(answers).mean(0) if len(answers) > 1 else answers[0]
+        return Segmentation(
+            found,
+            found.amax(1).mean((1, 2)),
+            snapshots={step: found for step in snapshot_steps},
+            signals={"disagreement": disagreement(answers)} if len(answers) > 1 else {},
+        )
 
-    def _probabilities(self, image: Tensor) -> Tensor:
-        from semgan.objectives.segmentation import probabilities
+    @property
+    def members(self) -> tuple[nn.Module, ...]:
+        """The networks that answer: one, or those of a committee."""
+        return tuple(self.network) if isinstance(self.network, Committee) else (self.network,)
 
-        return probabilities(self.network(image)).contiguous()
+    def _probabilities(self, network: nn.Module, image: Tensor) -> Tensor:
+        found = probabilities(network(image)).contiguous()
+        if self.flips:
+            found = (found + probabilities(network(image.flip(3))).flip(3)) / 2
+        return found

@@ -7,6 +7,9 @@ Everything is computed in float32, also under autocast. Sums over pixels are tho
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +27,20 @@ def probabilities(logits: Tensor) -> Tensor:
         foreground = torch.sigmoid(logits)
         return torch.cat([1 - foreground, foreground], 1)
     return torch.softmax(logits, 1)
+
+
+def entropy_share(probabilities: Tensor) -> Tensor:
+    """Entropy of ``[batch, classes, height, width]`` over its most, log(classes): ``[batch, height, width]``."""
+    return (-torch.xlogy(probabilities, probabilities).sum(1) / math.log(probabilities.shape[1])).clamp(0, 1)
+
+
+def disagreement(answers: Sequence[Tensor]) -> Tensor:
+    """How far the members of an ensemble disagree, ``[batch]`` in [0, 1], from probabilities as `entropy_share` takes.
+
+    The mutual information of answer and member: entropy of the mean less the members' mean entropy, over log(classes).
+    """
+    of_members = torch.stack([entropy_share(answer) for answer in answers]).mean(0)
+    return (entropy_share(torch.stack(list(answers)).mean(0)) - of_members).clamp_min(0).mean((1, 2))
 
 
 def cross_entropy(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Tensor:

@@ -10,7 +10,6 @@ own signals (`Segmentation.signals`, for example the disagreement of an ensemble
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semgan.objectives.segmentation import entropy_share
 from semgan.runtime.modes import frozen
 from semgan.stages.semantic_gan import SemanticGan
 from semgan.stages.stopping import agreement
@@ -110,11 +110,6 @@ def code_signals(gan: SemanticGan, image: Tensor, answer: Segmentation) -> dict[
         gap = (v - seen) @ gan.whitening.colour
         found["encoder_gap"] = gap.square().sum(-1).mean(1) / gan.whitening.colour.square().sum()
     return found
-
-
-def entropy_share(probabilities: Tensor) -> Tensor:
-    """Entropy of ``[batch, classes, height, width]`` over its most, log(classes): ``[batch, height, width]``."""
-    return (-torch.xlogy(probabilities, probabilities).sum(1) / math.log(probabilities.shape[1])).clamp(0, 1)
 
 
 def expected_overlap(probabilities: Tensor) -> Tensor:
