@@ -8,6 +8,7 @@ The runs must be of one recipe, labelled list and length; OUT/model answers with
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from semgan import artifacts
