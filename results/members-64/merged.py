@@ -35,6 +35,8 @@ def main() -> None:
         for number, (_, networks) in enumerate(found)
         for name, value in networks[WEIGHTS].items()
     }
+    given.out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(given.runs[0] / "environment.json", given.out)  # which commit trained them
     artifacts.save_model(
         given.out / "model", description, {WEIGHTS: weights}, "# Several runs of unimatch as one model\n"
     )
