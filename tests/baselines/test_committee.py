@@ -81,7 +81,7 @@ def test_the_first_member_has_the_seed_of_the_settings_and_the_others_far_ones()
 
 
 def test_a_stopped_training_ends_with_the_committee_of_one_that_was_not(tmp_path):
-    whole, scores = committee(), iter([0.5, 0.4] * 10)
+    whole = committee()
     for step in range(6):
         whole.step(step * whole.batch)
 
@@ -93,7 +93,7 @@ def test_a_stopped_training_ends_with_the_committee_of_one_that_was_not(tmp_path
     run.checkpoints.mkdir()
     every_step = whole.settings.run.model_copy(update={"checkpoint_every_images": whole.batch})
     with pytest.raises(KeyboardInterrupt):
-        run_stage(committee(validate=lambda segmenter: next(scores)), run, every_step, progress=stop)
+        run_stage(committee(), run, every_step, progress=stop)
     last = committee()
     result = run_stage(last, run, every_step, progress=lambda done, total, what: None)
     assert result.finished
@@ -122,8 +122,6 @@ def test_a_trained_committee_is_one_model_folder(tiny_dataset, quick, tmp_path):
     image = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert model.segment_batch(image).signals["disagreement"].min() > 0
     assert read_json(tmp_path / "model" / "config.json")["settings"]["baseline"]["members"] == 2
-    again = train(tiny_dataset, tmp_path, recipe="debug", method="unimatch", changes=changes, device="cpu")
-    assert again.finished
 
 
 def test_nnunet_is_one_network():

@@ -107,7 +107,7 @@ class WholeBatchDropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or ranks.count() == 1 or self.p == 0:
+        if not self.training or ranks.count() == 1:
             return super().forward(input)
         rows = len(input)
         whole = torch.ones((ranks.count() * rows, *input.shape[1:]), dtype=input.dtype, device=input.device)
@@ -121,12 +121,13 @@ def _layout(x: Tensor) -> torch.memory_format:
 
 
 def with_whole_batch_dropout(network: nn.Module) -> nn.Module:
-    """The network, its dropout replaced where several processes train it; with one it stays as it is."""
+    """The network, its dropout replaced where several processes train it; with one it stays as it is, as layers do
+    that leave nothing out."""
     if ranks.count() == 1:
         return network
     for parent in list(network.modules()):
         for name, part in parent.named_children():
-            if type(part) is nn.Dropout:
+            if type(part) is nn.Dropout and part.p > 0:
                 setattr(parent, name, WholeBatchDropout(part.p, part.inplace))
     return network
 
