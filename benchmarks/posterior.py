@@ -39,7 +39,7 @@ from semgan.runtime.device import prepare_cpu
 HERE = Path(__file__).parent
 PLAIN = Kernel(leapfrog_steps=8, accept=0.7)
 PLAIN_DISPERSION = 0.3
-FITS = 2 * RANK * (ROUNDS + 1) + ROUNDS * DESCENT + 2 * RANK  # gradients
+FITS = (RANK + 1) * (ROUNDS + 2) + ROUNDS * (DESCENT + 1)  # gradients
 COLUMNS: tuple[str, ...] = (
     "model",
     "image",

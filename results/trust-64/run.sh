@@ -7,7 +7,7 @@
 # seeds as an ensemble, and PASSES passes of one trained with dropout. Runs of results/TASK-64 under WORK are taken up as
 # they are; the others are trained. Interrupted, the same command goes on. LIMIT: scores below are failures. MODEL: a run of
 # ours to use instead of training one, as runs/benchmark-64/lungs-9-semgan-long-seed0. POSTERIOR=no: without the
-# posterior's mean, the third answer to choose from, which costs most of the time (8 s an image on a slow core).
+# posterior's mean, the third answer to choose from. RIVALS=no: the choice of the answer alone, without U-Nets.
 [ $# -eq 2 ] || { echo "usage: DATA=... $0 TASK LABELS" >&2; exit 2; }
 TASK=$1
 LABELS=$2
@@ -15,6 +15,7 @@ OUT=${OUT:-results/trust-64}
 MEMBERS=${MEMBERS:-5}
 PASSES=${PASSES:-20}
 POSTERIOR=${POSTERIOR:-yes}
+RIVALS=${RIVALS:-yes}
 RIVAL=unet-strong
 source "$(dirname "$0")/../runs.sh"
 
@@ -88,20 +89,26 @@ END
     done
 }
 
+train_rivals() {
+    trained "$LABELS-$RIVAL" "$RIVAL" 0
+    for seed in $(seq 1 $((MEMBERS - 1))); do trained "$LABELS-$RIVAL-member$seed" "$RIVAL" "$seed"; done
+    trained "$LABELS-$RIVAL-dropout" "$RIVAL" 0 --set baseline.dropout=0.2
+    [ -f "$WORK/$LABELS-$RIVAL/model/trust.json" ] ||
+        semgan trust fit -m "$WORK/$LABELS-$RIVAL" "$WORK/data" --limit "$LIMIT"
+    cp "$WORK/$LABELS-$RIVAL/model/trust.json" "$OUT/$TASK-$LABELS/trust-$RIVAL.json"
+}
+
 prepare_once
+mkdir -p "$OUT/$TASK-$LABELS"
 ours=$WORK/$LABELS-semgan
 if [ -n "${MODEL:-}" ]; then
     [ -d "$ours" ] || { mkdir -p "$ours" && cp -r "$MODEL/model" "$ours/model.partial" && mv "$ours/model.partial" "$ours/model"; }
 else
     trained "$LABELS-semgan" semgan 0
 fi
-trained "$LABELS-$RIVAL" "$RIVAL" 0
-members=(-m "$WORK/$LABELS-$RIVAL")
-for seed in $(seq 1 $((MEMBERS - 1))); do
-    trained "$LABELS-$RIVAL-member$seed" "$RIVAL" "$seed"
-    members+=(-m "$WORK/$LABELS-$RIVAL-member$seed")
-done
-trained "$LABELS-$RIVAL-dropout" "$RIVAL" 0 --set baseline.dropout=0.2
+[ "$RIVALS" = no ] || train_rivals
+networks=("$WORK/$LABELS-$RIVAL")
+for seed in $(seq 1 $((MEMBERS - 1))); do networks+=("$WORK/$LABELS-$RIVAL-member$seed"); done
 
 answers=(zero ours chosen)
 if [ "$POSTERIOR" != no ]; then
@@ -109,10 +116,7 @@ if [ "$POSTERIOR" != no ]; then
     [ -f "$ours/model/posterior.json" ] || semgan calibrate -m "$ours" "$WORK/data" --method laplace
 fi
 [ -f "$ours/model/trust.json" ] || semgan trust fit -m "$ours" "$WORK/data" --limit "$LIMIT" --choose
-[ -f "$WORK/$LABELS-$RIVAL/model/trust.json" ] || semgan trust fit -m "$WORK/$LABELS-$RIVAL" "$WORK/data" --limit "$LIMIT"
-mkdir -p "$OUT/$TASK-$LABELS"
 cp "$ours/model/trust.json" "$OUT/$TASK-$LABELS/trust-semgan.json"
-cp "$WORK/$LABELS-$RIVAL/model/trust.json" "$OUT/$TASK-$LABELS/trust-$RIVAL.json"
 
 home=()
 for set in "$OWN" "$OTHER"; do
@@ -122,12 +126,12 @@ for set in "$OWN" "$OTHER"; do
     answered "$set" zero -m "$ours" --steps 0
     [ "$POSTERIOR" = no ] ||
         semgan posterior -m "$ours" -i "$WORK/images/$set" -o "$WORK/trust/$LABELS/$set/posterior" --method laplace -n 16 --chains 2
+    compared "$set"
+    [ "$RIVALS" != no ] || continue
     answered "$set" entropy -m "$WORK/$LABELS-$RIVAL"
-    answered "$set" ensemble "${members[@]}"
+    answered "$set" ensemble "${networks[@]/#/-m}"
     answered "$set" passes -m "$WORK/$LABELS-$RIVAL-dropout" --dropout-passes "$PASSES"
     judged "$set" "${home[@]}"
-    compared "$set"
     for name in ours entropy ensemble passes; do home+=(--in-domain "$WORK/trust/$LABELS/$set/$name"); done
 done
-python results/trust-64/members.py "$WORK/data" -o "$OUT/$TASK-$LABELS/members.csv" "$WORK/$LABELS-$RIVAL" \
-    $(seq -f "$WORK/$LABELS-$RIVAL-member%g" 1 $((MEMBERS - 1)))
+[ "$RIVALS" = no ] || python results/trust-64/members.py "$WORK/data" -o "$OUT/$TASK-$LABELS/members.csv" "${networks[@]}"

@@ -51,6 +51,24 @@ def test_every_method_draws_masks_that_are_probabilities(moved, images, method):
         assert float(own.std(1).amax((1, 2, 3)).min()) > 1e-3  # they differ, within every chain
 
 
+def test_laplace_lies_around_the_optimised_code(posterior, images, monkeypatch):
+    """Its draws' mean code is that of the steps asked for; antithetic chance makes the mean exact."""
+    seen, normal = [], latent.seeding.normal
+
+    def antithetic(seed, name, numbers, shape):
+        half = normal(seed, name, list(numbers)[::2], shape)
+        return torch.cat([half, -half]) if name == "posterior/laplace" else normal(seed, name, numbers, shape)
+
+    monkeypatch.setattr(posterior, "masks", lambda u: seen.append(u) or torch.zeros(len(u), 2, 16, 16))
+    monkeypatch.setattr(latent.seeding, "normal", antithetic)
+    monkeypatch.setattr(latent, "LAPLACE_RANK", 4)
+    for steps in (0, 3):
+        posterior.draw(images[:1], "laplace", Budget(count=8, chains=1), steps=steps)
+        code = posterior.model.segment_batch(images[:1], steps=steps).w_plus
+        expected = posterior.prior.to_u(posterior.model.whitening.to_v(code))[0]
+        torch.testing.assert_close(seen.pop().mean(0), expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("method", CHAINS)
 def test_chains_move_and_a_chain_that_cannot_is_told(warm, moved, images, method, monkeypatch):
     draws, *_ = moved(method)

@@ -125,6 +125,16 @@ def test_calibration_is_kept_beside_the_weights_and_used(folder, tiny_dataset, p
     assert Calibration.read(folder) == found
 
 
+def test_chains_at_a_temperature_for_laplace_are_warned_of(folder, pictures, tmp_path, caplog):
+    Calibration(0.4, 2e-3, 2, {}, "laplace").write(folder)
+    options = {"budget": SHORT, "device": "cpu"}
+    draw_posterior(folder, pictures, tmp_path / "cheap", method="laplace", **options)
+    draw_posterior(folder, pictures, tmp_path / "named", method="mala", temperature=2e-3, **options)
+    assert "may be far off for chains" not in caplog.text
+    draw_posterior(folder, pictures, tmp_path / "chains", method="mala", **options)
+    assert "was fitted to draws by laplace" in caplog.text and "--method mala" in caplog.text
+
+
 def test_results_at_another_slack_or_temperature_are_not_taken_for_these(folder, pictures, tmp_path):
     def kept(slack, temperature):
         Calibration(slack, temperature, 2, {}).write(folder)

@@ -25,7 +25,7 @@ from semgan.posterior.sampler import Progress, told_as_images
 from semgan.stages.semantic_gan import SemanticGan
 
 FILE = "posterior.json"
-FORMAT = 2  # 1 had no entry for it, and temperatures for a sampler that did not begin at the mode
+FORMAT = 3  # 1 had no entry for it; 2 had temperatures for a Laplace approximation around another code
 SLACKS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 TEMPERATURES = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
 BUDGET = Budget(count=16, chains=2)
@@ -33,12 +33,14 @@ BUDGET = Budget(count=16, chains=2)
 
 @dataclass(frozen=True)
 class Calibration:
-    """slack, temperature: the chosen ones; scores: "optimised", and "0.001" ... -> `CalibrationScores` of the masks."""
+    """slack, temperature: the chosen ones; scores: "optimised", and "0.001" ... -> `CalibrationScores` of the masks;
+    method: how these were drawn."""
 
     slack: float
     temperature: float
     images: int
     scores: dict[str, CalibrationScores]
+    method: Method = "hmc"
 
     def write(self, model: Path) -> None:
         """posterior.json beside the weights."""
@@ -102,7 +104,7 @@ def calibrate(
                 progress(before + len(part), total, "fitting the temperature")
         scores[f"{temperature:g}"] = calibration_scores(_joined(means), label_maps)
     best = min(temperatures, key=lambda each: scores[f"{each:g}"].nll)
-    return Calibration(slack, best, len(images), scores)
+    return Calibration(slack, best, len(images), scores, method)
 
 
 def fit_slack(coupling: Coupling, codes: Tensor) -> float:

@@ -22,7 +22,7 @@ from semgan import seeding
 from semgan.posterior.laplace import LowRankGaussian, fit_at_mode, fit_laplace
 from semgan.posterior.sampler import ChainReport, Kernel, Potential, Progress, Visit, run_chains
 
-RANK = 32  # directions that are measured at a place; each takes two gradients
+RANK = 32  # directions that are measured at a place; each takes a gradient
 
 
 @dataclass(frozen=True)

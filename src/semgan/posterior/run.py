@@ -27,7 +27,7 @@ from semgan.data.whole_images import Input, find_inputs, to_own_size
 from semgan.generative import load_generative
 from semgan.posterior.calibration import Calibration, calibrate
 from semgan.posterior.diagnostics import UNKNOWN
-from semgan.posterior.latent import METHODS, Budget, LatentPosterior, MaskDraws, Method
+from semgan.posterior.latent import LENGTHS, METHODS, Budget, LatentPosterior, MaskDraws, Method
 from semgan.posterior.sampler import told_as_images
 from semgan.result_folder import ResultFolder
 from semgan.segment import check_inputs
@@ -71,10 +71,12 @@ def draw_posterior(
     images, out = Path(images), Path(out)
     generative, identity = load_generative(model, device)
     posterior = posterior_of(generative, artifacts.find_model(Path(model)), temperature)
+    if temperature is None:
+        _warn_of_another_kind(artifacts.find_model(Path(model)), method)
     inputs, _ = find_inputs(images, generative.settings.preprocessing.channels)
     check_inputs(generative, inputs, modality=modality, progress=progress)
     request = {
-        "format": 4,
+        "format": 5,
         "model": identity,
         "images": segmentation_rows.fingerprint((item.stem, file) for item in inputs for file in item.files),
         "method": method,
@@ -125,6 +127,18 @@ def posterior_of(model: SemanticGan, folder: Path, temperature: float | None = N
         )
         temperature = DEFAULT_TEMPERATURE
     return LatentPosterior(model, temperature=temperature)
+
+
+def _warn_of_another_kind(folder: Path, method: Method) -> None:
+    known = Calibration.read(folder)
+    if known is not None and method in LENGTHS and known.method not in LENGTHS:
+        logger.warning(
+            "The temperature %g was fitted to draws by %s, which hardly depend on it, and may be far off for chains; "
+            "run `semgan calibrate -m MODEL DATASET --method %s`, or give --temperature.",
+            known.temperature,
+            known.method,
+            method,
+        )
 
 
 def _warn_of_few(count: int) -> None:
