@@ -18,6 +18,7 @@ from semgan.baselines.segmenter import NetworkSegmenter
 from semgan.config import Settings
 from semgan.data.folder import Dataset
 from semgan.generative import load_generative
+from semgan.objectives.segmentation import disagreement
 from semgan.scoring import HeldOut, TrainedModel
 from semgan.stages.inversion_objective import Guide
 from semgan.stages.semantic_gan import SemanticGan
@@ -293,12 +294,14 @@ def test_several_students_answer_with_their_mean_beside_the_inversion(start, tea
         start(tmp_path / "run", init_from=teacher, changes=asked, progress=stop_at(12, "student"))
     start(tmp_path / "run", init_from=teacher, changes=asked)
     image = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    found = semgan.load(tmp_path / "run", device="cpu").segment_batch(image).probabilities
+    answer = semgan.load(tmp_path / "run", device="cpu").segment_batch(image)
+    found = answer.probabilities
     learnt = load_student(tmp_path / "run", "cpu")
     members = [NetworkSegmenter(member, learnt.labels, learnt.rules, learnt.device) for member in learnt.members]
     alone = [member.segment_batch(image).probabilities for member in members]
     torch.testing.assert_close(found, (alone[0] + alone[1]) / 2, rtol=1e-4, atol=1e-5)
     assert not torch.equal(*alone)
+    torch.testing.assert_close(answer.signals["disagreement"], disagreement(alone), rtol=1e-4, atol=1e-6)
     first = {name.removeprefix("0."): value for name, value in weights(tmp_path / "run").items()}
     assert same({name: first[name] for name in weights(both)}, weights(both))
 

@@ -101,11 +101,12 @@ class SemganStudent:
         )
 
     def inverted(self, image: Tensor, **options: Any) -> tuple[Segmentation, Tensor]:
-        """The guided inversion's own answer, with options of `SemanticGan.segment_batch`, and the student's
-        probabilities ``[batch, classes, size_px, size_px]``."""
+        """The guided inversion's own answer, with options of `SemanticGan.segment_batch` and the student's signals, and
+        the student's probabilities ``[batch, classes, size_px, size_px]``."""
         self.model.check(image)
-        learnt = self.student.segment_batch(image).probabilities
-        return self.model.segment_batch(image, **options, guide=Guide(learnt, self.guide_weight)), learnt
+        learnt = self.student.segment_batch(image)
+        found = self.model.segment_batch(image, **options, guide=Guide(learnt.probabilities, self.guide_weight))
+        return replace(found, signals={**found.signals, **learnt.signals}), learnt.probabilities
 
 
 def gan_of(segmenter: Segmenter) -> SemanticGan | None:
