@@ -85,7 +85,7 @@ END
         mkdir -p "$folder"
         semgan evaluate "$WORK/trust/$LABELS/$1/$answer" "$DATA/$TASK/$1/masks" --metric "$METRIC" \
             --classes "$DATA/$TASK/$OWN/classes.json" --stems "$WORK/stems-$1.json" -o "$folder"
-        sed -i "s#$PWD/##g; s#$DATA#DATA#g" "$folder/scores.json"
+        sed -i "s#$PWD/##g; s#$DATA#DATA#g; s#$WORK#WORK#g" "$folder/scores.json"
     done
 }
 
