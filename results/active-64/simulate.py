@@ -219,7 +219,8 @@ def plot(rows: Sequence[results.ScoreRow]) -> bytes:
             axes.set_xticks(sorted({row.labels for row in means}))
             axes.set_xlabel("labels")
             axes.set_ylabel(means[0].metric)
-        panels[0].legend()
+        if names:
+            panels[0].legend()
 
     return draw((4.2 * len(sets), 3.2), paint)
 
