@@ -34,6 +34,12 @@ def pictures(data: Dataset, cases: Sequence[Case], shift: str, model: Any) -> tu
 
 def score(probabilities: torch.Tensor | np.ndarray, truths: np.ndarray, metric: str) -> float:
     """Mean over the cases of the masks ``[n, classes, height, width]``."""
+    return overlap.overall(counted(probabilities, truths), metric)
+
+
+def counted(probabilities: torch.Tensor | np.ndarray, truths: np.ndarray) -> overlap.Counts:
+    """What the masks and the label maps have in common, case by case."""
     found = np.asarray(probabilities)
-    counts = [overlap.count(one.argmax(0), truth, found.shape[1]) for one, truth in zip(found, truths, strict=True)]
-    return overlap.overall(overlap.concatenate(counts), metric)
+    return overlap.concatenate(
+        overlap.count(one.argmax(0), truth, found.shape[1]) for one, truth in zip(found, truths, strict=True)
+    )

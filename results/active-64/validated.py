@@ -1,81 +1,63 @@
 """The models of a simulation on validation images, as they are and shifted: by this a default may be chosen.
 
-    python results/active-64/validated.py DATASET --work runs/active-64 -o results/active-64/validated.csv
+    python results/active-64/validated.py DATASET --task lungs --work runs/active-64 -o results/active-64/validated.csv
 
-A line a model: seed, how its last list was chosen, labels, the mean score of the validation images as they are, the
-mean over all synthetic shifts of `semgan.data.shifts`, and under mixed ones (metric of the models, label maps at their
-size). Prints, as a table, means over seeds and the differences from random choice with the same seed.
+Rows as in scores.csv, of three sets: the validation images as they are, all synthetic shifts of `semgan.data.shifts` in
+the mean, and mixed ones (metric of the models, label maps at their size). Prints the table of simulate.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-import semgan
-from semgan import artifacts, methods
+from semgan import results
 from semgan.data.folder import Dataset
 from semgan.data.shifts import MIXED, SHIFTS
+from semgan.scoring import TrainedModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from shifted_cases import NONE, pictures, score
+from simulate import table
 
-COLUMNS = ("seed", "by", "labels", "n", "as_they_are", "mean_of_shifts", "mixed")
-FIRST, RANDOM = "start", "random"
+FIRST = "start"  # folder of the common first model
 
 
 def main() -> None:
-    """Both tables."""
+    """The rows, and the table of means over seeds."""
     given = _arguments()
     torch.set_num_threads(1)
     runs = sorted(given.work.glob("seed*/*/run-*"))
-    models = [semgan.load(run, device="cpu") for run in runs]
-    metric = methods.described(artifacts.find_model(runs[0]))["settings"]["metric"]
+    models = [TrainedModel(run, device="cpu") for run in runs]
+    first, metric = models[0].segmenter, models[0].settings["metric"]
     data = Dataset.open(given.dataset)
-    cases = data.validation_for(models[0].labels, given.cases)
+    cases = data.validation_for(first.labels, given.cases)
     scores: list[dict[str, float]] = [{} for _ in runs]
     for shift in (NONE, *SHIFTS, MIXED):
-        images, truths = pictures(data, cases, shift, models[0])
+        images, truths = pictures(data, cases, shift, first)
         for model, found in zip(models, scores, strict=True):
-            found[shift] = score(model.segment_batch(images).probabilities.float(), truths, metric)
+            found[shift] = score(model.segmenter.segment_batch(images).probabilities.float(), truths, metric)
         print(f"{shift}: done", file=sys.stderr, flush=True)
     rows = []
-    for run, found in zip(runs, scores, strict=True):
-        numbers = found[NONE], statistics.mean(found[shift] for shift in SHIFTS), found[MIXED]
-        head = int(run.parts[-3].removeprefix("seed")), run.parts[-2], int(run.name.removeprefix("run-"))
-        rows.append((*head, len(cases), *numbers))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    table.writerows([*row[:4], *(f"{number:.5f}" for number in row[4:])] for row in rows)
-    artifacts.write_text_atomic(given.out, text.getvalue())
-    print(told(rows))
-
-
-def told(rows: list[tuple]) -> str:
-    """Means over seeds; in brackets the mean difference from random choice, and its deviation."""
-    lines = ["| labels | chosen by | seeds | " + " | ".join(COLUMNS[4:]) + " |", "|---" * 6 + "|"]
-    for size, by in sorted({(row[2], row[1]) for row in rows}):
-        own = [row for row in rows if (row[2], row[1]) == (size, by)]
-        cells = []
-        for place in (4, 5, 6):
-            chance = {row[0]: row[place] for row in rows if (row[2], row[1]) == (size, RANDOM)}
-            gains = [row[place] - chance[row[0]] for row in own if by != RANDOM and row[0] in chance]
-            more = f" ({statistics.mean(gains):+.4f} ± {statistics.stdev(gains):.4f})" if len(gains) > 1 else ""
-            cells.append(f"{statistics.mean(row[place] for row in own):.4f}{more}")
-        lines.append(f"| {size} | {'the given list' if by == FIRST else by} | {len(own)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    for run, model, found in zip(runs, models, scores, strict=True):
+        shifted = statistics.mean(found[shift] for shift in SHIFTS)
+        by = run.parent.name
+        for name, value in (("as they are", found[NONE]), ("mean of shifts", shifted), ("mixed", found[MIXED])):
+            row = model.row(given.task, metric, name, results.MEAN, 0, len(cases), value)
+            rows.append(row if by == FIRST else replace(row, method=f"{row.method}+{by}"))
+    results.write_rows(given.out, rows)
+    print(table(rows))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
+    parser.add_argument("--task", required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder of the simulation's runs")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--cases", type=int, default=75, help="validation images, the first ones")

@@ -37,7 +37,7 @@ from semgan.objectives.segmentation import disagreement, entropy_share
 from semgan.stages.inversion_objective import Guide
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from shifted_cases import NONE, pictures
+from shifted_cases import NONE, counted, pictures
 
 COLUMNS = ("shift", "n", "score", "failures", "signal", "auroc", "auroc_low", "auroc_high", "ranks", "aurc")
 STEPS, GUIDE_WEIGHT = 25, 1.0  # of semgan-student
@@ -81,10 +81,7 @@ def _measured(generator, network, images, truths) -> tuple[np.ndarray, dict[str,
         "guided": disagreement([mine, guided.probabilities]),
         "reconstruction": guided.trace["perceptual"].cpu()[last, rows],
     }
-    counts = [
-        overlap.count(one.argmax(0), truth, mine.shape[1]) for one, truth in zip(mine.numpy(), truths, strict=True)
-    ]
-    scores = overlap.case_means(overlap.concatenate(counts), generator.settings.metric)
+    scores = overlap.case_means(counted(mine, truths), generator.settings.metric)
     return scores, {name: value.double().numpy() for name, value in found.items()}
 
 

@@ -70,9 +70,7 @@ def draw_posterior(
         raise ValueError(f"Unknown method '{method}' to draw from a posterior; there are {', '.join(METHODS)}.")
     images, out = Path(images), Path(out)
     generative, identity = load_generative(model, device)
-    posterior = posterior_of(generative, artifacts.find_model(Path(model)), temperature)
-    if temperature is None:
-        _warn_of_another_kind(artifacts.find_model(Path(model)), method)
+    posterior = posterior_of(generative, artifacts.find_model(Path(model)), temperature, chains=method in LENGTHS)
     inputs, _ = find_inputs(images, generative.settings.preprocessing.channels)
     check_inputs(generative, inputs, modality=modality, progress=progress)
     request = {
@@ -113,10 +111,22 @@ def _left(inputs: Sequence[Input], done: Sequence[Row]) -> list[tuple[int, Input
     return [(number, item) for number, item in enumerate(inputs) if item.stem not in stems]
 
 
-def posterior_of(model: SemanticGan, folder: Path, temperature: float | None = None) -> LatentPosterior:
-    """The posterior of a model at its folder's calibrated temperature, unless another is given."""
+def posterior_of(
+    model: SemanticGan, folder: Path, temperature: float | None = None, *, chains: bool = False
+) -> LatentPosterior:
+    """The posterior of a model at its folder's calibrated temperature, unless another is given.
+
+    chains: whether chains will draw from it; a temperature that was fitted to other draws is warned of
+    """
     known = Calibration.read(folder)
     if known is not None:
+        if chains and temperature is None and known.method not in LENGTHS:
+            logger.warning(
+                "The temperature %g was fitted to draws by %s, which hardly depend on it, and may be wrong for chains; "
+                "run `semgan calibrate -m MODEL DATASET`, or give --temperature.",
+                known.temperature,
+                known.method,
+            )
         chosen = known.temperature if temperature is None else temperature
         return LatentPosterior(model, temperature=chosen, slack=known.slack)
     if temperature is None:
@@ -127,18 +137,6 @@ def posterior_of(model: SemanticGan, folder: Path, temperature: float | None = N
         )
         temperature = DEFAULT_TEMPERATURE
     return LatentPosterior(model, temperature=temperature)
-
-
-def _warn_of_another_kind(folder: Path, method: Method) -> None:
-    known = Calibration.read(folder)
-    if known is not None and method in LENGTHS and known.method not in LENGTHS:
-        logger.warning(
-            "The temperature %g was fitted to draws by %s, which hardly depend on it, and may be far off for chains; "
-            "run `semgan calibrate -m MODEL DATASET --method %s`, or give --temperature.",
-            known.temperature,
-            known.method,
-            method,
-        )
 
 
 def _warn_of_few(count: int) -> None:
