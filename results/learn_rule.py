@@ -10,11 +10,12 @@ opened, and scores made before this do not hold for the model's own choice of st
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 from semgan import artifacts, config
 from semgan.data.folder import Dataset
-from semgan.job import TrainingJob, load_pixels
+from semgan.job import TrainingJob, load_pixels, shifted_validation
 from semgan.runtime.device import choose_device, prepare_cpu
 from semgan.stages.pipeline import StepChoice, choose_steps
 from semgan.stages.semantic_gan import SemanticGan, model_files
@@ -31,7 +32,10 @@ def main() -> None:
     settings = config.load(run.config)
     cache, pixels = load_pixels(dataset, settings)
     parts = (pixels["labelled"], pixels["unlabelled"], pixels["validation"])
-    job = TrainingJob(settings, dataset.labels, run, choose_device(args.device), cache.images, *parts)
+    job = TrainingJob(
+        *(settings, dataset.labels, run, choose_device(args.device), cache.images, *parts),
+        read_shifted=functools.partial(shifted_validation, dataset, settings),
+    )
     model = SemanticGan.load(run.model, device=args.device)
     model.settings = model.settings.model_copy(update={"inversion": settings.inversion})
     choice = choose_steps(model, job)

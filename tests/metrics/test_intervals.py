@@ -17,6 +17,7 @@ from semgan.metrics.intervals import (
     overlap_interval,
     paired_difference,
     paired_overlap_difference,
+    paired_overlap_error,
 )
 
 CLASSES = 3
@@ -168,6 +169,42 @@ def test_order_of_the_pairs_changes_no_digit_of_interval_and_p_value(order, metr
     found = paired_overlap_difference(first, second, metric, resamples=50)
     again = paired_overlap_difference(taken(first, order), taken(second, order), metric, resamples=50)
     assert (again.interval, again.p_value) == (found.interval, found.p_value)
+
+
+@pytest.mark.parametrize("metric", overlap.METRICS)
+def test_the_standard_error_needs_no_draws_and_agrees_with_them(metric):
+    first, second = counts_of(maps(30, 0.8, 1)), counts_of(maps(30, 0.6, 2))
+    difference, error = paired_overlap_error(first, second, metric)
+    drawn = paired_overlap_difference(first, second, metric)
+    assert difference == drawn.difference
+    assert error == pytest.approx((drawn.interval[1] - drawn.interval[0]) / (2 * 1.96), rel=0.12)
+    if metric != "miou":
+        each = overlap.case_means(first, metric) - overlap.case_means(second, metric)
+        assert error == pytest.approx(each.std(ddof=1) / np.sqrt(30))
+
+
+@pytest.mark.parametrize("metric", overlap.METRICS)
+def test_the_same_cases_seen_twice_are_no_further_cases(metric):
+    pair = counts_of(maps(12, 0.8, 1)), counts_of(maps(12, 0.6, 2))
+    twice = [overlap.concatenate([counts, counts]) for counts in pair]
+    once = paired_overlap_difference(*pair, metric)
+    found = paired_overlap_difference(*twice, metric, cases=[str(case) for case in range(12)] * 2)
+    assert (found.difference, found.interval) == (pytest.approx(once.difference), pytest.approx(once.interval))
+    assert found.n == 12 and paired_overlap_difference(*twice, metric).n == 24
+    names = [str(case) for case in range(12)] * 2
+    assert paired_overlap_error(*twice, metric, cases=names) == pytest.approx(paired_overlap_error(*pair, metric))
+    assert paired_overlap_error(*twice, metric)[1] < 0.8 * paired_overlap_error(*pair, metric)[1]
+
+
+def test_undefined_scores_leave_a_case_its_other_ones():
+    """Of case a the second row, where neither mask shows a foreground; miou-per-case has no score there."""
+    shown, absent = np.ones((2, 3), int), np.zeros((2, 3), int)
+    first = overlap.concatenate(overlap.count(*pair, 2) for pair in ((shown, shown), (absent, absent), (shown, shown)))
+    second = overlap.concatenate(
+        overlap.count(*pair, 2) for pair in ((absent, shown), (absent, absent), (shown, shown))
+    )
+    found = paired_overlap_difference(first, second, "miou-per-case", cases=["a", "a", "b"])
+    assert (found.n, found.left_out, found.difference) == (2, 1, 0.5)
 
 
 def test_pairs_with_an_undefined_score_are_left_out_and_counted():

@@ -82,8 +82,11 @@ class Answers:
 
     def __init__(self, asked, good):
         self.asked, self.good, self.steps_taken = asked, good, []
+        self.good_of_call = []  # other ones, call after call
 
     def segment_batch(self, image, *, steps, snapshot_steps):
+        if self.good_of_call:
+            self.good = self.good_of_call.pop(0)
         self.steps_taken.append((steps, snapshot_steps))
         maps = torch.from_numpy(self.asked.validation.label_maps[: len(image)]).long()
         right = torch.nn.functional.one_hot(maps, 2).permute(0, 3, 1, 2).float()
@@ -141,6 +144,24 @@ def test_a_stopping_rule_is_learned_and_its_cross_validated_score_noted(tmp_path
     assert found.scores == {"steps_0": 0.5, "steps_5": 1.0, "steps_auto": 1.0}
     (row,) = read_metrics(asked.run.metrics)
     assert row["validation/dice/steps_auto"] == 1.0
+
+
+def test_the_rule_is_learned_from_shifted_copies_too(tmp_path):
+    """All images gain; of the copies, half are ruined: their masks are emptied."""
+    asked, model = validating(tmp_path, {0: 19, 5: 20}, {"steps": 5})
+    alone = choose_steps(model, asked).rule
+    asked = replace(asked, read_shifted=lambda: replace(asked.scored, images=asked.scored.images))
+    model.good_of_call = [model.good, {0: 20, 5: 10}]
+    model.steps_taken = []
+    careful = choose_steps(model, asked).rule
+    assert alone == StoppingRule(0.0, (0, 5)) and len(model.steps_taken) == 2
+    assert careful is not None and careful.steps == 0  # all copies are ruined alike, so that no guard tells them apart
+
+
+def test_copies_are_not_optimised_where_no_step_gains(tmp_path):
+    asked, model = validating(tmp_path, {0: 20, 5: 8}, {"steps": 5})
+    asked = replace(asked, read_shifted=lambda: pytest.fail("read"))
+    assert choose_steps(model, asked).rule == StoppingRule(0.0, (0,))
 
 
 def test_where_optimisation_only_harms_the_rule_is_step_0(tmp_path):

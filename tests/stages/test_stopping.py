@@ -87,6 +87,37 @@ def test_a_learned_rule_is_never_worse_than_step_0_within_its_bound(helped, ruin
     assert mean_score(answered(learned.rule, masks), truth) >= mean_score(masks[0], truth)
 
 
+def with_copies(plain, copied):
+    """Images as they are, and the same cases' copies, as `learn_rule` takes them."""
+    (masks, truth), (other, other_truth) = plain, copied
+    cases = [str(row) for row in range(len(truth))]
+    both = {step: np.concatenate([masks[step], other[step]]) for step in masks}
+    facts = {"classes": 2, "groups": cases * 2, "copies": np.repeat([0, 1], len(truth))}
+    return both, np.concatenate([truth, other_truth]), facts
+
+
+def test_copies_that_optimisation_ruins_make_the_rule_careful():
+    plain = walks(helped=CASES, ruined=0)
+    alone = learn_rule(*plain, "dice", classes=2)
+    assert alone is not None and alone.rule == StoppingRule(0.0, (0, 5))
+    masks, truth, facts = with_copies(plain, walks(helped=34, ruined=4))
+    learned = learn_rule(masks, truth, "dice", **facts)
+    assert learned is not None and learned.rule.at_least > agreement(disc(1, shift=3), disc(3.4), 2)
+    assert learned.score == pytest.approx(mean_score(plain[0][5], plain[1]))  # of the images as they are
+    assert learned.gain == pytest.approx(learned.score - mean_score(plain[0][0], plain[1]))
+
+
+def test_what_copies_gain_makes_good_no_loss_of_the_images_themselves():
+    masks, truth, facts = with_copies(walks(helped=0, ruined=0), walks(helped=CASES, ruined=0))
+    worse = disc(3.4)
+    worse[tuple(np.argwhere(worse)[:4].T)] = 0  # nearer to the encoder's mask than those that are better
+    assert agreement(worse, disc(3.4), 2) > agreement(disc(3.8), disc(3.4), 2)
+    masks[5][:10] = masks[10][:10] = worse
+    learned = learn_rule(masks, truth, "dice", **facts)
+    assert mean_score(masks[5], truth) > mean_score(masks[0], truth) + MOST_LOSS
+    assert learned is not None and learned.rule == StoppingRule(0.0, (0,))
+
+
 def test_the_order_of_the_images_changes_no_rule():
     masks, truth = walks(helped=36, ruined=1)
     back = {step: kept[::-1] for step, kept in masks.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from semgan.runtime.loop import StageResult, checkpoint_path, read_stage_checkpo
 from semgan.stages.semantic_gan import Distance, SemanticGan, model_files
 from semgan.stages.stage1_gan import GanStage, build_image_critic
 from semgan.stages.stage2_encoder import EncoderStage, build_encoder
-from semgan.stages.stopping import LearnedRule, StoppingRule, learn_rule
+from semgan.stages.stopping import FEWEST_CASES, LearnedRule, StoppingRule, learn_rule
 from semgan.types import AUTO
 
 logger = logging.getLogger("semgan")
@@ -227,7 +228,8 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
     """Optimise the validation images once, and choose the number of steps and the stopping rule by their masks.
 
     Of fixed numbers with the same score the smallest. Without a validation list nothing is chosen. With ramps of the
-    learning rate a part of a long run is no short run, so that only none and all of the steps are compared.
+    learning rate a part of a long run is no short run, so that only none and all of the steps are compared. The rule
+    is learned from the images' shifted copies too (`TrainingJob.read_shifted`).
     """
     if not len(job.validation):
         return StepChoice()
@@ -236,17 +238,10 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
     limit = own.steps
     candidates = tuple(sorted({step for step in between if step <= limit} | {0, limit}))
     images = job.validation_images
-    shown = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
-    found = model.segment_batch(shown, steps=limit, snapshot_steps=candidates)
-    ranks.wait()  # for the slowest process, which may take longer than a sum may be waited for
-    scores: dict[str, float] = {}
-    snapshots: dict[int, Tensor] = {}
-    for step in candidates:
-        answer = ranks.gathered(found.snapshots[step])[: len(images)]
-        snapshots[step] = answer
-        scores[f"steps_{step}"] = job.validate(_replay(answer), batch=len(images))
+    snapshots = _optimised(model, images, candidates)
+    scores = {f"steps_{step}": job.validate(_replay(answer), batch=len(images)) for step, answer in snapshots.items()}
     chosen = max(candidates, key=lambda step: (round(scores[f"steps_{step}"], 4), -step))
-    learned = _learned(snapshots, job)
+    learned = _learned(model, snapshots, job, optimisation_gains=chosen > 0)
     if learned is not None:
         scores[f"steps_{AUTO}"] = learned.score
     by_first(lambda: _write_scores(scores, len(images), job))
@@ -257,18 +252,37 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
     return StepChoice(chosen, learned.rule, scores)
 
 
-def _learned(snapshots: dict[int, Tensor], job: TrainingJob) -> LearnedRule | None:
-    """The rule of these snapshots; none where ramps of the learning rate make them unlike shorter runs."""
+def _optimised(model: SemanticGan, images: np.ndarray, candidates: Sequence[int]) -> dict[int, Tensor]:
+    """Probabilities of all images (uint8, as `Scored` has them) after so many steps; each process answers a share."""
+    shown = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
+    found = model.segment_batch(shown, steps=max(candidates), snapshot_steps=tuple(candidates))
+    ranks.wait()  # for the slowest process, which may take longer than a sum may be waited for
+    return {step: ranks.gathered(found.snapshots[step])[: len(images)] for step in candidates}
+
+
+def _learned(
+    model: SemanticGan, snapshots: dict[int, Tensor], job: TrainingJob, *, optimisation_gains: bool
+) -> LearnedRule | None:
+    """The rule of these snapshots; none where ramps of the learning rate make them unlike shorter runs.
+
+    The images' shifted copies are optimised, too, where a fixed number of steps gains on the images as they are: else
+    no rule could be that optimises.
+    """
     if job.settings.inversion.has_ramps:
         return None
-    count, groups = len(snapshots[0]), job.validation.groups
-    assert job.validation.label_maps is not None
+    plain, parts = job.scored, [(job.scored, snapshots)]
+    cases = plain.groups or tuple(str(row) for row in range(len(plain.images)))
+    enough = len(set(cases)) >= FEWEST_CASES
+    if enough and optimisation_gains and (shifted := job.read_shifted()) is not None:
+        parts.append((shifted, _optimised(model, shifted.images, list(snapshots))))
+    maps = {step: [kept[step].argmax(1).byte().cpu().numpy() for _, kept in parts] for step in parts[0][1]}
     return learn_rule(
-        {step: kept.argmax(1).byte().cpu().numpy() for step, kept in snapshots.items()},
-        job.validation.label_maps[:count],
+        {step: np.concatenate(of_step) for step, of_step in maps.items()},
+        np.concatenate([shown.label_maps for shown, _ in parts]),
         job.settings.metric,
         classes=job.labels.classes,
-        groups=None if groups is None else groups[:count],
+        groups=cases * len(parts),
+        copies=np.repeat(np.arange(len(parts)), len(plain.images)),
         seed=job.settings.seed,
     )
 

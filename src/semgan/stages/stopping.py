@@ -9,12 +9,17 @@ few, whose masks leave the encoder's. So an image goes on while its mask agrees 
 Agreement is the mean intersection over union of the foreground classes that either mask shows. Two numbers are learned,
 ``at_least`` and the last step; 0 and 0 among them: fixed steps for all images, and no optimisation at all.
 
-Learning picks the pair with the highest gain over step 0 less its standard error (paired bootstrap over cases), and
-step 0 for all where none is above 0. It is step 0 for all, too, where no fixed number of steps gains: then optimisation
-itself does not lead to better masks, and a guard that makes it pay on these images need not do so on those of another
-clinic (measured: docs/inversion.md). Learning and judging on the same cases flatters, so the gain that is told is that
-of cross-validation: every case is answered by a rule learned without it. Where the lower bound of its 95 % interval is
-below ``-MOST_LOSS``, step 0 is the answer for all.
+Learning picks the pair with the highest gain over step 0 less its standard error (jackknife over cases), and step 0 for
+all where none is above 0. It is step 0 for all, too, where no fixed number of steps gains: then optimisation itself
+does not lead to better masks, and a guard that makes it pay on these images need not do so on those of another clinic
+(measured: docs/inversion.md). Learning and judging on the same cases flatters, so the gain that is told is that of
+cross-validation: every case is answered by a rule learned without it, several times with other folds. Where the lower
+bound of its 95 % interval is below ``-MOST_LOSS``, step 0 is the answer for all.
+
+Images of the training source alone do not tell what optimisation does to others: it may help nearly all of them, so
+that the rule lets every image go on, and ruin those of another source. So shifted copies of the validation images may
+be learned from, too. An image and its copies are one case whose scores count alike, and the bound holds twice: for the
+images as they are, and for them with their copies.
 """
 
 from __future__ import annotations
@@ -27,14 +32,13 @@ import numpy as np
 
 from semgan import seeding
 from semgan.metrics import overlap
-from semgan.metrics.intervals import Interval, paired_overlap_difference
+from semgan.metrics.intervals import Interval, paired_overlap_difference, paired_overlap_error
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # 0: fixed steps
 FEWEST_CASES = 16  # fewer tell nothing about a few images ruined
 MOST_LOSS = 0.002  # of the mean score against step 0
 FOLDS = 8
-ERRORS_PER_SIDE = 1.96  # standard errors from the middle to the end of a 95 % interval
-RESAMPLES = 200  # for comparing candidates; the interval that is told takes more
+DRAWS = 4  # of the folds: with few cases it depends on the folds which rules are learned, and what they seem worth
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class StoppingRule:
 
 @dataclass(frozen=True)
 class LearnedRule:
-    """A rule and its cross-validated worth on the validation list.
+    """A rule and its cross-validated worth on the validation images as they are.
 
     score: of the answers; gain: over step 0, with its 95 % bootstrap interval
     """
@@ -105,49 +109,77 @@ def learn_rule(
     *,
     classes: int,
     groups: Sequence[str] | None = None,
+    copies: np.ndarray | None = None,
     seed: int = 0,
 ) -> LearnedRule | None:
     """The rule learned from masks ``[images, height, width]`` at rising steps, 0 among them; truths alike.
 
-    groups: the patient of every image, where a patient is a case. None for fewer than `FEWEST_CASES` cases.
+    groups: the case of every image (a patient, or an image with its copies); None: each is its own
+    copies: ``[images]`` the number of each copy of a case, 0 for the images as they are; None: there are no copies
+    None for fewer than `FEWEST_CASES` cases.
     """
     names = np.array(range(len(truths)) if groups is None else groups)
     cases = list(dict.fromkeys(names.tolist()))
     if len(cases) < FEWEST_CASES:
         return None
-    table = _Table.of(masks, truths, metric, classes, names)
-    rule = table.best_rule(np.arange(len(truths)), seed)
-    held_out = np.zeros(len(truths), np.int64)
-    order = seeding.generator(seed, "stopping/folds", 0).permutation(len(cases))
-    for fold in range(FOLDS):
-        inside = np.isin(names, [cases[case] for case in order[fold::FOLDS]])
-        other = table.best_rule(np.flatnonzero(~inside), seed)
-        held_out[inside] = table.answered(other)[inside]
     every = np.arange(len(truths))
-    found = paired_overlap_difference(table.counts(held_out, every), table.counts(held_out * 0, every), metric)
-    if found.interval[0] < -MOST_LOSS:
-        rule, held_out = StoppingRule(0.0, (0,)), held_out * 0
-        start = overlap.overall(table.counts(held_out, every), metric)
-        return LearnedRule(rule, start, 0.0, (0.0, 0.0))
-    return LearnedRule(rule, overlap.overall(table.counts(held_out, every), metric), found.difference, found.interval)
+    copy = every * 0 if copies is None else copies
+    plain = np.flatnonzero(copy == 0)
+    table = _Table.of(masks, truths, metric, classes, names, copy)
+    rule = table.best_rule(every)
+    held_out = [_held_out(table, cases, seed, draw) for draw in range(DRAWS)]
+    gain, interval = _mean_difference(table, held_out, plain)
+    _, with_copies = _mean_difference(table, held_out, every)
+    start = overlap.overall(table.counts(every * 0, plain), metric)
+    if min(interval[0], with_copies[0]) < -MOST_LOSS:
+        return LearnedRule(StoppingRule(0.0, (0,)), start, 0.0, (0.0, 0.0))
+    return LearnedRule(rule, start + gain, gain, interval)
+
+
+def _held_out(table: _Table, cases: Sequence[str], seed: int, draw: int) -> np.ndarray:
+    """The number of the checkpoint that answers each image, by a rule that was learned without its case."""
+    places = np.zeros(len(table.names), np.int64)
+    order = seeding.generator(seed, "stopping/folds", draw).permutation(len(cases))
+    for fold in range(FOLDS):
+        inside = np.isin(table.names, [cases[case] for case in order[fold::FOLDS]])
+        places[inside] = table.answered(table.best_rule(np.flatnonzero(~inside)))[inside]
+    return places
+
+
+def _mean_difference(table: _Table, held_out: Sequence[np.ndarray], rows: np.ndarray) -> tuple[float, Interval]:
+    """Gain over step 0 and its interval on the cases of some images, means over the draws of the folds."""
+    start, cases = table.counts(held_out[0] * 0, rows), table.cases(rows)
+    found = [
+        paired_overlap_difference(table.counts(places, rows), start, table.metric, cases=cases) for places in held_out
+    ]
+    low, high = np.mean([each.interval for each in found], axis=0)
+    return float(np.mean([each.difference for each in found])), (float(low), float(high))
 
 
 @dataclass(frozen=True)
 class _Table:
     """Validation images at every checkpoint.
 
-    at: counts by checkpoint; agreements: ``[checkpoints, images]`` with the mask of step 0; names: every image's case
+    at: counts by checkpoint; agreements: ``[checkpoints, images]`` with the mask of step 0
+    names: every image's case; copy: the number of the copy that it belongs to
     """
 
     steps: tuple[int, ...]
     at: tuple[overlap.Counts, ...]
     agreements: np.ndarray
     names: np.ndarray
+    copy: np.ndarray
     metric: str
 
     @classmethod
     def of(
-        cls, masks: Mapping[int, np.ndarray], truths: np.ndarray, metric: str, classes: int, names: np.ndarray
+        cls,
+        masks: Mapping[int, np.ndarray],
+        truths: np.ndarray,
+        metric: str,
+        classes: int,
+        names: np.ndarray,
+        copy: np.ndarray,
     ) -> _Table:
         steps = tuple(sorted(masks))
         at, agreements = [], []
@@ -156,7 +188,7 @@ class _Table:
             at.append(overlap.concatenate(counted))
             pairs = zip(masks[step], masks[steps[0]], strict=True)
             agreements.append([agreement(mask, first, classes) for mask, first in pairs])
-        return cls(steps, tuple(at), np.array(agreements), names, metric)
+        return cls(steps, tuple(at), np.array(agreements), names, copy, metric)
 
     def answered(self, rule: StoppingRule) -> np.ndarray:
         """The number of the checkpoint that answers each image."""
@@ -168,11 +200,18 @@ class _Table:
         return places
 
     def counts(self, places: np.ndarray, rows: np.ndarray) -> overlap.Counts:
-        """Counts of the cases of some images (``rows``), each answered with its checkpoint."""
+        """Counts of some images (``rows``), each answered with its checkpoint, added up by case and copy."""
         parts = ("intersection", "prediction", "truth")
         stacked = (np.stack([getattr(counts, part) for counts in self.at]) for part in parts)
         chosen = overlap.Counts(*(each[places[rows], rows] for each in stacked))
-        return chosen.pooled_by(self.names[rows].tolist())[1]
+        return chosen.pooled_by(self._keys(rows))[1]
+
+    def cases(self, rows: np.ndarray) -> list[str]:
+        """The case of every row of `counts`."""
+        return [str(case) for _, case in dict.fromkeys(self._keys(rows))]
+
+    def _keys(self, rows: np.ndarray) -> list[tuple[int, str]]:
+        return list(zip(self.copy[rows].tolist(), self.names[rows].tolist(), strict=True))
 
     def fixed_steps_gain(self, rows: np.ndarray) -> bool:
         """Whether any number of steps, the same for all images, scores better than none."""
@@ -180,11 +219,11 @@ class _Table:
         scores = [overlap.overall(self.counts(every + place, rows), self.metric) for place in range(len(self.steps))]
         return max(scores) > scores[0]
 
-    def best_rule(self, rows: np.ndarray, seed: int) -> StoppingRule:
-        """Fewer steps and lower thresholds win ties."""
+    def best_rule(self, rows: np.ndarray) -> StoppingRule:
+        """Learned from some images. Fewer steps and lower thresholds win ties."""
         best, highest = StoppingRule(0.0, self.steps[:1]), 0.0
         seen: set[bytes] = set()
-        start = self.counts(np.zeros(len(self.names), np.int64), rows)
+        start, cases = self.counts(np.zeros(len(self.names), np.int64), rows), self.cases(rows)
         if not self.fixed_steps_gain(rows):
             return best
         for last in range(1, len(self.steps)):
@@ -194,10 +233,7 @@ class _Table:
                 if places[rows].tobytes() in seen:
                     continue
                 seen.add(places[rows].tobytes())
-                found = paired_overlap_difference(
-                    self.counts(places, rows), start, self.metric, seed=seed, resamples=RESAMPLES
-                )
-                surely = found.difference - (found.interval[1] - found.interval[0]) / (2 * ERRORS_PER_SIDE)
-                if surely > highest:
-                    best, highest = rule, surely
+                gain, error = paired_overlap_error(self.counts(places, rows), start, self.metric, cases=cases)
+                if gain - error > highest:
+                    best, highest = rule, gain - error
         return best
