@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 import tifffile
+from PIL import ExifTags, Image
 from plain_folders import files_below, mask, picture, save, write_pairs, write_unlabelled
 
 from semgan.config import Preprocessing
@@ -218,6 +219,29 @@ def test_masks_may_be_black_and_white_palettes_or_merged_by_a_mapping(tmp_path):
         expected = np.select([original == 0, original == 200], [0, 255], 1)
         assert np.array_equal(load_label(case, dataset.labels, dataset.ignore), expected)
     assert check_dataset(tmp_path / "out") == []
+
+
+def tagged(root, kind: str, pixels: np.ndarray, orientation: int) -> None:
+    tag = Image.Exif()
+    tag[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(pixels).save(root / kind / "case_0.png", exif=tag)
+
+
+@pytest.mark.parametrize(
+    ("height", "turned", "of_mask", "doubtful"),
+    [(10, 6, 1, True), (12, 3, 1, True), (10, 6, 6, False), (12, 6, 1, False), (10, 1, 1, False)],
+    ids=["square", "upside down", "the mask is turned alike", "the size tells", "nothing is turned"],
+)
+def test_a_mask_that_may_be_drawn_on_the_stored_picture_is_warned_of(tmp_path, height, turned, of_mask, doubtful):
+    write_pairs(tmp_path, 3)
+    shown = picture(0, height=height, width=10)
+    tagged(tmp_path, "images", np.rot90(shown) if turned == 6 else shown, turned)
+    drawn = mask(0, height=height, width=10)
+    tagged(tmp_path, "labels", np.rot90(drawn) if of_mask == 6 else drawn, of_mask)
+    warnings = prepare(tmp_path).warnings
+    assert any("case_0.png is turned by its EXIF tag" in warning for warning in warnings) == doubtful
+    stored = Dataset.open(tmp_path / "out").labelled(None, 0)[0]
+    assert np.array_equal(read_label(stored.label), drawn)  # as drawn on what viewers show
 
 
 def test_wrong_mask_values_are_listed_with_a_file_that_has_them(tmp_path):

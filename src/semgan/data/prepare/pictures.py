@@ -98,6 +98,11 @@ def convert(job: Conversion, source: Source) -> Written:
         label = None
         if source.label is not None:
             label = indices(_label(source, image.shape), job.table, source.label)
+            if _may_be_turned(source.image, source.label, image.shape):
+                written.warnings.append(
+                    f"{source.image} is turned by its EXIF tag and {source.label} is not; the mask is taken as drawn "
+                    "on the picture that viewers show. If it was drawn on the stored pixels, turn it and prepare again."
+                )
     except ValueError as error:
         written.problems.append(str(error))
         return written
@@ -127,6 +132,22 @@ def _label(source: Source, image_shape: tuple[int, ...] | None) -> np.ndarray:
     if abs(label.shape[0] * width - label.shape[1] * height) > max(label.shape) * max(height, width) * 0.01:
         return label  # another picture's mask: not of this shape at any scale
     return scale_label(label, height, width)
+
+
+def _may_be_turned(image: Path, label: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a mask may have been drawn on the picture as it is stored, and its size does not tell."""
+    turned = _orientation(image)
+    same_size = shape[0] == shape[1] or turned in (2, 3, 4)  # mirrored or upside down
+    return turned != 1 and same_size and _orientation(label) != turned
+
+
+def _orientation(file: Path) -> int:
+    """EXIF's, or TIFF's own; 1, upright, where a file has none."""
+    try:
+        with Image.open(file) as picture:
+            return picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except OSError:  # of another kind, such as a volume
+        return 1
 
 
 def _size(pixels: np.ndarray) -> str:
@@ -196,5 +217,5 @@ def _save(pixels: np.ndarray, file: Path) -> None:
 
 def _is_plain_png(file: Path, mode: str) -> bool:
     with Image.open(file) as picture:
-        is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return picture.format == "PNG" and picture.mode == mode and "transparency" not in picture.info and not is_turned
+        is_plain = picture.format == "PNG" and picture.mode == mode and "transparency" not in picture.info
+    return is_plain and _orientation(file) == 1
