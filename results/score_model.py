@@ -16,6 +16,7 @@ from pathlib import Path
 
 from semgan import results
 from semgan.benchmark.parts import class_names, part_of_file
+from semgan.metrics.intervals import paired_overlap_difference
 from semgan.scoring import HeldOut, TrainedModel
 
 
@@ -54,6 +55,11 @@ def main() -> None:
     for row in rows:
         if row.class_name == results.MEAN:
             print(f"{row.method} {row.test_set} steps {row.steps}: {row.value:.4f}")
+    if model.chosen != 0:
+        pair = (scored.counts[step] for step in (model.chosen, 0))
+        told = paired_overlap_difference(*pair, model.settings["metric"], scored.over)
+        low, high = told.interval
+        print(f"chosen ({model.chosen}) against step 0: {told.difference:+.4f}, 95 % from {low:+.4f} to {high:+.4f}")
     results.append_rows(args.out / "scores.csv", rows + model.validation_rows(args.task), replace=True)
 
 
