@@ -108,10 +108,8 @@ class _Table:
 
     def gain(self, rule, part: str, rows: np.ndarray) -> float:
         """Mean gain over step 0 of some images."""
-        last = len(rule.checkpoints)
-        goes_on = np.cumprod(self.agreements[part][1:last] >= rule.at_least, axis=0)
-        scores = self.scores[part]
-        return float((scores[goes_on.sum(axis=0), np.arange(self.images)] - scores[0])[rows].mean())
+        scores, places = self.scores[part], rule.answers(self.agreements[part])
+        return float((scores[places, np.arange(self.images)] - scores[0])[rows].mean())
 
     def _pairs(self, part: str, step: int, other: str):
         return zip(self.masks[f"{part}/{step}"], self.masks[f"{part}/{other}"], strict=True)

@@ -49,19 +49,12 @@ class _Sums:
     rows: np.ndarray
     score: Callable[[np.ndarray], np.ndarray]
 
-    def of_cases(self, cases: Sequence[str] | None) -> _Sums:
-        """With the rows of a case, named for every row, added up; None: a row is a case.
-
-        Raises ValueError for fewer than two cases.
-        """
-        if cases is not None:
-            number = {case: place for place, case in enumerate(dict.fromkeys(cases))}
-            rows = np.zeros((len(number), self.rows.shape[1]), self.rows.dtype)
-            np.add.at(rows, [number[case] for case in cases], self.rows)
-            return _Sums(rows, self.score).of_cases(None)
-        if len(self.rows) < 2:
-            raise ValueError(f"Two methods are compared on two cases at least; got {len(self.rows)} with both scores.")
-        return self
+    def by_case(self, cases: Sequence[str]) -> _Sums:
+        """With the rows of a case, named for every row, added up."""
+        number = {case: place for place, case in enumerate(dict.fromkeys(cases))}
+        rows = np.zeros((len(number), self.rows.shape[1]), self.rows.dtype)
+        np.add.at(rows, [number[case] for case in cases], self.rows)
+        return _Sums(rows, self.score)
 
     def whole(self) -> float:
         """The score of all cases."""
@@ -115,7 +108,7 @@ def paired_difference(
     if one.shape != other.shape or one.ndim != 1:
         raise ValueError(f"Two methods need scores of the same cases; got shapes {one.shape} and {other.shape}.")
     differences = _defined(one - other)
-    return _difference(_of_mean(differences).of_cases(None), len(one) - len(differences), seed, resamples)
+    return _difference(_of_mean(differences), len(one) - len(differences), seed, resamples)
 
 
 def paired_overlap_difference(
@@ -146,6 +139,7 @@ def paired_overlap_error(
     error. No draws, so fast and always the same. Raises as `paired_overlap_difference` does.
     """
     sums, _ = _paired_sums(first, second, metric, None, cases)
+    _check_two(sums)
     return sums.whole(), sums.error()
 
 
@@ -165,15 +159,15 @@ def _paired_sums(
     if metric != "miou":
         one, other = (overlap.case_means(counts, metric, over) for counts in (first, second))
         counted = ~np.isnan(one - other)
-        named = None if cases is None else [case for case, counts in zip(cases, counted, strict=True) if counts]
-        return _of_mean((one - other)[counted]).of_cases(named), int((~counted).sum())
+        sums, left_out = _of_mean((one - other)[counted]), int((~counted).sum())
+        return (sums if cases is None else sums.by_case(np.array(cases)[counted].tolist())), left_out
     ours, theirs = _of_miou(first, over), _of_miou(second, over)
     columns = ours.rows.shape[1]
     both = _Sums(
         np.concatenate([ours.rows, theirs.rows], axis=1),
         lambda sums: ours.score(sums[..., :columns]) - theirs.score(sums[..., columns:]),
     )
-    return both.of_cases(cases), 0
+    return (both if cases is None else both.by_case(cases)), 0
 
 
 def _defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -202,7 +196,13 @@ def _interval(draws: NDArray[np.float64]) -> Interval:
     return float(low), float(high)
 
 
+def _check_two(sums: _Sums) -> None:
+    if len(sums.rows) < 2:
+        raise ValueError(f"Two methods are compared on two cases at least; got {len(sums.rows)} with both scores.")
+
+
 def _difference(sums: _Sums, left_out: int, seed: int, resamples: int) -> PairedDifference:
+    _check_two(sums)
     difference = sums.whole()
     draws = sums.draws(seed, resamples)
     # A hair of room, so that sums in another order do not decide about equality.

@@ -270,7 +270,8 @@ def _learned(
     """
     if job.settings.inversion.has_ramps:
         return None
-    plain, parts = job.scored, [(job.scored, snapshots)]
+    plain = job.scored
+    parts = [(plain, snapshots)]
     cases = plain.groups or tuple(str(row) for row in range(len(plain.images)))
     enough = len(set(cases)) >= FEWEST_CASES
     if enough and optimisation_gains and (shifted := job.read_shifted()) is not None:
@@ -282,7 +283,7 @@ def _learned(
         job.settings.metric,
         classes=job.labels.classes,
         groups=cases * len(parts),
-        copies=np.repeat(np.arange(len(parts)), len(plain.images)),
+        copies=None if len(parts) == 1 else np.repeat(np.arange(len(parts)), len(plain.images)),
         seed=job.settings.seed,
     )
 

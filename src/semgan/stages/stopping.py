@@ -65,6 +65,10 @@ class StoppingRule:
         """Whether a mask ``[height, width]`` may be the answer, given the mask of step 0."""
         return agreement(mask, first, classes) >= self.at_least
 
+    def answers(self, agreements: np.ndarray) -> np.ndarray:
+        """The number of the checkpoint that answers each image, from its agreements ``[checkpoints, images]``."""
+        return np.cumprod(agreements[1 : len(self.checkpoints)] >= self.at_least, axis=0).sum(axis=0)
+
     def describe(self) -> str:
         if self.steps == 0:
             return "no image is optimised: on validation nothing was surely gained by it"
@@ -129,7 +133,7 @@ def learn_rule(
     rule = table.best_rule(every)
     held_out = [_held_out(table, cases, seed, draw) for draw in range(DRAWS)]
     gain, interval = _mean_difference(table, held_out, plain)
-    _, with_copies = _mean_difference(table, held_out, every)
+    _, with_copies = (gain, interval) if copies is None else _mean_difference(table, held_out, every)
     start = overlap.overall(table.counts(every * 0, plain), metric)
     if min(interval[0], with_copies[0]) < -MOST_LOSS:
         return LearnedRule(StoppingRule(0.0, (0,)), start, 0.0, (0.0, 0.0))
@@ -142,7 +146,7 @@ def _held_out(table: _Table, cases: Sequence[str], seed: int, draw: int) -> np.n
     order = seeding.generator(seed, "stopping/folds", draw).permutation(len(cases))
     for fold in range(FOLDS):
         inside = np.isin(table.names, [cases[case] for case in order[fold::FOLDS]])
-        places[inside] = table.answered(table.best_rule(np.flatnonzero(~inside)))[inside]
+        places[inside] = table.best_rule(np.flatnonzero(~inside)).answers(table.agreements)[inside]
     return places
 
 
@@ -190,15 +194,6 @@ class _Table:
             agreements.append([agreement(mask, first, classes) for mask, first in pairs])
         return cls(steps, tuple(at), np.array(agreements), names, copy, metric)
 
-    def answered(self, rule: StoppingRule) -> np.ndarray:
-        """The number of the checkpoint that answers each image."""
-        places = np.zeros(len(self.names), np.int64)
-        goes_on = np.ones(len(self.names), bool)
-        for place in range(1, len(rule.checkpoints)):
-            goes_on &= self.agreements[place] >= rule.at_least
-            places[goes_on] = place
-        return places
-
     def counts(self, places: np.ndarray, rows: np.ndarray) -> overlap.Counts:
         """Counts of some images (``rows``), each answered with its checkpoint, added up by case and copy."""
         parts = ("intersection", "prediction", "truth")
@@ -229,7 +224,7 @@ class _Table:
         for last in range(1, len(self.steps)):
             for at_least in THRESHOLDS:
                 rule = StoppingRule(at_least, self.steps[: last + 1])
-                places = self.answered(rule)
+                places = rule.answers(self.agreements)
                 if places[rows].tobytes() in seen:
                     continue
                 seen.add(places[rows].tobytes())
