@@ -444,7 +444,7 @@ def test_steps_and_share_with_the_best_validation_score_are_chosen(tiny_job, fir
     settings = tiny_job.settings.model_copy(
         update={"inversion": tiny_job.settings.inversion.model_copy(update={"steps": 30})}
     )
-    job = replace(tiny_job, settings=settings, read_shifted=lambda: None)
+    job = replace(tiny_job, settings=settings, read_shifted=lambda cases: None)
     model = Constant(answers[later], answers[first])
     choice = choose_answer(model, Constant(answers[learnt]), job)
     assert (choice.steps, choice.share) == chosen and choice.scores[chosen] == 1.0
@@ -469,7 +469,7 @@ class ByCase:
 
 @pytest.mark.parametrize(("stronger", "chosen"), [("model", 0.25), ("student", 0.75)])
 def test_images_as_from_another_source_decide_where_the_others_do_not(tiny_job, stronger, chosen):
-    truth = tiny_job.read_shifted().label_maps
+    truth = tiny_job.read_shifted(75).label_maps
     good, bad = ByCase(tiny_job, truth), ByCase(tiny_job, 1 - truth)
     choice = choose_answer(*((good, bad) if stronger == "model" else (bad, good)), tiny_job)
     assert choice.share == chosen and choice.scores[choice.steps, chosen] == 1.0

@@ -67,7 +67,7 @@ class TrainingJob:
     """What a method's ``train`` gets.
 
     chooses_steps: whether the inversion's steps are chosen on validation as soon as there is an encoder
-    read_shifted: makes the first validation cases look as if from another source (`shifted_validation`)
+    read_shifted: makes the first so many validation cases look as if from another source (`shifted_validation`)
     """
 
     settings: Settings
@@ -84,7 +84,7 @@ class TrainingJob:
     chooses_steps: bool = True
     progress: Progress | None = None
     draw: Draw | None = None
-    read_shifted: Callable[[], Scored | None] = lambda: None
+    read_shifted: Callable[[int], Scored | None] = lambda cases: None
 
     def labelled_stream(
         self, name: str, *, moved: bool = True, pairs: tuple[np.ndarray, np.ndarray] | None = None
@@ -131,15 +131,14 @@ class TrainingJob:
         )
 
     @property
-    def validation_images(self) -> np.ndarray:
-        """The images that are scored at a preview, uint8 ``[n, channels, size_px, size_px]``."""
-        return np.asarray(self.images[self.validation.rows[: self.settings.run.validation_cases]])
-
-    @property
     def scored(self) -> Scored:
         """The validation images that are scored at a preview, with their masks."""
+        return self.first_validation(self.settings.run.validation_cases)
+
+    def first_validation(self, cases: int) -> Scored:
+        """The first validation images, at most so many, with their masks."""
         assert self.validation.label_maps is not None and len(self.validation)
-        images, groups = self.validation_images, self.validation.groups
+        images, groups = np.asarray(self.images[self.validation.rows[:cases]]), self.validation.groups
         return Scored(images, self.validation.label_maps[: len(images)], groups and groups[: len(images)])
 
     def validate(
@@ -159,12 +158,12 @@ class TrainingJob:
         )
 
 
-def shifted_validation(dataset: Dataset, settings: Settings) -> Scored | None:
-    """The validation cases of a preview under mixed synthetic shifts (`semgan.data.shifts`), None without any.
+def shifted_validation(dataset: Dataset, settings: Settings, count: int) -> Scored | None:
+    """The first validation cases, at most ``count``, under mixed synthetic shifts (`semgan.data.shifts`); None: none.
 
     A function of the data set and the preprocessing alone, so that all methods and seeds meet the same images.
     """
-    cases, rule = dataset.validation()[: settings.run.validation_cases], settings.preprocessing
+    cases, rule = dataset.validation()[:count], settings.preprocessing
     if not cases:
         return None
     images, maps = [], []

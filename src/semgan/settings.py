@@ -218,6 +218,9 @@ class InversionSettings(Frozen):
         default=True,
         description="steps and stopping rule are chosen on validation (Departure); off: steps for every image",
     )
+    choice_cases: Count = Field(
+        default=150, description="validation images that steps and stopping rule are chosen on, at most"
+    )
     learning_rate: Rate = 0.1
     space: Literal["w_plus", "whitened"] = Field(
         default="w_plus", description="whitened: per-w PCA of the mapping network (Departure)"

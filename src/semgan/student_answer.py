@@ -149,7 +149,8 @@ def choose_answer(model: SemanticGan, student: NetworkSegmenter, job: TrainingJo
     """
     if not len(job.validation):
         return AnswerChoice()
-    both = [one for one in (job.scored, job.read_shifted()) if one is not None]
+    shown, shifted = job.scored, job.read_shifted(job.settings.run.validation_cases)
+    both = [shown] if shifted is None else [shown, shifted]
     named, limit = job.settings.student.answer_share, job.settings.inversion.steps
     shares = STUDENT_SHARES if named is None else (named,)
     last = min(limit, GUIDED_STEPS[-1])

@@ -51,6 +51,7 @@ def finished(grids_of_module, tmp_path_factory):
         task = grid["tasks"][0]
         task["published"] = {"file": str(published), "task": "lungs", "sets": {"standard": "JSRT"}}
         task["steps"] = [1]
+        task["settings"]["run"]["validation_cases"] = 2  # of 3
 
     path = grids_of_module.write(change, "finished.yaml")
     return (
@@ -69,6 +70,12 @@ def test_every_cell_is_done_and_the_conditions_were_equal(finished):
     assert ours["facts"] == rival["facts"] and ours["facts"]["labelled list"]
     assert sum(ours["images_seen"].values()) == sum(rival["images_seen"].values()) == 32
     assert set(ours["images_seen"]) == {"gan", "encoder"}
+
+
+def test_steps_are_chosen_on_as_many_validation_images_as_weights_are(finished):
+    _, out, _, _ = finished
+    lines = artifacts.read_metrics(out / "cells" / CELLS[0] / "run" / "metrics.jsonl")
+    assert [line["images_seen"] for line in lines if line["stage"] == "inversion"] == [2]
 
 
 def test_every_test_set_was_opened_once_after_training(finished):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_stages import BINARY, CPU, FOUR, SETTINGS, stream, tiny_gan, with_changes
 
+from semgan import config
 from semgan.artifacts import RunFolder, read_metrics
 from semgan.job import Pixels, TrainingJob
 from semgan.stages.pipeline import GanMonitor, StepChoice, choose_steps
@@ -81,13 +82,15 @@ class Answers:
     """A model whose masks are right for the first ``good[step]`` validation cases, and empty for the others."""
 
     def __init__(self, asked, good):
-        self.asked, self.good, self.steps_taken = asked, good, []
+        self.asked, self.good, self.steps_taken, self.shown = asked, good, [], []
+        self.settings = asked.settings
         self.good_of_call = []  # other ones, call after call
 
     def segment_batch(self, image, *, steps, snapshot_steps):
         if self.good_of_call:
             self.good = self.good_of_call.pop(0)
         self.steps_taken.append((steps, snapshot_steps))
+        self.shown.append(len(image))
         maps = torch.from_numpy(self.asked.validation.label_maps[: len(image)]).long()
         right = torch.nn.functional.one_hot(maps, 2).permute(0, 3, 1, 2).float()
         empty = torch.zeros_like(right)
@@ -150,7 +153,7 @@ def test_the_rule_is_learned_from_shifted_copies_too(tmp_path):
     """One image gains and none loses; of the copies, half are ruined: their masks are emptied."""
     asked, model = validating(tmp_path, {0: 19, 5: 20}, {"steps": 5})
     alone = choose_steps(model, asked).rule
-    asked = replace(asked, read_shifted=lambda: asked.scored)
+    asked = replace(asked, read_shifted=asked.first_validation)
     model.good_of_call = [model.good, {0: 20, 5: 10}]
     model.steps_taken = []
     careful = choose_steps(model, asked).rule
@@ -158,9 +161,23 @@ def test_the_rule_is_learned_from_shifted_copies_too(tmp_path):
     assert careful is not None and careful.steps == 0  # all copies are ruined alike, so that no guard tells them apart
 
 
+def test_the_choice_looks_at_its_own_number_of_cases_a_batch_at_a_time(tmp_path):
+    """More than a preview scores, as 8 here; of 20 images the first 18, and copies of no others."""
+    asked, model = validating(tmp_path, {0: 6, 5: 8}, {"steps": 5, "choice_cases": 18, "batch": 8})
+    asked = replace(asked, settings=config.override(asked.settings, {"run": {"validation_cases": 8}}))
+    read = []
+    asked = replace(asked, read_shifted=lambda cases: read.append(cases) or asked.first_validation(cases))
+    found = choose_steps(model, asked)
+    assert model.shown == [8, 8, 2, 8, 8, 2] and read == [18]
+    assert found.scores["steps_0"] == pytest.approx(14 / 18) and found.scores["steps_5"] == 1.0
+    assert found.rule is not None  # eight cases would be too few
+    (row,) = read_metrics(asked.run.metrics)
+    assert row["images_seen"] == 18
+
+
 def test_copies_are_not_optimised_where_no_step_gains(tmp_path):
     asked, model = validating(tmp_path, {0: 20, 5: 8}, {"steps": 5})
-    asked = replace(asked, read_shifted=lambda: pytest.fail("read"))
+    asked = replace(asked, read_shifted=lambda cases: pytest.fail("read"))
     assert choose_steps(model, asked).rule == StoppingRule(0.0, (0,))
 
 

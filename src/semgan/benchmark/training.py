@@ -222,9 +222,17 @@ def _train(cell: Cell, context: Context, run: Path, changes: dict[str, Any], **o
         seed=cell.seed,
         device=context.device,
         precision=None if first_of(cell, context.grid) else context.precision,
-        changes=assignments(changes),
+        changes=assignments(changes | _choice_of(cell, context)),
         **options,
     )
+
+
+def _choice_of(cell: Cell, context: Context) -> dict[str, int]:
+    """Steps of an inversion are chosen on no more validation images than every method's weights are."""
+    settings = settings_of(cell, Dataset.open(context.dataset), context.grid)
+    if "encoder" not in methods.get(settings.method).stages:
+        return {}
+    return {"inversion.choice_cases": min(settings.inversion.choice_cases, settings.run.validation_cases)}
 
 
 class _Stopwatch:

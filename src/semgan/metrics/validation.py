@@ -6,7 +6,7 @@ come from `semgan segment` and `semgan evaluate` at the images' own size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,14 +41,30 @@ def score_cases(
 
     if len(images) != len(truths):
         raise ValueError(f"Every validation image needs one label map; got {len(images)} images, {len(truths)} maps.")
-    parts = []
-    with torch.no_grad():
+
+    def label_maps() -> Iterator[np.ndarray]:
         for first in range(0, len(images), batch):
             block = torch.from_numpy(np.array(images[first : first + batch])).to(device)  # type: ignore[arg-type]
             found = probabilities(block.float() / 127.5 - 1)
             for truth, own in zip(truths[first : first + batch], found, strict=True):
-                parts.append(overlap.count(_label_map(own, np.asarray(truth).shape), truth, classes))
-    counts = overlap.concatenate(parts)
+                yield _label_map(own, np.asarray(truth).shape)
+
+    with torch.no_grad():
+        return score_label_maps(label_maps(), truths, metric, classes=classes, groups=groups)
+
+
+def score_label_maps(
+    label_maps: Iterable[np.ndarray],
+    truths: Sequence[np.ndarray] | np.ndarray,
+    metric: str,
+    *,
+    classes: int,
+    groups: Sequence[str] | None = None,
+) -> float:
+    """As `score_cases`, of masks that are there already, one for each of the truths and of its size."""
+    counts = overlap.concatenate(
+        overlap.count(found, truth, classes) for found, truth in zip(label_maps, truths, strict=True)
+    )
     return overlap.overall(counts if groups is None else counts.pooled_by(groups)[1], metric)
 
 

@@ -25,7 +25,13 @@ def recipe() -> Settings:
                 "generated_weight": 1.0,
                 "photometric_augment": 0.5,
             },
-            "inversion": {"space": "whitened", "reduction": "mean", "steps": 10, "learning_rate": 0.05},
+            "inversion": {
+                "space": "whitened",
+                "reduction": "mean",
+                "steps": 10,
+                "choice_cases": 8,
+                "learning_rate": 0.05,
+            },
             "perceptual": {"distance": "discriminator"},
             "baseline": {
                 "trunk": "narrow",

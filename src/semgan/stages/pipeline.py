@@ -14,8 +14,9 @@ from torch import Tensor
 
 from semgan import artifacts, ranks
 from semgan.data.transforms import to_levels, to_unit
-from semgan.job import TrainingJob
+from semgan.job import Scored, TrainingJob
 from semgan.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
+from semgan.metrics.validation import score_label_maps
 from semgan.models.discriminators import ImageCritic
 from semgan.models.encoder import Encoder
 from semgan.models.lpips_weights import build_perceptual
@@ -237,14 +238,19 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
     between = () if own.has_ramps else CANDIDATE_STEPS
     limit = own.steps
     candidates = tuple(sorted({step for step in between if step <= limit} | {0, limit}))
-    images = job.validation_images
-    snapshots = _optimised(model, images, candidates)
-    scores = {f"steps_{step}": job.validate(_replay(answer), batch=len(images)) for step, answer in snapshots.items()}
+    shown = job.first_validation(own.choice_cases)
+    masks, count = _optimised(model, shown.images, candidates), len(shown.images)
+    scores = {
+        f"steps_{step}": score_label_maps(
+            found, shown.label_maps, job.settings.metric, classes=job.labels.classes, groups=shown.groups
+        )
+        for step, found in masks.items()
+    }
     chosen = max(candidates, key=lambda step: (round(scores[f"steps_{step}"], 4), -step))
-    learned = _learned(model, snapshots, job, optimisation_gains=chosen > 0)
+    learned = _learned(model, shown, masks, job, optimisation_gains=chosen > 0)
     if learned is not None:
         scores[f"steps_{AUTO}"] = learned.score
-    by_first(lambda: _write_scores(scores, len(images), job))
+    by_first(lambda: _write_scores(scores, count, job))
     logger.info("Inversion steps chosen on validation: %d (%s)", chosen, scores)
     if learned is None:
         return StepChoice(chosen, None, scores)
@@ -252,33 +258,39 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
     return StepChoice(chosen, learned.rule, scores)
 
 
-def _optimised(model: SemanticGan, images: np.ndarray, candidates: Sequence[int]) -> dict[int, Tensor]:
-    """Probabilities of all images (uint8, as `Scored` has them) after so many steps; each process answers a share."""
-    shown = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
-    found = model.segment_batch(shown, steps=max(candidates), snapshot_steps=tuple(candidates))
+def _optimised(model: SemanticGan, images: np.ndarray, candidates: Sequence[int]) -> dict[int, np.ndarray]:
+    """Masks of all images (uint8, as `Scored` has them) after so many steps; each process answers a share.
+
+    A batch of the settings at a time: probabilities of a hundred images after every number of steps take gigabytes.
+    """
+    rows, batch = ranks.even_rows(len(images)), model.settings.inversion.batch
+    parts: dict[int, list[Tensor]] = {step: [] for step in candidates}
+    for first in range(0, len(rows), batch):
+        shown = to_unit(torch.from_numpy(images[rows[first : first + batch]]))
+        found = model.segment_batch(shown, steps=max(candidates), snapshot_steps=tuple(candidates))
+        for step, kept in parts.items():
+            kept.append(found.snapshots[step].argmax(1).byte())
     ranks.wait()  # for the slowest process, which may take longer than a sum may be waited for
-    return {step: ranks.gathered(found.snapshots[step])[: len(images)] for step in candidates}
+    return {step: ranks.gathered(torch.cat(kept))[: len(images)].cpu().numpy() for step, kept in parts.items()}
 
 
 def _learned(
-    model: SemanticGan, snapshots: dict[int, Tensor], job: TrainingJob, *, optimisation_gains: bool
+    model: SemanticGan, plain: Scored, masks: dict[int, np.ndarray], job: TrainingJob, *, optimisation_gains: bool
 ) -> LearnedRule | None:
-    """The rule of these snapshots; none where ramps of the learning rate make them unlike shorter runs.
+    """The rule of these masks; none where ramps of the learning rate make them unlike those of shorter runs.
 
     The images' shifted copies are optimised, too, where a fixed number of steps gains on the images as they are: else
     no rule could be that optimises.
     """
     if job.settings.inversion.has_ramps:
         return None
-    plain = job.scored
-    parts = [(plain, snapshots)]
+    parts = [(plain, masks)]
     cases = plain.groups or tuple(str(row) for row in range(len(plain.images)))
     enough = len(set(cases)) >= FEWEST_CASES
-    if enough and optimisation_gains and (shifted := job.read_shifted()) is not None:
-        parts.append((shifted, _optimised(model, shifted.images, list(snapshots))))
-    maps = {step: [kept[step].argmax(1).byte().cpu().numpy() for _, kept in parts] for step in parts[0][1]}
+    if enough and optimisation_gains and (shifted := job.read_shifted(len(plain.images))) is not None:
+        parts.append((shifted, _optimised(model, shifted.images, list(masks))))
     return learn_rule(
-        {step: np.concatenate(of_step) for step, of_step in maps.items()},
+        {step: np.concatenate([kept[step] for _, kept in parts]) for step in masks},
         np.concatenate([shown.label_maps for shown, _ in parts]),
         job.settings.metric,
         classes=job.labels.classes,
@@ -294,10 +306,6 @@ def _write_scores(scores: dict[str, float], images: int, job: TrainingJob) -> No
         {"stage": "inversion", "images_seen": images, "seconds": 0.0}
         | {f"validation/{job.settings.metric}/{name}": score for name, score in scores.items()}
     )
-
-
-def _replay(snapshot: Tensor) -> Any:
-    return lambda image: snapshot[: len(image)]
 
 
 def _save(
