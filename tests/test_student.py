@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from semgan.objectives.segmentation import disagreement
 from semgan.scoring import HeldOut, TrainedModel
 from semgan.stages.inversion_objective import Guide
 from semgan.stages.semantic_gan import SemanticGan
-from semgan.student_answer import STUDENT_SHARES, AnswerChoice, choose_answer, load_student, mix
+from semgan.student_answer import STUDENT_SHARES, AnswerChoice, answers_of, choose_answer, load_student, mix
 from semgan.train import train
 
 MORE = ["baseline={images: 16, batch: 4, precision: float32}", "gan.precision=float32", "encoder.precision=float32"]
@@ -453,6 +454,26 @@ def test_steps_and_share_with_the_best_validation_score_are_chosen(tiny_job, fir
     compared = choose_answer(model, Constant(answers[learnt]), replace(job, settings=ramps)).scores
     assert set(compared) == {(step, share) for step in (0, 25) for share in STUDENT_SHARES}  # no part of a longer run
     assert model.guide.weight == 1.0 and torch.equal(model.guide.probabilities, answers[learnt])
+
+
+class Echo:
+    """Answers every image with itself."""
+
+    def segment_batch(self, image, *, snapshot_steps=(), **options):
+        found = torch.cat([image, -image], 1)
+        return SimpleNamespace(probabilities=found, snapshots={step: found + step for step in snapshot_steps})
+
+
+def test_answers_are_made_a_batch_at_a_time_in_order_and_told(tiny_job):
+    told = []
+    inversion = tiny_job.settings.inversion.model_copy(update={"batch": 2})
+    settings = tiny_job.settings.model_copy(update={"inversion": inversion})
+    job = replace(tiny_job, settings=settings, progress=lambda *line: told.append(line))
+    image = torch.from_numpy(job.scored.images).float() / 127.5 - 1
+    learnt, inverted = answers_of(Echo(), Echo(), job.scored, (0, 5), job)
+    torch.testing.assert_close(learnt, torch.cat([image, -image], 1))
+    assert torch.equal(inverted[5], learnt + 5) and list(inverted) == [0, 5]
+    assert told == [(done, 3, "choose answer") for done in (0, 2, 3)]
 
 
 class ByCase:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -170,6 +170,19 @@ def even_rows(rows: int) -> list[int]:
     """
     share = -(-rows // count())
     return [place % rows for place in range(rank() * share, (rank() + 1) * share)]
+
+
+def even_batches(
+    rows: int, batch: int, progress: Callable[[int, int, str], Any] | None, what: str
+) -> Iterator[list[int]]:
+    """`even_rows`, a batch at a time; ``progress`` is told before each and after the last."""
+    own = even_rows(rows)
+    for first in range(0, len(own), batch):
+        if progress is not None:
+            progress(first, len(own), what)
+        yield own[first : first + batch]
+    if progress is not None:
+        progress(len(own), len(own), what)
 
 
 # ---------------------------------------------------------------- sums

@@ -158,7 +158,7 @@ def choose_answer(model: SemanticGan, student: NetworkSegmenter, job: TrainingJo
     tried = tuple(sorted({step for step in between if step <= limit} | {0, last}))
     scores = {(step, share): 0.0 for step in tried for share in shares}
     for shown in both:
-        learnt, inverted = _answers(model, student, shown, tried, job.settings.student.guide_weight)
+        learnt, inverted = answers_of(model, student, shown, tried, job)
         for step, share in scores:
             mixed = mix(inverted[step], learnt, share)
             score = job.validate(lambda image, answer=mixed: answer, batch=len(mixed), on=shown)
@@ -168,20 +168,22 @@ def choose_answer(model: SemanticGan, student: NetworkSegmenter, job: TrainingJo
     return AnswerChoice(steps, share if named is None else None, scores)
 
 
-def _answers(
-    model: SemanticGan, student: NetworkSegmenter, shown: Scored, steps: tuple[int, ...], guide_weight: float
+def answers_of(
+    model: SemanticGan, student: NetworkSegmenter, shown: Scored, steps: tuple[int, ...], job: TrainingJob
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Probabilities of the student, and of the guided inversion after every number of steps, for all images.
 
     Of several processes each answers for its own images and gets all.
     """
-    images = np.asarray(shown.images)
-    own = to_unit(torch.from_numpy(images[ranks.even_rows(len(images))]))
-    learnt = student.segment_batch(own).probabilities
-    found = model.segment_batch(own, steps=steps[-1], snapshot_steps=steps, guide=Guide(learnt, guide_weight))
+    parts: dict[int | str, list[Tensor]] = {STUDENT: [], **{step: [] for step in steps}}
+    batch, weight = job.settings.inversion.batch, job.settings.student.guide_weight
+    for rows in ranks.even_batches(len(shown.images), batch, job.progress, "choose answer"):
+        own = to_unit(torch.from_numpy(np.asarray(shown.images[rows])))
+        learnt = student.segment_batch(own).probabilities
+        found = model.segment_batch(own, steps=steps[-1], snapshot_steps=steps, guide=Guide(learnt, weight))
+        parts[STUDENT].append(learnt)
+        for step in steps:
+            parts[step].append(found.snapshots[step])
     ranks.wait()
-
-    def of_all(answer: Tensor) -> Tensor:
-        return ranks.gathered(answer)[: len(images)]
-
-    return of_all(learnt), {step: of_all(found.snapshots[step]) for step in steps}
+    of_all = {name: ranks.gathered(torch.cat(kept))[: len(shown.images)] for name, kept in parts.items()}
+    return of_all.pop(STUDENT), {step: of_all[step] for step in steps}

@@ -165,9 +165,15 @@ def test_the_choice_looks_at_its_own_number_of_cases_a_batch_at_a_time(tmp_path)
     """More than a preview scores, as 8 here; of 20 images the first 18, and copies of no others."""
     asked, model = validating(tmp_path, {0: 6, 5: 8}, {"steps": 5, "choice_cases": 18, "batch": 8})
     asked = replace(asked, settings=config.override(asked.settings, {"run": {"validation_cases": 8}}))
-    read = []
-    asked = replace(asked, read_shifted=lambda cases: read.append(cases) or asked.first_validation(cases))
+    read, told = [], []
+    asked = replace(
+        asked,
+        read_shifted=lambda cases: read.append(cases) or asked.first_validation(cases),
+        progress=lambda *line: told.append(line),
+    )
     found = choose_steps(model, asked)
+    assert told[:4] == [(done, 18, "choose steps") for done in (0, 8, 16, 18)]
+    assert told[4:] == [(done, 18, "choose steps, shifted copies") for done in (0, 8, 16, 18)]
     assert model.shown == [8, 8, 2, 8, 8, 2] and read == [18]
     assert found.scores["steps_0"] == pytest.approx(14 / 18) and found.scores["steps_5"] == 1.0
     assert found.rule is not None  # eight cases would be too few

@@ -23,7 +23,7 @@ from semgan.models.lpips_weights import build_perceptual
 from semgan.models.whitening import Whitening, fit_whitening
 from semgan.objectives.segmentation import probabilities
 from semgan.runtime.distributed import by_first, check_equal, copy_first
-from semgan.runtime.loop import StageResult, checkpoint_path, read_stage_checkpoint, run_stage
+from semgan.runtime.loop import Progress, StageResult, checkpoint_path, read_stage_checkpoint, run_stage
 from semgan.stages.semantic_gan import Distance, SemanticGan, model_files
 from semgan.stages.stage1_gan import GanStage, build_image_critic
 from semgan.stages.stage2_encoder import EncoderStage, build_encoder
@@ -239,7 +239,7 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
     limit = own.steps
     candidates = tuple(sorted({step for step in between if step <= limit} | {0, limit}))
     shown = job.first_validation(own.choice_cases)
-    masks, count = _optimised(model, shown.images, candidates), len(shown.images)
+    masks, count = _optimised(model, shown.images, candidates, job.progress, "choose steps"), len(shown.images)
     scores = {
         f"steps_{step}": score_label_maps(
             found, shown.label_maps, job.settings.metric, classes=job.labels.classes, groups=shown.groups
@@ -258,15 +258,16 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
     return StepChoice(chosen, learned.rule, scores)
 
 
-def _optimised(model: SemanticGan, images: np.ndarray, candidates: Sequence[int]) -> dict[int, np.ndarray]:
+def _optimised(
+    model: SemanticGan, images: np.ndarray, candidates: Sequence[int], progress: Progress | None, what: str
+) -> dict[int, np.ndarray]:
     """Masks of all images (uint8, as `Scored` has them) after so many steps; each process answers a share.
 
     A batch of the settings at a time: probabilities of a hundred images after every number of steps take gigabytes.
     """
-    rows, batch = ranks.even_rows(len(images)), model.settings.inversion.batch
     parts: dict[int, list[Tensor]] = {step: [] for step in candidates}
-    for first in range(0, len(rows), batch):
-        shown = to_unit(torch.from_numpy(images[rows[first : first + batch]]))
+    for rows in ranks.even_batches(len(images), model.settings.inversion.batch, progress, what):
+        shown = to_unit(torch.from_numpy(images[rows]))
         found = model.segment_batch(shown, steps=max(candidates), snapshot_steps=tuple(candidates))
         for step, kept in parts.items():
             kept.append(found.snapshots[step].argmax(1).byte())
@@ -288,7 +289,8 @@ def _learned(
     cases = plain.groups or tuple(str(row) for row in range(len(plain.images)))
     enough = len(set(cases)) >= FEWEST_CASES
     if enough and optimisation_gains and (shifted := job.read_shifted(len(plain.images))) is not None:
-        parts.append((shifted, _optimised(model, shifted.images, list(masks))))
+        copies = _optimised(model, shifted.images, list(masks), job.progress, "choose steps, shifted copies")
+        parts.append((shifted, copies))
     return learn_rule(
         {step: np.concatenate([kept[step] for _, kept in parts]) for step in masks},
         np.concatenate([shown.label_maps for shown, _ in parts]),
