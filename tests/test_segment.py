@@ -152,7 +152,7 @@ def test_other_files_are_left_out_with_a_warning(images, tmp_path, caplog):
     (images / ".hidden").write_text("")
     with caplog.at_level(logging.WARNING):
         assert len(segment(Bright(), images, tmp_path / "out")) == 5
-    assert "2 files" in caplog.text and "notes.txt" in caplog.text and ".hidden" not in caplog.text
+    assert "left out (2)" in caplog.text and "notes.txt" in caplog.text and ".hidden" not in caplog.text
 
 
 def test_folder_without_images_is_refused(tmp_path):

@@ -184,7 +184,7 @@ def pictures(images: Path, channels: int) -> list[Input]:
     if images.is_dir() and inputs[0].path.parent == images and (beside := folders_with_images(images)):
         logger.warning("Folders with images in %s are left out, as images lie beside them: %s", images, _some(beside))
     if ignored:
-        logger.warning("%d files in %s are no images and are left out: %s", len(ignored), images, _some(ignored))
+        logger.warning("Files in %s that are no images are left out (%d): %s", images, len(ignored), _some(ignored))
     return inputs
 
 

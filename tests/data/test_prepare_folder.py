@@ -403,6 +403,19 @@ def test_several_processes_make_the_same_dataset_and_report_progress(tmp_path):
         assert file.read_bytes() == (alone.path / file.relative_to(tmp_path / "out")).read_bytes()
 
 
+def test_webp_gives_the_dataset_that_png_gives(tmp_path):
+    for number in range(3):
+        save(tmp_path / "images", f"c{number}", picture(number))
+        save(tmp_path / "labels", f"c{number}", mask(number))
+    of_png = prepare_folder(tmp_path / "images", tmp_path / "labels", tmp_path / "of_png")
+    for file in [*(tmp_path / "images").iterdir(), *(tmp_path / "labels").iterdir()]:
+        with Image.open(file) as stored:
+            stored.convert("RGB").save(file.with_suffix(".webp"), lossless=True)
+        file.unlink()
+    prepare(tmp_path)
+    assert Dataset.open(tmp_path / "out").fingerprint == Dataset.open(of_png.path).fingerprint
+
+
 def test_the_cache_can_be_built_at_once(tmp_path):
     write_pairs(tmp_path)
     prepare(tmp_path, preprocessing=Preprocessing(size_px=16))

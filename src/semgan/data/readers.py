@@ -20,7 +20,7 @@ from semgan.data.dicom_pictures import Kind, dicom_kind, read_picture
 from semgan.data.png16 import decode_deep_colour_png, is_deep_colour_png
 from semgan.data.tree import channel_files
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 Answer = TypeVar("Answer")
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000")  # as Pillow names them

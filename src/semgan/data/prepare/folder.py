@@ -72,7 +72,7 @@ def prepare_folder(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Write the dataset folder ``out`` from plain folders of PNG, JPEG, TIFF, BMP or DICOM pictures; masks by stem.
+    """Write the dataset ``out`` from plain folders of pictures (`semgan.data.readers.read_image`); masks by stem.
 
     Or of volumes, see `semgan.data.prepare.own_volumes`: slices to train on, whole volumes to test on.
 
