@@ -53,6 +53,17 @@ def test_only_masks_of_labelled_and_validation_cases_are_opened(tiny_dataset, mo
     assert len(pixels["labelled"]) == 2 and len(pixels["unlabelled"]) == 10
 
 
+def test_masks_to_learn_from_may_be_finer_than_the_network(tiny_dataset):
+    """Of labelled cases alone: validation scores are told at the network's size."""
+    dataset = Dataset.open(tiny_dataset)
+    fine = config.override(SETTINGS, {"data": {"fine_labels": 2}})
+    pixels = load_pixels(dataset, fine)[1]
+    stored = [read_label(case.label) for case in dataset.labelled(None, 0)]
+    assert np.array_equal(pixels["labelled"].fine_maps, np.stack(stored))  # 32 px, as the dataset has them
+    assert pixels["labelled"].label_maps.shape[1:] == (16, 16) and pixels["validation"].fine_maps is None
+    assert load_pixels(dataset, SETTINGS)[1]["labelled"].fine_maps is None
+
+
 def test_streams_show_the_images_they_are_named_for(job):
     found = job(data={"mirror": False})
     labelled = found.labelled_stream("labelled", moved=False)

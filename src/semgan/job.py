@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -42,12 +42,14 @@ Draw = Callable[[np.ndarray, np.ndarray, int, Path], None]
 class Pixels:
     """Rows of the image cache and, for labelled cases, their masks ``[n, size_px, size_px]`` uint8.
 
+    fine_maps: the masks to learn from at a multiple of that size (``data.fine_labels``); None: no others than these
     groups: the patient of every row, where scores are per patient (slices of volumes); None: an image is a case
     """
 
     rows: np.ndarray
     label_maps: np.ndarray | None = None
     groups: tuple[str, ...] | None = None
+    fine_maps: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -96,6 +98,7 @@ class TrainingJob:
         return ImageStream(
             self.images if pairs is None else pairs[0],
             self.labelled.label_maps if pairs is None else pairs[1],
+            fine_maps=self.labelled.fine_maps if pairs is None else None,
             rows=self.labelled.rows if pairs is None else None,
             seed=self.settings.seed,
             stream_name=name,
@@ -200,10 +203,13 @@ def load_pixels(
         by_patient = COUNTED_IN in dataset.splits
         return Pixels(cache.rows(cases), maps, tuple(case.group or case.stem for case in cases) if by_patient else None)
 
+    known, times = with_masks(labelled), settings.data.fine_labels
+    if times > 1:
+        known = replace(known, fine_maps=load_labels(labelled, times * size_px, dataset.labels, dataset.ignore))
     if not validation:
         logger.warning("%s has no validation list: the last weights and the recipe's steps are used.", dataset.path)
     pixels = {
-        "labelled": with_masks(labelled),
+        "labelled": known,
         "unlabelled": Pixels(cache.rows(unlabelled)),
         "validation": with_masks(validation) if validation else Pixels(np.zeros(0, np.int64)),
     }

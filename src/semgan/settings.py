@@ -92,6 +92,9 @@ class DataSettings(Frozen):
     affine_probability: float = Field(
         default=1.0, ge=0, le=1, description="labelled images: how often each of scale, shift and rotation is done"
     )
+    fine_labels: Literal[1, 2, 4] = Field(
+        default=1, description="labelled masks are learnt from at so many times the network's side (Departure)"
+    )
 
     @field_validator("affine_scale_range")
     @classmethod

@@ -78,11 +78,23 @@ class Case:
 
 @dataclass(frozen=True)
 class Batch:
-    """A training batch. ``index`` is the global number of each image in its stream (int64 ``[batch]``)."""
+    """A training batch. ``index`` is the global number of each image in its stream (int64 ``[batch]``).
+
+    label_map: at the image's size; fine: the same masks at a multiple of it (``data.fine_labels``)
+    """
 
     index: Tensor
     image: Tensor
     label_map: Tensor | None = None
+    fine: Tensor | None = None
+
+    @property
+    def truth(self) -> Tensor:
+        """The label maps that losses are to be taken with. Raises ValueError for images without any."""
+        found = self.label_map if self.fine is None else self.fine
+        if found is None:
+            raise ValueError("These images have no label maps; a labelled stream is needed here.")
+        return found
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,36 @@ def test_without_augmentation_an_epoch_shows_every_pair_once_unchanged():
     assert torch.equal(second.image.flatten(1).sum(1).sort().values, batch.image.flatten(1).sum(1).sort().values)
 
 
+def enlarged(label_map, times):
+    return label_map.repeat_interleave(times, -1).repeat_interleave(times, -2)
+
+
+@pytest.mark.parametrize("times", [2, 4])
+def test_fine_masks_are_changed_as_image_and_mask_are(times):
+    smooth = np.zeros((11, 16, 16), np.uint8)
+    for number, each in enumerate(smooth):
+        each[3 + number % 4 : 12, 2:9] = 1
+    fine = enlarged(torch.from_numpy(smooth), times).numpy()
+    mirrored = stream(IMAGES, smooth, fine_maps=fine, mirror=True).batch(0, 22)
+    assert torch.equal(mirrored.fine, enlarged(mirrored.label_map, times))
+    moved = stream(IMAGES, smooth, fine_maps=fine, mirror=True, affine=AFFINE).batch(0, 22)
+    assert moved.fine.shape == (22, 16 * times, 16 * times) and moved.fine.dtype == torch.int64
+    agreeing = (moved.fine == enlarged(moved.label_map, times)).float().mean((1, 2))
+    assert agreeing.min() > 0.93 and (moved.fine != enlarged(moved.label_map, times)).any()  # a finer border
+    plain = stream(IMAGES, smooth, mirror=True, affine=AFFINE).batch(0, 22)
+    assert torch.equal(plain.image, moved.image) and torch.equal(plain.label_map, moved.label_map)
+    assert plain.fine is None and plain.truth is plain.label_map and moved.truth is moved.fine
+    with pytest.raises(ValueError, match="no label maps"):
+        _ = stream(label_maps=None).batch(0, 2).truth
+
+
+def test_a_mixture_enlarges_the_masks_that_are_not_fine():
+    fine = enlarged(torch.from_numpy(LABELS), 2).numpy()
+    mixed = MixedStream(stream(fine_maps=fine), stream(stream_name="other"), 0.5).batch(0, 10)
+    assert torch.equal(mixed.fine, enlarged(mixed.label_map, 2))
+    assert MixedStream(stream(), stream(stream_name="other"), 0.5).batch(0, 10).fine is None
+
+
 @settings(deadline=None, max_examples=40)
 @given(first=st.integers(0, 60), counts=st.lists(st.integers(1, 9), min_size=1, max_size=5), with_labels=st.booleans())
 def test_an_image_does_not_depend_on_how_indices_are_grouped(first, counts, with_labels):

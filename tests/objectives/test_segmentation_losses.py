@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from semgan.objectives.reconstruction import pixel_distance
-from semgan.objectives.segmentation import cross_entropy, dice_loss, probabilities
+from semgan.objectives.segmentation import cross_entropy, dice_loss, probabilities, supervised_loss
 from semgan.types import IGNORE
 
 
@@ -117,3 +117,23 @@ def test_pixel_distance_as_mean_and_as_squared_norm():
     assert pixel_distance(image, target, "sum").tolist() == [0.0, 4.0 * 48]
     with pytest.raises(ValueError, match="equal shapes"):
         pixel_distance(image, target[:, :1])
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_logits_are_enlarged_to_finer_masks_so_that_borders_between_pixels_are_learnt(channels):
+    """A border at 5/8 of the width lies within the third of four pixels."""
+    fine = (torch.arange(8) >= 5).long().expand(1, 8, 8)
+    logits = torch.zeros(1, channels, 4, 4, requires_grad=True)
+    adam = torch.optim.Adam([logits], 0.1)
+    for _ in range(150):
+        adam.zero_grad()
+        torch.stack(list(supervised_loss(logits, fine).values())).sum().backward()
+        adam.step()
+    shown = torch.nn.functional.interpolate(logits.detach(), (8, 8), mode="bilinear", align_corners=False)
+    assert torch.equal(probabilities(shown).argmax(1), fine)
+
+
+def test_masks_that_are_no_multiple_of_the_logits_are_refused():
+    for shape in ((1, 6, 8), (1, 2, 2), (2, 8, 8), (8, 8)):
+        with pytest.raises(ValueError, match="or a multiple"):
+            cross_entropy(torch.zeros(1, 2, 4, 4), torch.zeros(shape, dtype=torch.long))

@@ -92,7 +92,7 @@ class AdversarialStage(BaselineStage):
         if self.progress(images_seen) >= SEMI_SUPERVISED_FROM:
             image = self._layout(torch.cat([image, self.unlabelled_batch(images_seen).image]))
         logits = self.forward(self.network, image).float()
-        terms = supervised_loss(logits[: len(labelled.image)], labelled.label_map)
+        terms = supervised_loss(logits[: len(labelled.image)], labelled.truth)
         terms |= self.adversarial_terms(logits, len(labelled.image))
         total = torch.stack(list(terms.values())).sum()
         self.update(total, images_seen, WEIGHTS)

@@ -44,7 +44,7 @@ class CrossPseudoStage(BaselineStage):
         image = torch.cat([labelled.image, paste(unlabelled.image, inside)])
         answers = [self.forward(network, image).float() for network in self.both]
         known, mixed = zip(*(one.split([self.own_batch, len(inside)]) for one in answers), strict=True)
-        supervised = [supervised_loss(one, labelled.label_map) for one in known]
+        supervised = [supervised_loss(one, labelled.truth) for one in known]
         taught_known = [self._known_labels(one, labelled.label_map) for one in known]
         cross = [cross_entropy(one, other) for one, other in zip(known, reversed(taught_known), strict=True)]
         cross += [cross_entropy(one, other) for one, other in zip(mixed, reversed(taught), strict=True)]

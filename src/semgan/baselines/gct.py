@@ -70,8 +70,7 @@ class GuidedCollaborativeStage(BaselineStage):
         return {name: value.detach() for name, value in losses.items()}
 
     def _supervised(self, logits: list[Tensor], labelled: Batch) -> dict[str, Tensor]:
-        assert labelled.label_map is not None
-        first, second = (supervised_loss(one[: self.own_batch], labelled.label_map) for one in logits)
+        first, second = (supervised_loss(one[: self.own_batch], labelled.truth) for one in logits)
         return {name: first[name] + second[name] for name in first}
 
     def _unsupervised(self, found: list[Tensor], image: Tensor, progress: float) -> dict[str, Tensor]:

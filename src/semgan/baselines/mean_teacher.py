@@ -52,11 +52,10 @@ class MeanTeacherStage(BaselineStage):
         from semgan.objectives.segmentation import supervised_loss
 
         labelled, unlabelled = self.labelled_batch(images_seen), self.unlabelled_batch(images_seen)
-        assert labelled.label_map is not None
         logits = self.forward(self.network, self._noisy(labelled, unlabelled, "student")).float()
         with torch.no_grad():
             target = self.forward(self.teacher, self._noisy(labelled, unlabelled, TEACHER))
-        terms = supervised_loss(logits[: len(labelled.image)], labelled.label_map)
+        terms = supervised_loss(logits[: len(labelled.image)], labelled.truth)
         own = self.settings.baseline
         weight = own.consistency_weight * ramp_up(self.progress(images_seen), own.ramp_up_share)
         return terms | {"consistency": weight * squared_distance(logits, target)}

@@ -197,7 +197,8 @@ class BaselineStage(ValidatedStage):
         if batch.label_map is None:
             raise ValueError("A baseline learns from labelled images; this stream has no label maps.")
         image = self._layout(self.photometric(batch.image.to(self.device), batch.index, PHOTOMETRIC_STREAM))
-        return Batch(batch.index, image, batch.label_map.to(self.device))
+        fine = None if batch.fine is None else batch.fine.to(self.device)
+        return Batch(batch.index, image, batch.label_map.to(self.device), fine)
 
     def unlabelled_batch(self, images_seen: int) -> Batch:
         """The next ``baseline.unlabelled_batch`` images without label maps, on the device, not changed in intensity.
@@ -237,8 +238,7 @@ class BaselineStage(ValidatedStage):
         from semgan.objectives.segmentation import supervised_loss
 
         batch = self.labelled_batch(images_seen)
-        assert batch.label_map is not None
-        return supervised_loss(self.forward(self.network, batch.image).float(), batch.label_map)
+        return supervised_loss(self.forward(self.network, batch.image).float(), batch.truth)
 
     def after_step(self, images_seen: int) -> None:
         """Called when the weights have changed, with the images seen before the step."""

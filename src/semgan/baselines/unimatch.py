@@ -56,7 +56,6 @@ class UniMatchStage(BaselineStage):
     def loss_terms(self, images_seen: int) -> dict[str, Tensor]:
         """Half of what the labelled images say, half of what the average's sure pixels of the unlabelled ones say."""
         labelled, weak = self.labelled_batch(images_seen), self.unlabelled_batch(images_seen)
-        assert labelled.label_map is not None
         with torch.no_grad():
             found = probabilities(self.forward(self.average, weak.image))
         label_map = pseudo_labels(found, self.settings.baseline.confidence_threshold)
@@ -64,7 +63,7 @@ class UniMatchStage(BaselineStage):
         known, perturbed = self._known_and_perturbed(labelled, weak)
         answers = self.forward(self.network, torch.cat(views)).float().chunk(len(views))
         strong_loss = sum(pseudo_label_loss(one, label) for one, label in zip(answers, labels, strict=True))
-        supervised = supervised_loss(known, labelled.label_map)
+        supervised = supervised_loss(known, labelled.truth)
         return {name: HALF * value for name, value in supervised.items()} | {
             "strong_views": HALF * STRONG_WEIGHT * strong_loss,
             "perturbed_features": HALF * FEATURE_WEIGHT * pseudo_label_loss(perturbed, label_map),

@@ -25,6 +25,7 @@ class ImageStream:
     images:      uint8 ``[N, channels, size_px, size_px]``, an array or a memory map
     rows:        which rows of ``images`` belong to the stream, in the order of ``label_maps``; None: all
     label_maps:  uint8 ``[len(rows), size_px, size_px]``, 255 = ignore; None for unlabelled images
+    fine_maps:   the same masks at a multiple of the size, changed alike
     mirror:      flip half of the images left-right
     affine:      (scale, translate, rotate_deg): scale by 1 +- scale, shift by +- translate (share of the side), rotate
                  by +- degrees, the same for image (bilinear) and label (nearest); what comes in from outside is the
@@ -38,6 +39,7 @@ class ImageStream:
         images: np.ndarray,
         label_maps: np.ndarray | None = None,
         *,
+        fine_maps: np.ndarray | None = None,
         rows: np.ndarray | None = None,
         seed: int,
         stream_name: str,
@@ -47,7 +49,7 @@ class ImageStream:
     ) -> None:
         self.images = images
         self.rows = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
-        self.label_maps = label_maps
+        self.label_maps, self.fine_maps = label_maps, fine_maps
         self.seed, self.stream_name = seed, stream_name
         self.mirror, self.affine, self.affine_probability = mirror, affine, affine_probability
         if len(self.rows) == 0:
@@ -63,23 +65,23 @@ class ImageStream:
         """Images ``first_index`` to ``first_index + count - 1``; every epoch shows each image once, in new order.
 
         image: float32 ``[count, channels, size_px, size_px]`` in [-1, 1]
-        label_map: int64 ``[count, size_px, size_px]``, or None
+        label_map: int64 ``[count, size_px, size_px]``, or None; fine: alike, of the fine maps' size
         """
         index = np.arange(first_index, first_index + count, dtype=np.int64)
         position = permuted_index(self.seed, self.stream_name, index, len(self.rows))
         pixels = self.images[self.rows[position]]
-        classes = None if self.label_maps is None else self.label_maps[position]
+        maps = [None if each is None else each[position] for each in (self.label_maps, self.fine_maps)]
         if self.mirror or self.affine:
             chance = uniform(self.seed, f"{self.stream_name}/augment", index, (5,))
             if self.mirror:
                 flipped = (chance[:, 0] < 0.5).numpy()
-                pixels[flipped] = pixels[flipped][..., ::-1]
-                if classes is not None:
-                    classes[flipped] = classes[flipped][..., ::-1]
+                for each in (pixels, *maps):
+                    if each is not None:
+                        each[flipped] = each[flipped][..., ::-1]
             if self.affine:
-                return self._moved(index, pixels, classes, chance[:, 1:])
-        label_map = None if classes is None else torch.from_numpy(classes)
-        return _as_batch(index, to_unit(torch.from_numpy(pixels)), label_map)
+                return self._moved(index, pixels, maps, chance[:, 1:])
+        label_map, fine = (None if each is None else torch.from_numpy(each).long() for each in maps)
+        return Batch(torch.from_numpy(index), to_unit(torch.from_numpy(pixels)), label_map, fine)
 
     def _done(self, index: np.ndarray) -> Tensor | None:
         """Which of scale, shift and rotation are done, bool ``[batch, 3]``; None: all."""
@@ -87,13 +89,18 @@ class ImageStream:
             return None
         return uniform(self.seed, f"{self.stream_name}/affine", index, (3,)) < self.affine_probability
 
-    def _moved(self, index: np.ndarray, pixels: np.ndarray, classes: np.ndarray | None, chance: Tensor) -> Batch:
+    def _moved(self, index: np.ndarray, pixels: np.ndarray, maps: list[np.ndarray | None], chance: Tensor) -> Batch:
         assert self.affine is not None
-        grid = affine_grid(chance * 2 - 1, self.affine, pixels.shape[-1], self._done(index))
-        image = warp(to_unit(torch.from_numpy(pixels)), grid, "bilinear")
-        if classes is None:
-            return _as_batch(index, image, None)
-        return _as_batch(index, image, warp(torch.from_numpy(classes)[:, None].float(), grid, "nearest")[:, 0])
+        affine, done = self.affine, self._done(index)
+
+        def moved(planes: Tensor, mode: str) -> Tensor:
+            return warp(planes, affine_grid(chance * 2 - 1, affine, planes.shape[-1], done), mode)
+
+        label_map, fine = (
+            None if each is None else moved(torch.from_numpy(each)[:, None].float(), "nearest")[:, 0].long()
+            for each in maps
+        )
+        return Batch(torch.from_numpy(index), moved(to_unit(torch.from_numpy(pixels)), "bilinear"), label_map, fine)
 
 
 class MixedStream:
@@ -141,11 +148,15 @@ class MixedStream:
         order = torch.argsort(torch.cat([torch.where(~is_second)[0], torch.where(is_second)[0]]))
         label_maps = [batch.label_map for batch in shown if batch.label_map is not None]
         image, label_map = torch.cat([batch.image for batch in shown]), torch.cat(label_maps)
-        return Batch(torch.from_numpy(edges[:-1].copy()), image[order], label_map[order])
+        side = max(batch.truth.shape[-1] for batch in shown)
+        fine = torch.cat([_enlarged(batch.truth, side) for batch in shown])[order] if side > image.shape[-1] else None
+        return Batch(torch.from_numpy(edges[:-1].copy()), image[order], label_map[order], fine)
 
 
-def _as_batch(index: np.ndarray, image: Tensor, label_map: Tensor | None) -> Batch:
-    return Batch(torch.from_numpy(index), image, None if label_map is None else label_map.long())
+def _enlarged(label_map: Tensor, side_px: int) -> Tensor:
+    """Label maps ``[batch, height, width]`` at a multiple of their size: every pixel a square of its class."""
+    times = side_px // label_map.shape[-1]
+    return label_map.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 def affine_grid(draw: Tensor, affine: Affine, size_px: int, done: Tensor | None = None) -> Tensor:

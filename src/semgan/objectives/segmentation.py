@@ -2,6 +2,7 @@
 
 Logits are ``[batch, label_channels, height, width]``: one channel means two classes (the logit of class 1), K channels
 mean K classes. Label maps are ``[batch, height, width]`` class indices; pixels of value ``ignore`` take no part.
+They may be a multiple of the logits' size: then these are enlarged (bilinear), as answers are to a mask's own size.
 Everything is computed in float32, also under autocast. Sums over pixels are those of the whole batch, of all processes.
 """
 
@@ -45,7 +46,7 @@ def disagreement(answers: Sequence[Tensor]) -> Tensor:
 
 def cross_entropy(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Tensor:
     """Mean cross-entropy over the pixels that count, a scalar; 0 where no pixel counts."""
-    _check(logits, label_map)
+    logits = _of_size(logits, label_map)
     counted = label_map != ignore
     target = label_map.where(counted, 0).long()
     if logits.shape[1] == 1:
@@ -69,7 +70,7 @@ def dice_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Tensor
     per image, a class that is often absent (ears under hair) would cost nearly 1 for a few soft pixels, and is then
     never predicted at all. Own lines because MONAI's DiceLoss has no ignored pixels.
     """
-    _check(logits, label_map)
+    logits = _of_size(logits, label_map)
     counted = (label_map != ignore).unsqueeze(1)
     predicted = probabilities(logits)[:, 1:] * counted
     classes = torch.arange(1, predicted.shape[1] + 1, device=logits.device)[None, :, None, None]
@@ -89,9 +90,13 @@ def supervised_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> 
     }
 
 
-def _check(logits: Tensor, label_map: Tensor) -> None:
-    if logits.ndim != 4 or label_map.shape != logits.shape[:1] + logits.shape[2:]:
+def _of_size(logits: Tensor, label_map: Tensor) -> Tensor:
+    """The logits at the label map's size, float32 where that is another. ValueError where it is no multiple."""
+    own, wanted = tuple(logits.shape[2:]), tuple(label_map.shape[1:])
+    alike = logits.ndim == 4 and label_map.ndim == 3 and len(logits) == len(label_map)
+    if not alike or any(side % px for side, px in zip(wanted, own, strict=True)):
         raise ValueError(
-            "Logits must be [batch, label_channels, height, width] and the label map [batch, height, width]; got "
-            f"{tuple(logits.shape)} and {tuple(label_map.shape)}."
+            "Logits must be [batch, label_channels, height, width] and the label map [batch, height, width], of that "
+            f"size or a multiple; got {tuple(logits.shape)} and {tuple(label_map.shape)}."
         )
+    return logits if own == wanted else F.interpolate(logits.float(), wanted, mode="bilinear", align_corners=False)

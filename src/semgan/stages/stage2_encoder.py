@@ -172,9 +172,8 @@ class EncoderStage:
         count = self.labelled_per_batch
         if self.labelled is not None and count:
             batch = _own_batch(self.labelled, images_seen // self.batch * count, count)
-            assert batch.label_map is not None, "the labelled stream carries label maps"
             images.append(batch.image)
-            label_map = batch.label_map.to(self.device, non_blocking=True)
+            label_map = batch.truth.to(self.device, non_blocking=True)
         if self.unlabelled is not None:
             rest = self.batch - count
             images.append(_own_batch(self.unlabelled, images_seen // self.batch * rest, rest).image)
