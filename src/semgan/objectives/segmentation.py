@@ -84,6 +84,7 @@ def dice_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> Tensor
 
 def supervised_loss(logits: Tensor, label_map: Tensor, ignore: int = IGNORE) -> dict[str, Tensor]:
     """The two terms of L_s (supplement, sec. 2), both of weight 1: ``{"cross_entropy": ..., "dice_loss": ...}``."""
+    logits = _of_size(logits, label_map)
     return {
         "cross_entropy": cross_entropy(logits, label_map, ignore),
         "dice_loss": dice_loss(logits, label_map, ignore),
