@@ -18,6 +18,7 @@ from semgan.baselines import pipeline
 from semgan.baselines.segmenter import NetworkSegmenter
 from semgan.config import Settings
 from semgan.data.folder import Dataset
+from semgan.data.transforms import enlarged
 from semgan.generative import load_generative
 from semgan.objectives.segmentation import disagreement
 from semgan.scoring import HeldOut, TrainedModel
@@ -245,6 +246,14 @@ def test_strong_views_move_with_their_labels_where_asked(start, teacher, both, t
     other = stage.moved(image, label_map, "there", list(range(16)))[1]
     again = stage.moved(image[4:6], label_map[4:6], "here", [4, 5])[1]
     assert not torch.equal(other, labels) and torch.equal(again, labels[4:6])
+    fine = stage.moved(image, enlarged(label_map, 2), "here", list(range(16)))[1]  # data.fine_labels
+    assert fine.shape == (16, 64, 64) and (fine == enlarged(labels, 2)).float().mean() > 0.97
+
+
+def test_a_student_learns_from_masks_finer_than_its_network(start, teacher, alone, tmp_path):
+    """Real pairs have them; those of generated pairs are enlarged."""
+    result = start(tmp_path / "run", "student", init_from=teacher, changes=["data.fine_labels=2"])
+    assert result.finished and not same(weights(tmp_path / "run"), weights(alone))
 
 
 def test_where_the_clock_is_the_end_the_answer_is_chosen_and_after_a_pause_not(start, teacher, tmp_path, monkeypatch):

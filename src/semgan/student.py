@@ -63,9 +63,12 @@ class ConsistentStudentStage(UniMatchStage):
         if not self.settings.student.strong_affine:
             return image, label_map
         draw = seeding.uniform(self.settings.seed, f"{stream}/affine", index, (7,))
-        grid = affine_grid(2 * draw[:, :4] - 1, STRONG_AFFINE, image.shape[-1], draw[:, 4:] < 0.5).to(image.device)
-        labels = warp(label_map[:, None].float(), grid, "nearest")[:, 0]
-        return warp(image.float(), grid, "bilinear"), labels.to(label_map.dtype)
+
+        def moved(planes: Tensor, mode: str) -> Tensor:
+            grid = affine_grid(2 * draw[:, :4] - 1, STRONG_AFFINE, planes.shape[-1], draw[:, 4:] < 0.5)
+            return warp(planes.float(), grid.to(planes.device), mode)
+
+        return moved(image, "bilinear"), moved(label_map[:, None], "nearest")[:, 0].to(label_map.dtype)
 
 
 STRONG_AFFINE = ((0.7, 1.4), 0.1, 25.0)  # zoom, shift as a share of the side, rotation both ways in degrees

@@ -16,6 +16,7 @@ from semgan.baselines.gct import GuidedCollaborativeStage
 from semgan.baselines.mean_teacher import MeanTeacherStage
 from semgan.baselines.stage import BaselineStage, Streams
 from semgan.baselines.unimatch import UniMatchStage
+from semgan.config import override
 from semgan.data.loading import ImageStream
 
 KINDS = (BaselineStage, MeanTeacherStage, AdversarialStage, GuidedCollaborativeStage, CrossPseudoStage, UniMatchStage)
@@ -27,20 +28,26 @@ def losses(kind: type[BaselineStage], shift_px: int | None) -> dict[str, float]:
     fine = None if shift_px is None else np.roll(label_maps.repeat(2, 1).repeat(2, 2), shift_px, 2)
     labelled = ImageStream(images, label_maps, fine_maps=fine, seed=5, stream_name="labelled", mirror=True)
     torch.manual_seed(0)
-    chosen = settings(unlabelled_batch=2, discriminator_width=8)
+    chosen = override(
+        settings(unlabelled_batch=2, discriminator_width=8, confidence_threshold=0),
+        {"data": {"fine_labels": 1 if fine is None else 2}},
+    )
     stage = kind(chosen, BINARY, Streams(labelled, unlabelled_stream(2)), torch.device("cpu"), None)
     return {name: float(value) for name, value in stage.step(0).items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_finer_masks_change_the_supervised_terms_and_no_others(kind):
+    """But for UniMatch, whose own labels of unlabelled images are as fine."""
     plain, fine, shifted = losses(kind, None), losses(kind, 0), losses(kind, 6)
-    supervised = {"cross_entropy", "dice_loss"}
+    supervised, own = {"cross_entropy", "dice_loss"}, {"strong_views", "perturbed_features"}
     assert supervised < fine.keys() == plain.keys()
     for name in plain:
         assert math.isfinite(fine[name])
         if name in supervised:
             assert fine[name] != plain[name] and fine[name] == pytest.approx(plain[name], rel=0.1)
             assert abs(shifted[name] - fine[name]) > 1e-3
+        elif name in own:
+            assert 0 < fine[name] != plain[name] and fine[name] == pytest.approx(plain[name], rel=0.1)
         elif name != "loss":
             assert fine[name] == pytest.approx(plain[name], rel=1e-3, abs=1e-6), name

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from semgan import seeding
 from semgan.baselines.mean_teacher import average_decay
 from semgan.baselines.stage import BaselineStage
 from semgan.data.cutmix import box_masks, paste
 from semgan.data.photometric import PhotometricRanges, colour, photometric
+from semgan.data.transforms import enlarged
 from semgan.objectives.pseudo_labels import pseudo_label_loss, pseudo_labels
 from semgan.objectives.segmentation import probabilities, supervised_loss
 from semgan.runtime.device import autocast
@@ -58,6 +60,8 @@ class UniMatchStage(BaselineStage):
         labelled, weak = self.labelled_batch(images_seen), self.unlabelled_batch(images_seen)
         with torch.no_grad():
             found = probabilities(self.forward(self.average, weak.image))
+            if (times := self.settings.data.fine_labels) > 1:
+                found = functional.interpolate(found, scale_factor=times, mode="bilinear", align_corners=False)
         label_map = pseudo_labels(found, self.settings.baseline.confidence_threshold)
         views, labels = zip(*(self._strong(weak, label_map, stream) for stream in STRONG_STREAMS), strict=True)
         known, perturbed = self._known_and_perturbed(labelled, weak)
@@ -93,6 +97,7 @@ class UniMatchStage(BaselineStage):
         image, label_map = self.moved(weak.image, label_map, stream, index)
         inside = box_masks(image.shape[-1], seed=self.settings.seed, stream=stream, index=index).to(self.device)
         changed = paste(self._changed(image, stream, index), inside)
+        inside = enlarged(inside, self.settings.data.fine_labels)
         return changed.contiguous(memory_format=torch.channels_last), paste(label_map, inside)
 
     def _changed(self, image: Tensor, stream: str, index: list[int]) -> Tensor:

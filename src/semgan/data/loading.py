@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from semgan.data.parallel import thread_pool
 from semgan.data.readers import read_label
-from semgan.data.transforms import resize_label, to_unit
+from semgan.data.transforms import enlarged, resize_label, to_unit
 from semgan.seeding import permuted_index, uniform
 from semgan.types import IGNORE, Batch, Case, LabelSpace
 
@@ -148,15 +149,12 @@ class MixedStream:
         order = torch.argsort(torch.cat([torch.where(~is_second)[0], torch.where(is_second)[0]]))
         label_maps = [batch.label_map for batch in shown if batch.label_map is not None]
         image, label_map = torch.cat([batch.image for batch in shown]), torch.cat(label_maps)
+        found = Batch(torch.from_numpy(edges[:-1].copy()), image[order], label_map[order])
+        if all(batch.fine is None for batch in shown):
+            return found
         side = max(batch.truth.shape[-1] for batch in shown)
-        fine = torch.cat([_enlarged(batch.truth, side) for batch in shown])[order] if side > image.shape[-1] else None
-        return Batch(torch.from_numpy(edges[:-1].copy()), image[order], label_map[order], fine)
-
-
-def _enlarged(label_map: Tensor, side_px: int) -> Tensor:
-    """Label maps ``[batch, height, width]`` at a multiple of their size: every pixel a square of its class."""
-    times = side_px // label_map.shape[-1]
-    return label_map.repeat_interleave(times, 1).repeat_interleave(times, 2)
+        fine = [enlarged(batch.truth, side // batch.truth.shape[-1]) for batch in shown]
+        return replace(found, fine=torch.cat(fine)[order])
 
 
 def affine_grid(draw: Tensor, affine: Affine, size_px: int, done: Tensor | None = None) -> Tensor:

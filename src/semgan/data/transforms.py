@@ -176,6 +176,11 @@ def scale_label(label: np.ndarray, height: int, width: int) -> np.ndarray:
     return label[rows[:, None], columns[None, :]]
 
 
+def enlarged(label_map: Tensor, times: int) -> Tensor:
+    """Label maps ``[batch, height, width]`` at so many times their size: every pixel a square of its class."""
+    return label_map.repeat_interleave(times, 1).repeat_interleave(times, 2)
+
+
 def network_input(image: np.ndarray, rules: Mapping[str, Preprocessing], modality: str) -> Any:
     """One decoded image -> tensor ``[channels, size_px, size_px]`` in [-1, 1], by the rule of its modality.
 
