@@ -23,7 +23,7 @@ from semgan.artifacts import write_text_atomic
 from semgan.baselines.segmenter import NetworkSegmenter
 from semgan.data.folder import Dataset
 from semgan.data.loading import ImageStream, load_label
-from semgan.job import load_pixels
+from semgan.job import Pixels, load_pixels
 from semgan.metrics.validation import score_cases
 from semgan.objectives.segmentation import probabilities, supervised_loss
 from semgan.runtime.device import prepare_cpu
@@ -74,13 +74,13 @@ class Trial:
         row = (self.run.name, settings.metric, len(self.known), fine, steps, *(f"{score:.4f}" for score in scores))
         return dict(zip(COLUMNS, row, strict=True))
 
-    def _train(self, network: torch.nn.Module, images: np.ndarray, labelled: object, steps: int) -> None:
+    def _train(self, network: torch.nn.Module, images: np.ndarray, labelled: Pixels, steps: int) -> None:
         data, own = self.settings.data, self.settings.baseline
         stream = ImageStream(
             images,
-            labelled.label_maps,  # type: ignore[attr-defined]
-            fine_maps=labelled.fine_maps,  # type: ignore[attr-defined]
-            rows=labelled.rows,  # type: ignore[attr-defined]
+            labelled.label_maps,
+            fine_maps=labelled.fine_maps,
+            rows=labelled.rows,
             seed=self.settings.seed,
             stream_name="finetune",
             mirror=data.mirror,
