@@ -82,7 +82,7 @@ def test_films_give_the_masks_that_their_pngs_give(films, tmp_path, caplog):
     assert np.load(tmp_path / "out/probabilities/1.2.840.5.npz")["probabilities"].shape == (2, 48, 32)
     mask = read_label(tmp_path / "out" / "a.png")
     assert mask.shape == (48, 32) and (mask == chest(0)[1]).mean() > 0.98
-    assert "1 files in" in caplog.text and "report" in caplog.text
+    assert "left out (1)" in caplog.text and "report" in caplog.text
 
 
 def test_one_film_is_enough_and_two_of_one_stem_are_too_many(films, tmp_path):
