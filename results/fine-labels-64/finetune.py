@@ -15,15 +15,14 @@ import csv
 import io
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from semgan import artifacts, config
 from semgan.artifacts import write_text_atomic
 from semgan.baselines.segmenter import NetworkSegmenter
 from semgan.data.folder import Dataset
-from semgan.data.loading import ImageStream, load_label
-from semgan.job import Pixels, load_pixels
+from semgan.data.loading import load_label
+from semgan.job import TrainingJob, load_pixels
 from semgan.metrics.validation import score_cases
 from semgan.objectives.segmentation import probabilities, supervised_loss
 from semgan.runtime.device import prepare_cpu
@@ -55,47 +54,39 @@ class Trial:
         """A row of the table: the network after so many steps with masks of so many times its side."""
         settings = config.override(self.settings, {"data": {"fine_labels": fine}})
         cache, pixels = load_pixels(self.dataset, settings)
+        parts = (pixels["labelled"], pixels["unlabelled"], pixels["validation"])
+        run, cpu = artifacts.RunFolder(self.run), torch.device("cpu")
+        job = TrainingJob(settings, self.dataset.labels, run, cpu, cache.images, *parts)
         network = NetworkSegmenter.load(self.run, "cpu").network.float()
-        self._train(network, cache.images, pixels["labelled"], steps)
+        _train(network, job, steps)
         network.eval()
-        held_out = pixels["validation"]
-        assert held_out.label_maps is not None
-        images, own = np.asarray(cache.images[held_out.rows[: len(self.known)]]), held_out.label_maps[: len(self.known)]
+        shown = job.first_validation(len(self.known))
         scores = [
             score_cases(
                 lambda image: probabilities(network(image)),
-                images,
+                shown.images,
                 truths,
                 settings.metric,
                 classes=self.dataset.labels.classes,
             )
-            for truths in (self.truths, own)
+            for truths in (self.truths, shown.label_maps)
         ]
         row = (self.run.name, settings.metric, len(self.known), fine, steps, *(f"{score:.4f}" for score in scores))
         return dict(zip(COLUMNS, row, strict=True))
 
-    def _train(self, network: torch.nn.Module, images: np.ndarray, labelled: Pixels, steps: int) -> None:
-        data, own = self.settings.data, self.settings.baseline
-        stream = ImageStream(
-            images,
-            labelled.label_maps,
-            fine_maps=labelled.fine_maps,
-            rows=labelled.rows,
-            seed=self.settings.seed,
-            stream_name="finetune",
-            mirror=data.mirror,
-            affine=(data.affine_scale, data.affine_translate, data.affine_rotate_deg),
-        )
-        adam = torch.optim.Adam(network.parameters(), own.learning_rate)
-        network.train()
-        for step in range(steps):
-            for group in adam.param_groups:
-                group["lr"] = own.learning_rate * (1 - step / steps) ** 0.9
-            batch = stream.batch(step * own.batch, own.batch)
-            loss = torch.stack(list(supervised_loss(network(batch.image), batch.truth).values())).sum()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
+
+def _train(network: torch.nn.Module, job: TrainingJob, steps: int) -> None:
+    own, stream = job.settings.baseline, job.labelled_stream("finetune")
+    adam = torch.optim.Adam(network.parameters(), own.learning_rate)
+    network.train()
+    for step in range(steps):
+        for group in adam.param_groups:
+            group["lr"] = own.learning_rate * (1 - step / steps) ** 0.9
+        batch = stream.batch(step * own.batch, own.batch)
+        loss = torch.stack(list(supervised_loss(network(batch.image), batch.truth).values())).sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
 
 
 def main() -> None:

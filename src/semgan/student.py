@@ -11,6 +11,7 @@ They stand above stages and baselines because they are made of both.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -63,10 +64,12 @@ class ConsistentStudentStage(UniMatchStage):
         if not self.settings.student.strong_affine:
             return image, label_map
         draw = seeding.uniform(self.settings.seed, f"{stream}/affine", index, (7,))
+        grid_of = functools.cache(
+            lambda side_px: affine_grid(2 * draw[:, :4] - 1, STRONG_AFFINE, side_px, draw[:, 4:] < 0.5).to(image.device)
+        )
 
         def moved(planes: Tensor, mode: str) -> Tensor:
-            grid = affine_grid(2 * draw[:, :4] - 1, STRONG_AFFINE, planes.shape[-1], draw[:, 4:] < 0.5)
-            return warp(planes.float(), grid.to(planes.device), mode)
+            return warp(planes.float(), grid_of(planes.shape[-1]), mode)
 
         return moved(image, "bilinear"), moved(label_map[:, None], "nearest")[:, 0].to(label_map.dtype)
 

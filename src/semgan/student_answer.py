@@ -175,15 +175,18 @@ def answers_of(
 
     Of several processes each answers for its own images and gets all.
     """
-    parts: dict[int | str, list[Tensor]] = {STUDENT: [], **{step: [] for step in steps}}
+    learnt: list[Tensor] = []
+    inverted: dict[int, list[Tensor]] = {step: [] for step in steps}
     batch, weight = job.settings.inversion.batch, job.settings.student.guide_weight
     for rows in ranks.even_batches(len(shown.images), batch, job.progress, "choose answer"):
         own = to_unit(torch.from_numpy(np.asarray(shown.images[rows])))
-        learnt = student.segment_batch(own).probabilities
-        found = model.segment_batch(own, steps=steps[-1], snapshot_steps=steps, guide=Guide(learnt, weight))
-        parts[STUDENT].append(learnt)
-        for step in steps:
-            parts[step].append(found.snapshots[step])
+        learnt.append(student.segment_batch(own).probabilities)
+        found = model.segment_batch(own, steps=steps[-1], snapshot_steps=steps, guide=Guide(learnt[-1], weight))
+        for step, kept in inverted.items():
+            kept.append(found.snapshots[step])
     ranks.wait()
-    of_all = {name: ranks.gathered(torch.cat(kept))[: len(shown.images)] for name, kept in parts.items()}
-    return of_all.pop(STUDENT), {step: of_all[step] for step in steps}
+
+    def of_all(parts: list[Tensor]) -> Tensor:
+        return ranks.gathered(torch.cat(parts))[: len(shown.images)]
+
+    return of_all(learnt), {step: of_all(kept) for step, kept in inverted.items()}

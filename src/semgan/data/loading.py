@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -93,9 +94,10 @@ class ImageStream:
     def _moved(self, index: np.ndarray, pixels: np.ndarray, maps: list[np.ndarray | None], chance: Tensor) -> Batch:
         assert self.affine is not None
         affine, done = self.affine, self._done(index)
+        grid_of = functools.cache(lambda side_px: affine_grid(chance * 2 - 1, affine, side_px, done))
 
         def moved(planes: Tensor, mode: str) -> Tensor:
-            return warp(planes, affine_grid(chance * 2 - 1, affine, planes.shape[-1], done), mode)
+            return warp(planes, grid_of(planes.shape[-1]), mode)
 
         label_map, fine = (
             None if each is None else moved(torch.from_numpy(each)[:, None].float(), "nearest")[:, 0].long()
