@@ -1,16 +1,18 @@
 # What the programs of this folder share; sourced by them, with DATA, TASK, LABELS, SPLIT_SEED and OUT set.
 WORK=${WORK:-runs/members-64}
 
-trained() { # NAME IMAGES SEED: a network by UniMatch, trained where it is not there yet, and its logs
+METHOD=unimatch
+
+trained() { # NAME IMAGES SEED OPTIONS: a network by METHOD, trained where it is not there yet, and its logs
     local run=$WORK/$TASK-$LABELS-$1
     if [ ! -e "$run/model" ]; then
-        semgan train "$DATA/$TASK" -o "$run" --recipe "$TASK-64" --labels "$LABELS" --method unimatch --seed "$3" \
+        semgan train "$DATA/$TASK" -o "$run" --recipe "$TASK-64" --labels "$LABELS" --method "$METHOD" --seed "$3" \
             --split-seed "$SPLIT_SEED" --set baseline.images="$2" --set baseline.schedule_images="$2" \
-            --set baseline.precision=float32 --set baseline.colour_changes=false
+            --set baseline.precision=float32 --set baseline.colour_changes=false "${@:4}"
     fi
     mkdir -p "$OUT/$1"
     for file in config.yaml environment.json log.txt metrics.jsonl; do
-        sed "s#$(realpath "$WORK")#runs#g; s#$(realpath "$DATA")/##g; s#$PWD/##g" "$run/$file" > "$OUT/$1/$file"
+        sed "${GUIDE:+s#$(realpath "${GUIDE:-.}")#runs/$(basename "${GUIDE:-.}")#g;} s#$(realpath "$WORK")#runs#g; s#$(realpath "$DATA")/##g; s#$PWD/##g" "$run/$file" > "$OUT/$1/$file"
     done
 }
 
