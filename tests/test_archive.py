@@ -221,6 +221,37 @@ def test_what_cannot_be_segmented_is_listed_and_the_rest_is_done(images, tmp_pat
     assert problems["images/gone"]["source"] == str(tmp_path / "images" / "gone.png")
 
 
+@pytest.mark.parametrize("unit_images", [2, 3, 100])
+def test_a_name_that_comes_twice_is_a_problem_however_the_list_is_cut(images, tmp_path, unit_images):
+    lines = sorted(str(path.relative_to(tmp_path)) for path in images.rglob("*.png"))
+    (tmp_path / "list.txt").write_text("\n".join([*lines, "images/part0/0.jpg", lines[0]]))
+    source, out = Source(None, str(tmp_path / "list.txt")), tmp_path / "out"
+    done = segment_archive(Bright(), source, out, unit_images=unit_images)
+    assert (done.images, done.failed) == (len(lines), 2)
+    problems = table(out / "problems.csv")
+    assert {Path(row["source"]).name for row in problems} == {"0.jpg", "0.png"}
+    assert all("an image before it in the list has the same name" in row["problem"] for row in problems)
+    assert len(table(out / "segmentation.csv")) == len({row["stem"] for row in table(out / "segmentation.csv")})
+
+
+@pytest.mark.parametrize("lost", ["rows.csv", "unit.json"])
+def test_a_unit_that_lost_its_rows_is_named_and_made_again_once_it_is_removed(images, tmp_path, lost):
+    out = tmp_path / "out"
+
+    def run():
+        return segment_archive(Bright(), Source(str(images)), out, unit_images=3)
+
+    before = run()
+    rows = table(out / "segmentation.csv")
+    for path in ("segmentation.csv", "summary.json", f"units/000001/{lost}"):
+        (out / path).unlink()
+    with pytest.raises(ValueError, match=f"000001/{lost} is missing. Remove the folder .*000001, and"):
+        run()
+    shutil.rmtree(out / "units" / "000001")
+    assert run().images == before.images
+    assert [row["stem"] for row in table(out / "segmentation.csv")] == [row["stem"] for row in rows]
+
+
 def test_a_cut_off_shard_gives_what_comes_before_the_cut(tmp_path):
     whole = shard(tmp_path / "in" / "a.tar", {f"{key}.png": png(key) for key in range(6)}).read_bytes()
     (tmp_path / "in" / "a.tar").write_bytes(whole[:2500])
@@ -254,6 +285,28 @@ def test_a_network_that_breaks_now_and_then_is_asked_again(tmp_path, monkeypatch
     monkeypatch.setattr(type(memory), "open", flaky)
     done = segment_archive(Bright(), Source("memory://flaky"), tmp_path / "out", threads=1)
     assert (done.images, done.failed) == (1, 0)
+
+
+def test_a_folder_that_cannot_be_listed_is_asked_again_and_never_left_out(monkeypatch):
+    memory = fsspec.filesystem("memory")
+    for name in ("a/1.png", "b/2.png", "b/.hidden/3.png"):
+        memory.pipe(f"/broken/{name}", png(1))
+    real, calls = type(memory).ls, []
+
+    def flaky(self, path, *args, **options):
+        calls.append(path)
+        if path.rstrip("/").endswith("/b") and calls.count(path) < good_at:
+            raise ConnectionResetError("reset by peer")
+        return real(self, path, *args, **options)
+
+    monkeypatch.setattr(type(memory), "ls", flaky)
+    good_at = 3
+    assert sorted(name for name, _ in addresses.walk("memory://broken")) == ["a/1.png", "b/2.png"]
+    calls, good_at = [], 99
+    with pytest.raises(ValueError, match="memory://.*broken/b cannot be read, after 3 tries: reset by peer"):
+        list(addresses.walk("memory://broken"))
+    with pytest.raises(FileNotFoundError, match="memory://nowhere.csv was not found; check the address"):
+        addresses.open_binary("memory://nowhere.csv")
 
 
 @pytest.mark.parametrize(

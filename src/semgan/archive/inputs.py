@@ -30,10 +30,14 @@ _NO_TEXT = re.compile("[\ud800-\udfff]")  # how Python stands for bytes of names
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the list of inputs: an image, or a shard; ``name``: of its mask without ending, or of its unit."""
+    """A line of the list of inputs: an image, or a shard; ``name``: of its mask without ending, or of its unit.
+
+    repeated: an image of the same name comes before it in the list
+    """
 
     name: str
     address: str
+    repeated: bool = False
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,8 @@ class Pipeline:
             bare = Item(item.name, item.address)  # without the bytes, which may go
             return Decoded(bare, self.prepare(pixels), (height, width))
         except (ValueError, OSError, MemoryError) as error:  # damaged files may claim any size
-            return Decoded(Item(item.name, item.address), problem=str(error) or type(error).__name__)
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            return Decoded(Item(item.name, item.address), problem=reason)
 
     # ------------------------------------------------------------ the caller's thread
 

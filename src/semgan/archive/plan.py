@@ -7,10 +7,11 @@ import csv
 import json
 import os
 import shutil
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class UnitSpan:
     name: str
     offset: int  # bytes
     count: int
+    first: int  # number of its first line
 
 
 class Plan:
@@ -41,14 +43,20 @@ class Plan:
     def __init__(self, out: Path, described: dict[str, Any]) -> None:
         self.out = out
         self.images: int | None = described["images"]  # None: shards, whose content nobody has counted
-        self.units = [UnitSpan(name, int(at), int(count)) for name, at, count in _csv_rows(out / UNITS)]
+        self._repeated = frozenset(described.get("repeated", ()))  # numbers of lines
+        self.units: list[UnitSpan] = []
+        first = 0
+        for name, at, count in _csv_rows(out / UNITS):
+            self.units.append(UnitSpan(name, int(at), int(count), first))
+            first += int(count)
 
     def entries(self, unit: UnitSpan) -> Iterator[Entry]:
         """The lines of one unit, read as they are needed."""
         with open(self.out / INPUTS, "rb") as file:
             file.seek(unit.offset)
-            for line in islice(file, unit.count):
-                yield Entry(*json.loads(line))
+            for number, line in enumerate(islice(file, unit.count), unit.first):
+                entry = Entry(*json.loads(line))
+                yield replace(entry, repeated=True) if number in self._repeated else entry
 
     def done_folder(self, unit: UnitSpan) -> Path:
         return self.out / "units" / unit.name
@@ -76,7 +84,7 @@ def joined_plan(
         with claimed(out / "open" / "plan") as check:
             if check is not None and not (out / MARKER).is_file():
                 try:
-                    images = _write_lists(out, entries(), unit_images, check)
+                    images, repeated = _write_lists(out, entries(), unit_images, check)
                 except ClaimLost:  # to another worker, which makes the lists
                     continue
                 except BaseException:
@@ -84,7 +92,7 @@ def joined_plan(
                         check()
                         discard(out)
                     raise
-                artifacts.write_json(out / MARKER, {"request": request, "images": images})
+                artifacts.write_json(out / MARKER, {"request": request, "images": images, "repeated": repeated})
                 continue
         time.sleep(POLL_S)
 
@@ -129,13 +137,21 @@ def _difference(found: Any, request: dict[str, Any]) -> str:
     return "of another `semgan trust fit`" if now is not None else "judged by a trust.json that is not used now"
 
 
-def _write_lists(out: Path, entries: Iterable[Entry], unit_images: int | None, check: Callable[[], None]) -> int | None:
-    """Write inputs.jsonl and units.csv as the entries come; the number of images, None for shards."""
+def _write_lists(
+    out: Path, entries: Iterable[Entry], unit_images: int | None, check: Callable[[], None]
+) -> tuple[int | None, list[int]]:
+    """Write inputs.jsonl and units.csv as the entries come; the number of images, None for shards, and the lines whose
+    name an earlier one has."""
     lists = out / INPUTS, out / UNITS
     temporary = [out / "open" / "plan" / f"{path.name}-{uuid.uuid4().hex}" for path in lists]  # goes with the claims
     count = units = start = 0
+    repeated: list[int] = []
     try:
-        with open(temporary[0], "wb") as inputs, open(temporary[1], "w", encoding="utf-8", newline="") as table:
+        with (
+            contextlib.closing(_Names()) as names,
+            open(temporary[0], "wb") as inputs,
+            open(temporary[1], "w", encoding="utf-8", newline="") as table,
+        ):
             writer = csv.writer(table, lineterminator="\n")
             writer.writerow(["unit", "offset", "lines"])
             size, at = unit_images or 1, 0
@@ -146,6 +162,8 @@ def _write_lists(out: Path, entries: Iterable[Entry], unit_images: int | None, c
                     at, start, units = inputs.tell(), count, units + 1
                     check()
                 name = f"{units:06d}" if unit_images else entry.name
+                if names.has(entry.name):
+                    repeated.append(count)
                 inputs.write(json.dumps([entry.name, entry.address]).encode() + b"\n")
                 count += 1
             if count == 0:
@@ -160,7 +178,27 @@ def _write_lists(out: Path, entries: Iterable[Entry], unit_images: int | None, c
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
-    return count if unit_images else None
+    return count if unit_images else None, repeated
+
+
+class _Names:
+    """Which names came before, in a temporary database on disk: memory does not grow with them.
+
+    By 64 bits of each: two of 10 million share them once in 400,000 such lists.
+    """
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)  # its file is deleted when it is closed
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("BEGIN")
+        self._database.execute("CREATE TABLE names (hash INTEGER PRIMARY KEY)")
+
+    def has(self, name: str) -> bool:
+        """Whether the name came before; it has come now."""
+        return self._database.execute("INSERT OR IGNORE INTO names VALUES (?)", (hash(name),)).rowcount == 0
+
+    def close(self) -> None:
+        self._database.close()
 
 
 def discard(out: Path) -> None:

@@ -20,6 +20,7 @@ from semgan.claims import claimed
 from semgan.segmentation_rows import TABLE
 
 SUMMARY = "summary.json"
+COUNTED = {ROWS: "images", PROBLEMS: "failed"}  # table of a unit -> what its unit.json says of its rows
 
 
 def merged(plan: Plan) -> dict[str, Any]:
@@ -45,8 +46,15 @@ def _state(plan: Plan) -> str:
     """Changes when any unit was done again."""
     known = hashlib.sha256()
     for unit in plan.units:
-        known.update(f"{unit.name} {(plan.done_folder(unit) / ABOUT).stat().st_mtime_ns}\n".encode())
+        about = plan.done_folder(unit) / ABOUT
+        if not about.is_file():
+            raise ValueError(_damaged(about))
+        known.update(f"{unit.name} {about.stat().st_mtime_ns}\n".encode())
     return known.hexdigest()[:16]
+
+
+def _damaged(lost: Path) -> str:
+    return f"{lost} is missing. Remove the folder {lost.parent}, and the same command makes that unit again."
 
 
 def _totals(plan: Plan) -> dict[str, int]:
@@ -93,6 +101,8 @@ def _tables(plan: Plan, name: str) -> Iterator[Path]:
         path = plan.done_folder(unit) / name
         if path.is_file():
             yield path
+        elif artifacts.read_json(path.with_name(ABOUT))[COUNTED[name]]:
+            raise ValueError(_damaged(path))
 
 
 def first_problems(out: Path, most: int) -> list[str]:

@@ -20,6 +20,7 @@ from semgan.claims import claimed
 from semgan.segmentation_rows import LOOK_AT, Row
 
 MASKS, ROWS, PROBLEMS, ABOUT = "masks.tar", "rows.csv", "problems.csv", "unit.json"
+REPEATED = "an image before it in the list has the same name; give stems of their own in a manifest"
 PROBLEM_COLUMNS = ("stem", "unit", "source", "problem")
 
 
@@ -61,7 +62,7 @@ class OpenUnit:
         for item in self._all_items():
             if self.given_up:
                 return
-            if item.name in seen:
+            if item.problem is None and item.name in seen:
                 item = Item(item.name, item.address, problem="another image of this unit has the same name")
             seen.add(item.name)
             yield item
@@ -71,7 +72,7 @@ class OpenUnit:
             if self.plan.images is None:
                 yield from self.source.members_of(entry.address)
             else:
-                yield Item(entry.name, entry.address)
+                yield Item(entry.name, entry.address, problem=REPEATED if entry.repeated else None)
 
     def add(self, item: Item, row: Row, mask: bytes) -> None:
         """One image's results: its row without stem and unit, its mask as PNG."""

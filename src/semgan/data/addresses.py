@@ -21,13 +21,18 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 Answer = TypeVar("Answer")
 
 
+class Unreachable(OSError, ValueError):
+    """A remote file system that gave no answer, or no leave: nothing that this program can mend."""
+
+
 def is_address(text: str) -> bool:
     """Whether a text is an address for fsspec (``memory://x``, ``zip://x::s3://y``) and not a path."""
     return _ADDRESS.match(text) is not None
 
 
 def open_binary(address: str) -> IO[bytes]:
-    """Open a path or an address for reading. Raises FileNotFoundError, OSError; ValueError without a driver."""
+    """Open a path or an address for reading. Raises FileNotFoundError; Unreachable (OSError of a path); ValueError
+    without a driver."""
     if not is_address(address):
         return open(address, "rb")
     files, path = _file_system(address)
@@ -66,16 +71,23 @@ def walk(address: str) -> Iterator[tuple[str, str]]:
     """All files below a folder as (path relative to it, full address), in the file system's order.
 
     Hidden files and folders are passed over, links to folders are not followed. Memory: one folder's names.
+    Raises as `open_binary` for a folder that cannot be listed: no file is left out without a word.
     """
     if not is_address(address):
         yield from _walk_paths(os.path.abspath(address))
         return
     files, top = _file_system(address)
-    for folder, inner, names in files.walk(top):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        for name in names:
-            if name and not name.startswith("."):
-                path = f"{folder.rstrip('/')}/{name}"
+    folders = [top]
+    while folders:  # fsspec's own walk passes over what it cannot list
+        folder = folders.pop()
+        entries = _tried(lambda listed=folder: files.ls(listed, detail=True), files.unstrip_protocol(folder))
+        for path, kind in ((entry["name"].rstrip("/"), entry["type"]) for entry in entries):
+            name = path.rpartition("/")[2]
+            if not name or name.startswith(".") or path == folder.rstrip("/"):
+                continue
+            if kind == "directory":
+                folders.append(path)
+            else:
                 yield path.removeprefix(top.rstrip("/")).lstrip("/"), files.unstrip_protocol(path)
 
 
@@ -177,15 +189,21 @@ def _file_system(address: str) -> tuple[Any, str]:
 
 
 def _tried(work: Callable[[], Answer], address: str) -> Answer:
-    """The answer of a remote file system, asked again after a break. Raises OSError where it never came."""
+    """The answer of a remote file system, asked again after a break. Raises Unreachable where it never came,
+    FileNotFoundError where there is no such file."""
     for number in itertools.count():
         try:
             return work()
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
+        except (IsADirectoryError, Unreachable):
             raise
+        except FileNotFoundError as error:  # of some drivers for a server that is away, too
+            reason = f" ({error.__cause__})" if error.__cause__ else ""
+            raise FileNotFoundError(f"{address} was not found{reason}; check the address.") from error
+        except PermissionError as error:
+            raise Unreachable(f"{address} may not be read: {error}. Check the keys that its driver takes.") from error
         except Exception as error:  # every driver has errors of its own
             if number + 1 == TRIES:
                 reason = str(error) or type(error).__name__
-                raise OSError(f"{address} cannot be read, after {TRIES} tries: {reason}") from error
+                raise Unreachable(f"{address} cannot be read, after {TRIES} tries: {reason}") from error
             time.sleep(WAIT_S * 4**number)
     raise AssertionError("the loop ends by an answer or an error")

@@ -8,10 +8,11 @@ usual answer where the largest predicted gain is above a margin.
 Weights and margin are learned on validation images and shifted copies; the margin is the one whose held-out gain is
 highest after its standard error is taken off, and infinite (the usual answer for all) where none is above 0. What is
 told is held out once more: each case is answered by a rule, usual answer and margin included, that was learned without
-it. Everybody gets the usual answer where fewer than `FEWEST_CASES` cases are there, where the rule gains nothing over
-it held out, or where, against the best fixed answer, the lower bound of the difference (95 %, paired bootstrap over
-cases) is below -`MOST_LOSS`, on the validation images as they are or with their copies (each with its own best fixed
-answer). Never worse, then, as far as so many cases can show.
+it. Everybody gets one answer where fewer than `FEWEST_CASES` cases are there, where the rule gains nothing over the
+usual one held out, or where, against the best fixed answer, the lower bound of the difference (95 %, paired bootstrap
+over cases) is below -`MOST_LOSS`, on the validation images as they are or with their copies (each with its own best
+fixed answer). That one is the usual, if the same bound holds for it; else the answer whose bound is the best. Never
+worse, then, as far as so many cases can show.
 """
 
 from __future__ import annotations
@@ -103,9 +104,9 @@ def learn_choice(samples: Samples, *, seed: int = 0) -> Learned:
     }
     gain = float((table.by_case(held_out, everything) - table.by_case(usual, everything)).mean())
     is_safe = gain > 0 and all(each.interval[0] >= -MOST_LOSS for each in found.values())
-    choice = rule if is_safe and rule.margin is not None else Choice(usual, rule.gains, None)
+    choice = rule if is_safe and rule.margin is not None else Choice(table.fallback(usual, parts, seed), {}, None)
     report = {
-        "usual": usual,
+        "usual": choice.usual,
         "margin": choice.margin,
         "mean score of each for all": means,
         "best fixed answer": against,
@@ -139,6 +140,17 @@ class _Table:
     def best_fixed(self, rows: NDArray) -> str:
         """The answer that is best for all of some images, by the means of their cases."""
         return max(self.scores, key=lambda name: float(self.by_case(name, rows).mean()))
+
+    def fallback(self, usual: str, parts: Mapping[str, NDArray], seed: int) -> str:
+        """The answer for all where no rule is safe: the usual one, unless it may lose more than the bound."""
+
+        def bound(name: str) -> float:
+            """Of the difference to the best fixed answer, the lowest over the parts."""
+            pairs = [(self.by_case(name, rows), self.by_case(self.best_fixed(rows), rows)) for rows in parts.values()]
+            return min(paired_difference(*pair, seed=seed).interval[0] for pair in pairs)
+
+        bounds = {name: bound(name) for name in self.scores}
+        return usual if bounds[usual] >= -MOST_LOSS else max(bounds, key=lambda name: bounds[name])
 
     def signals_of(self, rows: NDArray) -> dict[str, NDArray]:
         return {name: values[rows] for name, values in self.signals.items()}
