@@ -117,17 +117,13 @@ def ablate(
     bench.check(variants.values())
     goes_on = folder.begin(overwrite=overwrite) and identity is not None
     found: list[Variant] = []
-    try:
+    with folder.filling(lambda: found):
         for number, (name, changes) in enumerate(variants.items()):
             file = folder.partial / "variants" / f"{number:03d}.npz"
             told = None if progress is None else _told(progress, number, len(variants), len(chosen))
             if not (goes_on and file.is_file()):
                 _save(file, bench.measure(changes, told))
             found.append(_load(file, name, changes, steps))
-    except BaseException:
-        if not found:
-            folder.discard()
-        raise
     _finish(folder.partial, found, gan, bench, formats, seed)
     folder.finish()
     return _read(out)

@@ -103,15 +103,11 @@ def explain(
     writer = _Writer(folder.partial, gan, truths, steps, formats, modality)
     notes = segmentation_rows.taken_up(folder.partial, f".{formats[0]}", goes_on=goes_on)
     known = {note["stem"] for note in notes}
-    try:
+    with folder.filling(lambda: notes):
         for note in writer.write_all([item for item in inputs if item.stem not in known], batch):
             notes.append(note)
             if progress is not None:
                 progress(len(notes), len(inputs), "explain")
-    except BaseException:
-        if not notes:
-            folder.discard()
-        raise
     scores = writer.finish(sorted(notes, key=lambda note: note["stem"]))
     artifacts.write_json(folder.partial / "scores.json", scores)
     folder.finish()

@@ -130,7 +130,8 @@ def interpolate(
         check_inputs(gan, inputs, progress=progress)
     goes_on = folder.begin(overwrite=overwrite) and identity is not None
     walker = _Walker(gan, space, truncation, progress)
-    codes, ends = walker.end_points(folder.partial / CODES, seeds, inputs, steps, goes_on=goes_on)
+    with folder.filling((folder.partial / CODES).is_file):
+        codes, ends = walker.end_points(folder.partial / CODES, seeds, inputs, steps, goes_on=goes_on)
     found = walker.walks(codes, _names(seeds, inputs), ends, frames)
     write_walks(folder.partial, [walk for walk, _ in found], gan.labels.names, formats)
     artifacts.write_text_atomic(folder.partial / TABLE, _table(found))

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -107,6 +107,16 @@ class ResultFolder:
             for name in set(_files_in(self.partial)) - set(written):
                 (self.partial / name).unlink()
         (self.partial / WRITTEN).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def filling(self, is_worth_keeping: Callable[[], Any] = lambda: False) -> Iterator[None]:
+        """While the partial folder is filled: an error before anything is worth going on from takes it away."""
+        try:
+            yield
+        except BaseException:
+            if not is_worth_keeping():
+                self.discard()
+            raise
 
     def discard(self) -> None:
         """Take the partial folder away: nothing in it is worth going on from."""

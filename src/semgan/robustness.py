@@ -105,11 +105,8 @@ def robustness(
         return read_rows(out / TABLE)
     bench = _Bench(data, chosen, contestants[0].metric, seed, batch)
     folder.begin(overwrite=overwrite)
-    try:
+    with folder.filling():
         rows = bench.rows(contestants, (NONE, *shifts), progress)
-    except BaseException:
-        folder.discard()
-        raise
     _write(folder.partial, rows)
     folder.finish()
     return read_rows(out / TABLE)  # rounded, as the same call finds them

@@ -140,15 +140,11 @@ def _written(
     done = segmentation_rows.taken_up(folder.partial, ".png", goes_on=goes_on)
     stems = {row["stem"] for row in done}
     rest = [item for item in inputs if item.stem not in stems]
-    try:
+    with folder.filling(lambda: done):
         for row in writer.write_all(rest, answers(rest), available_workers(threads)):
             done.append(row)
             if progress is not None:
                 progress(len(done), len(inputs), "segment")
-    except BaseException:
-        if not done:
-            folder.discard()
-        raise
     rows = segmentation_rows.write_table(folder.partial, done)
     folder.finish()
     return rows

@@ -98,15 +98,11 @@ def segment_volumes(
     goes_on = folder.begin(overwrite=overwrite) and identity is not None
     done = segmentation_rows.taken_up(folder.partial, ENDING, goes_on=goes_on)
     worker = _Worker(segmenter, options, batch, threads, folder.partial)
-    try:
+    with folder.filling(lambda: done):
         problems = worker.segment_all(studies, done, progress)
         if not done:
             listed = "\n".join(f"- {stem}: {problem}" for stem, problem in problems.items())
             raise ValueError(f"None of {len(studies)} volumes can be segmented; nothing was written:\n{listed}")
-    except BaseException:
-        if not done:
-            folder.discard()
-        raise
     rows = segmentation_rows.write_table(folder.partial, done)
     (folder.partial / PROBLEMS).unlink(missing_ok=True)
     if problems:

@@ -78,10 +78,17 @@ def write_table(partial: Path, done: Sequence[Row], name: str = TABLE) -> list[R
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table, numbers as numbers."""
+    """The rows of a table, numbers as numbers. Raises ValueError for a value that is none."""
     kinds = {"stem": str, "method": str, "answer": str, "steps": int, "slices": int, "draws": int, "look_at": int}
     with open(path, newline="", encoding="utf-8") as file:
-        return [{name: kinds.get(name, float)(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    for line, row in enumerate(rows, start=2):
+        for name, value in row.items():
+            try:
+                row[name] = kinds.get(name, float)(value)
+            except (TypeError, ValueError):  # TypeError: a line that is cut off
+                raise ValueError(f"{path}, line {line}, has '{value}' as {name}; make the folder again.") from None
+    return rows
 
 
 def swapped(predictions: Path, labels: Path) -> str | None:

@@ -17,6 +17,7 @@ import typer
 
 from semgan.cli import app, main
 from semgan.cli.output import AsJson, Exit, duration, plain, progress_bars, verb
+from semgan.types import MOST_SEED
 
 VERBS = (
     ("data", "prepare", "folder"),
@@ -123,6 +124,16 @@ def test_examples_are_typed_as_the_command_line_takes_them(words):
         while hasattr(leaf, "commands"):
             leaf = leaf.commands[rest.pop(0)]  # type: ignore[attr-defined]
         leaf.make_context("semgan", rest)
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_seeds_of_more_than_64_bits_are_refused_before_any_work(words):
+    """By the command line; of `train`, where they are settings, by `semgan.config`."""
+    leaf = typer.main.get_command(app)
+    for word in words:
+        leaf = leaf.commands[word]  # type: ignore[attr-defined]
+    seeds = [option for option in leaf.params if {"--seed", "--split-seed"} & set(option.opts)]
+    assert words == ("train",) or all(option.max == MOST_SEED for option in seeds)  # type: ignore[attr-defined]
 
 
 def test_seeds_below_0_are_wrong_usage(capsys):

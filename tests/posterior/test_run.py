@@ -104,6 +104,17 @@ def test_a_stopped_run_ends_like_one_that_was_not(folder, pictures, tmp_path, mo
     assert drawn(folder, pictures, tmp_path / "out", method="mala")[0]["draws"] == 4  # done: nothing is drawn again
 
 
+def test_what_is_stopped_before_its_first_image_leaves_nothing_in_the_way(folder, pictures, tmp_path, monkeypatch):
+    def stopped(*given, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Writer, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            draw_posterior(folder, pictures, tmp_path / "out", budget=SHORT, device="cpu", method="laplace")
+    assert not (tmp_path / "out.partial").exists()  # another request may have the place
+
+
 def test_calibration_is_kept_beside_the_weights_and_used(folder, tiny_dataset, pictures, tmp_path, monkeypatch):
     asked, found = [], Calibration(0.4, 2e-3, 2, {"optimised": CalibrationScores(0.5, 0.2, 0.1, 512)})
     monkeypatch.setattr(module, "calibrate", lambda *given, **options: asked.append(given) or found)

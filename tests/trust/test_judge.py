@@ -119,6 +119,31 @@ def test_saved_probabilities_are_judged_before_and_after_the_models_temperature(
     assert not (tmp_path / "out/calibration.csv").exists()
 
 
+def test_files_that_are_damaged_are_named_and_nothing_is_written(labels, tmp_path):
+    def refused(words, folder):
+        with pytest.raises(ValueError, match=words):
+            judge([folder], labels, tmp_path / "out", metric="jaccard")
+        assert not (tmp_path / "out").exists()
+
+    cut = predictions(tmp_path / "cut", RIGHT, probabilities=True)
+    saved = cut / "probabilities" / "case3.npz"
+    saved.write_bytes(saved.read_bytes()[:100])
+    refused("case3.npz cannot be read .*; segment its image again", cut)
+    saved.write_bytes(b"")
+    refused("case3.npz cannot be read", cut)
+    table = predictions(tmp_path / "odd", RIGHT) / "segmentation.csv"
+    whole = table.read_text()
+    table.write_text(whole.replace("case1,0,0.1,", "case1,0,,"))
+    refused("segmentation.csv, line 3, has '' as entropy", table.parent)
+    table.write_text(whole[: whole.index("case4,0") + 7])
+    refused("segmentation.csv, line 6, has 'None' as entropy", table.parent)
+    table.write_text(whole.splitlines(keepends=True)[0])
+    refused("segmentation.csv lists no image", table.parent)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="file is a file; give a folder"):
+        judge([predictions(tmp_path / "good", RIGHT)], labels, tmp_path / "file", metric="jaccard")
+
+
 def test_the_command_tells_one_document(labels, tmp_path, capsys):
     ours = predictions(tmp_path / "ours", RIGHT)
     assert run("trust", "judge", ours, "--labels", labels, "--metric", "dice", "-o", tmp_path / "out", "--json") == 0

@@ -10,6 +10,7 @@ import typer
 from semgan.cli import fetch, unpack
 from semgan.cli.output import AsJson, Exit, examples, existing, progress_bars, say, show, verb
 from semgan.cli.tasks import add_tasks
+from semgan.types import MOST_SEED
 
 app = typer.Typer(
     help="Fetch and unpack data, make a dataset folder, check it, choose the labelled cases.", no_args_is_help=True
@@ -96,7 +97,7 @@ def phantoms(
     mri: Annotated[int, typer.Option(min=0, help="MRI patients, T1 in and out of phase, as CHAOS has them.")] = 10,
     unlabelled: Annotated[int, typer.Option(min=0, help="CT volumes without masks.")] = 0,
     size_px: Annotated[int, typer.Option(min=16, help="Columns of a slice.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Other patients with every seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Other patients with every seed.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per CPU core.")] = None,
     as_json: AsJson = False,
 ) -> Any:
@@ -144,7 +145,9 @@ def check(
 def split(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
     labels: Annotated[int | None, typer.Option(min=2, help="Number of labelled training cases.")] = None,
-    split_seed: Annotated[int, typer.Option("--split-seed", "--seed", min=0, help="Which random choice of them.")] = 0,
+    split_seed: Annotated[
+        int, typer.Option("--split-seed", "--seed", min=0, max=MOST_SEED, help="Which random choice of them.")
+    ] = 0,
     group: Annotated[
         str | None, typer.Option(help="Manifest column whose members stay together, e.g. patient.")
     ] = None,

@@ -10,6 +10,7 @@ import typer
 
 from semgan.cli.output import AsJson, examples, existing, progress_bars, say, show, verb
 from semgan.cli.use import Device, Model, Out, Overwrite
+from semgan.types import MOST_SEED
 
 
 class Space(StrEnum):
@@ -107,7 +108,7 @@ def ablate(
     cases: Annotated[int | None, typer.Option(min=1, help="The first so many validation cases; default: all.")] = None,
     formats: StillFormats = "png",
     batch: Annotated[int, typer.Option(min=1, help="Images optimised together; does not change results.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the bootstrap.")] = 0,
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -159,7 +160,7 @@ def interpolate(
     points: Annotated[
         int, typer.Option(min=0, help="Points at which the perceptual path length is measured; 0: not at all.")
     ] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Of the points of the path length.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the points of the path length.")] = 0,
     formats: Formats = "png,webp",
     overwrite: Overwrite = False,
     device: Device = "auto",

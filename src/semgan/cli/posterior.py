@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from semgan.cli.output import AsJson, examples, existing, progress_bars, show, verb
+from semgan.types import MOST_SEED
 
 
 class Method(StrEnum):
@@ -21,7 +22,7 @@ class Method(StrEnum):
 
 Model = Annotated[Path, typer.Option("-m", "--model", help="Run folder or model folder of method semgan.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the random numbers.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the random numbers.")]
 Chains = Annotated[int, typer.Option(min=1, help="Markov chains of an image.")]
 Warmup = Annotated[
     int | None, typer.Option(min=0, help="Moves of a chain before its first draw; default: 30 of hmc, more of others.")

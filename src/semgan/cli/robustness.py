@@ -9,7 +9,7 @@ import typer
 
 from semgan.cli.output import AsJson, examples, existing, progress_bars, show, verb
 from semgan.cli.use import Device, Out, Overwrite
-from semgan.types import parse_steps
+from semgan.types import MOST_SEED, parse_steps
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +44,7 @@ def robustness(
             "0: encoder only; default: each model's own choice.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the shifts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the shifts.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images given to a model at a time; does not change results.")] = 64,
     overwrite: Overwrite = False,
     device: Device = "auto",

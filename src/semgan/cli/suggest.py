@@ -10,6 +10,7 @@ import typer
 
 from semgan.cli.output import AsJson, examples, existing, progress_bars, say, show, verb
 from semgan.cli.use import Device, Model, Overwrite
+from semgan.types import MOST_SEED
 
 
 class By(StrEnum):
@@ -66,11 +67,12 @@ def suggest(
         int | None, typer.Option(min=2, help="Labelled list to add to, as in train; default: the model's own.")
     ] = None,
     split_seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the labelled list; default: the model's own.")
+        int | None,
+        typer.Option(min=0, max=MOST_SEED, help="Seed of the labelled list; default: the model's own."),
     ] = None,
     steps: Optimised = None,
     posterior: Drawn = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random choice and the drawn masks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the random choice and the drawn masks.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
     overwrite: Overwrite = False,
     device: Device = "auto",

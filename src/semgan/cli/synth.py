@@ -10,6 +10,7 @@ import typer
 
 from semgan.cli.output import AsJson, examples, existing, progress_bars, show, verb
 from semgan.cli.use import Device, Model, Overwrite
+from semgan.types import MOST_SEED
 
 
 class Format(StrEnum):
@@ -38,7 +39,7 @@ def synth(
     format_: Annotated[
         Format, typer.Option("--format", help="Plain folders, a dataset folder (nnU-Net's layout), or COCO.")
     ] = Format.folder,
-    seed: Annotated[int, typer.Option(min=0, help="Other pairs with every seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Other pairs with every seed.")] = 0,
     truncation: Annotated[float, typer.Option(help="1: as learnt; towards 0: ever closer to the mean.")] = 1.0,
     keep_certain: Annotated[
         float, typer.Option(help="Share of the draws with the lowest label entropy that passes; 1: all.")

@@ -11,6 +11,7 @@ from semgan.cli.output import AsJson, examples, existing, progress_bars, say, sh
 from semgan.cli.posterior import Method
 from semgan.cli.segment import Steps
 from semgan.cli.use import Device, Metric, class_names_in, list_in, mapping_by_names_in, mapping_in
+from semgan.types import MOST_SEED
 
 app = typer.Typer(help="Know when not to trust a mask: learn it, and judge what was learnt.", no_args_is_help=True)
 
@@ -37,7 +38,7 @@ def fit(
     ] = False,
     method: Annotated[Method, typer.Option(help="How the posterior is drawn; laplace is cheap.")] = Method.laplace,
     batch: Annotated[int, typer.Option(min=1, help="Images given to the model at a time.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Of the shifts and of cross-validation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the shifts and of cross-validation.")] = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> Any:

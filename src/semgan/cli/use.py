@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from semgan.cli.output import AsJson, examples, existing, progress_bars, say, show, verb
+from semgan.types import MOST_SEED
 
 
 class Metric(StrEnum):
@@ -180,7 +181,7 @@ def sample(
     model: Model,
     out: Out,
     count: Annotated[int, typer.Option(min=1, help="Number of pairs.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first pair; the next ones follow.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the first pair; the next ones follow.")] = 0,
     truncation: Annotated[float, typer.Option(min=0, help="1: as learnt; towards 0: ever closer to the mean.")] = 1.0,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -215,7 +216,7 @@ def demo(
     out: Out = Path("demo"),
     family: Annotated[Family, typer.Option(help="Kind of procedural pictures.")] = Family.chests,
     minutes: Annotated[float, typer.Option(min=0.1, help="Time for the whole demo.")] = 9.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of pictures and training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of pictures and training.")] = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> Any:

@@ -94,7 +94,8 @@ def draw_posterior(
     done = segmentation_rows.taken_up(folder.partial, ".png", goes_on=goes_on)
     writer = _Writer(folder.partial, generative.labels.names)
     rest = _left(inputs, done)
-    with open(folder.partial / segmentation_rows.ROWS, "a", encoding="utf-8") as notes:
+    notes_file = folder.partial / segmentation_rows.ROWS
+    with folder.filling(lambda: done), open(notes_file, "a", encoding="utf-8") as notes:
         for start in range(0, len(rest), batch):
             block = rest[start : start + batch]
             told = told_as_images(progress, len(done), len(block), len(inputs), "posterior")

@@ -49,6 +49,7 @@ SPREADING = ("combined", "diversity")  # a gain that counts the distance to what
 MARKER, TABLE, RESULT, SPLITS, SHEET = (
     "suggest.json", "suggestions.csv", "suggestions.json", "splits.json", "sheet.png"
 )  # fmt: skip
+MEASURED = "measured"  # in the partial folder, and gone from the finished one
 Row = dict[str, Any]
 
 
@@ -104,7 +105,8 @@ def suggest(
         return artifacts.read_json(folder.out / RESULT)
     folder.begin(overwrite=overwrite)
     measure = measuring(segmenter, steps=steps, posterior=drawing, seed=seed)
-    measured = _measured(measure, field, folder.partial, batch, progress)
+    with folder.filling(lambda: any((folder.partial / MEASURED).glob("*.npz"))):
+        measured = _measured(measure, field, folder.partial, batch, progress)
     rows, picked = _ranked(field, measured, count, by, seed)
     lists = None if opened is None else enlarged(opened, field, picked, chosen[1])
     result = _written(folder.partial, rows, lists)
@@ -221,10 +223,10 @@ def _measured(measure: Any, field: Field, folder: Path, batch: int, progress: Pr
     units = (*field.labelled, *field.candidates)
     every = [picture for unit in units for picture in unit.pictures]
     blocks: list[Measured] = []
-    (folder / "measured").mkdir(exist_ok=True)
+    (folder / MEASURED).mkdir(exist_ok=True)
     with thread_pool() as pool:
         for start in range(0, len(every), batch):
-            file = folder / "measured" / f"{start:08d}.npz"
+            file = folder / MEASURED / f"{start:08d}.npz"
             found = _read(file)
             if found is None:
                 own = every[start : start + batch]
@@ -341,9 +343,9 @@ def _written(folder: Path, rows: Sequence[Row], lists: Enlarged | None) -> dict[
         artifacts.write_json(folder / SPLITS, lists.lists)
         result["list"] = {"labels": lists.labels, "split_seed": lists.split_seed, "waiting": list(lists.waiting)}
     artifacts.write_json(folder / RESULT, result)
-    for file in (folder / "measured").iterdir():
+    for file in (folder / MEASURED).iterdir():
         file.unlink()
-    (folder / "measured").rmdir()
+    (folder / MEASURED).rmdir()
     return result
 
 

@@ -134,16 +134,18 @@ def judge(
     if limit is None:
         limit = failure_limit(np.concatenate([each.scores for each in found]))
     judged = {(each.name, name): _judged(each, name, limit) for each in found for name in each.trust}
+    named = {_name(each, predictions): each for each in predictions}
+    # All is known before anything is written.
+    rows = [] if map_predictions is not None else pixel_calibration(named, labels, wanted, classes, mapping)
     out = Path(out)
+    if out.is_file():
+        raise FileExistsError(f"{out} is a file; give a folder with -o.")
     artifacts.write_text_atomic(out / "trust.csv", _csv([asdict(row) for row, _ in judged.values()], Judged))
     artifacts.write_text_atomic(out / "curves.csv", _curves_csv({key: curve for key, (_, curve) in judged.items()}))
     write_bytes_atomic(out / "trust.png", risk_coverage_png(_lines(found, judged, signals), f"1 - {metric}"))
     (out / "calibration.csv").unlink(missing_ok=True)  # of earlier folders
-    if map_predictions is None:
-        named = {_name(each, predictions): each for each in predictions}
-        rows = pixel_calibration(named, labels, wanted, classes, mapping)
-        if rows:
-            artifacts.write_text_atomic(out / "calibration.csv", _csv([asdict(row) for row in rows], PixelCalibration))
+    if rows:
+        artifacts.write_text_atomic(out / "calibration.csv", _csv([asdict(row) for row in rows], PixelCalibration))
     return [row for row, _ in judged.values()]
 
 
@@ -153,6 +155,8 @@ def table_of(folder: Path) -> dict[str, Row]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {TABLE}; make it with `semgan segment --signals -o {folder} ...`.")
     rows = read_rows(path)
+    if not rows:
+        raise ValueError(f"{path} lists no image; segment again with -o {folder}.")
     if "slices" in rows[0]:
         raise ValueError(f"{folder} holds volumes, and trust is judged image by image; segment their slices as images.")
     return {row["stem"]: row for row in rows}

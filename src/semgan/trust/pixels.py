@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,6 +45,17 @@ def pixel_calibration(
     ]
 
 
+def _saved(path: Path) -> np.ndarray:
+    """Probabilities ``[classes, height, width]`` as `semgan segment` saved them. Raises ValueError for another file."""
+    try:
+        with np.load(path) as saved:
+            return saved["probabilities"]
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); segment its image again with --save-probabilities."
+        ) from None
+
+
 def _scores(
     folder: Path, labels: Path, stems: Sequence[str], classes: Sequence[str] | None, mapping: ClassMapping | None
 ) -> dict[float, CalibrationScores]:
@@ -52,8 +64,7 @@ def _scores(
     reader = MaskReader("label", mapping, space.ignore)
     found, truths = [], []
     for stem in stems:
-        with np.load(folder / "probabilities" / f"{stem}.npz") as saved:
-            own = saved["probabilities"]
+        own = _saved(folder / "probabilities" / f"{stem}.npz")
         names = space.names or tuple(map(str, range(len(own))))
         every = -(-max(own.shape[1:]) // LARGEST_PX)
         found.append(own[:, ::every, ::every].reshape(len(own), 1, -1))
