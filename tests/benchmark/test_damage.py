@@ -104,6 +104,39 @@ def test_damage_of_any_kind_is_told_and_the_other_cells_go_on(grids, tmp_path, w
     assert (damaged.status, other.status) == ("damaged", "done") and (folder.path / name).read_text() == text
 
 
+@pytest.mark.parametrize("what", ["a file", "without its identity"])
+def test_what_cannot_be_this_grids_cell_is_told_and_the_other_cells_go_on(grids, tmp_path, what):
+    path, out = grids.write(lambda grid: grid.update(methods=["unet", "unet-strong"])), tmp_path / "out"
+    grid = read_grid(path)
+    folder = CellFolder(out, cells_of(grid)[0], grid)
+    if what == "a file":
+        folder.path.parent.mkdir(parents=True)
+        folder.path.write_text("")
+    else:
+        folder.begin()
+        folder.write(State(status="trained"))
+        (folder.path / "cell.json").unlink()
+    with pytest.raises(
+        DamagedCell, match="it is a file; remove" if what == "a file" else "cell.json is missing; remove"
+    ):
+        folder.read()
+    assert [cell.status for cell in benchmark(path, out, device="cpu").cells] == ["damaged", "done"]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_damaged_file_of_a_run_is_told_with_what_to_remove(grids, tmp_path, monkeypatch, inside):
+    path, out = grids.write(lambda grid: grid.update(methods=["unet"])), tmp_path / "out"
+
+    def damaged(folder, context):
+        folder.begin()
+        raise ValueError(f"{folder.run}/checkpoints/baseline.safetensors is not a readable safetensors file.")
+
+    monkeypatch.setattr("semgan.benchmark.run.work", damaged)
+    (cell,) = benchmark(path, out, runs=None if inside else tmp_path / "runs", device="cpu").cells
+    places = str(out / "cells" / cell.name) + ("" if inside else f" and {tmp_path / 'runs' / cell.name}")
+    assert cell.status == "failed" and f"If a file there is damaged: remove {places}, and" in (cell.problem or "")
+
+
 def _scores_of_both_sets() -> str:
     from semgan.results import COLUMNS
 

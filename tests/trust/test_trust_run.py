@@ -195,6 +195,8 @@ def test_every_image_gets_the_answer_that_is_chosen_for_it(calibrated, gan, pict
         return draw(self, *arguments, **options)
 
     monkeypatch.setattr(LatentPosterior, "draw", noted)
+    with pytest.raises(ValueError, match="learned for steps 2, not 1; leave the steps out"):
+        segment(calibrated, pictures, tmp_path / "other", choose=True, steps=1, device="cpu")
     segment(calibrated, pictures, tmp_path / "again", choose=True, device="cpu")
     assert asked == ["default"]  # once, with the modality of the images
     monkeypatch.setattr(LatentPosterior, "draw", draw)
@@ -227,6 +229,7 @@ def test_what_cannot_be_fitted_or_chosen_is_one_message(gan_folder, dataset, tin
         (("segment", "-m", gan_folder, "-m", fitted, "-o", tmp_path / "out", "--manifest", "list.csv"), "An archive"),
         (("trust", "fit", "-m", gan_folder, tiny_dataset), "8 validation cases or more; got 3"),
         (("trust", "fit", "-m", fitted, dataset, "--choose"), "Only a model of method semgan"),
+        (("segment", "-m", fitted, *out, "--choose"), "has one answer only; leave --choose out"),
         (("trust", "fit", "-m", tmp_path / "nowhere", dataset), "nowhere does not exist"),
     ):
         capsys.readouterr()

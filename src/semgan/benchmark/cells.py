@@ -118,6 +118,8 @@ class CellFolder:
     def read(self) -> State:
         """The cell's state; a new one where there is none. Raises DamagedCell."""
         try:
+            if self.path.exists() and not self.path.is_dir():
+                raise ValueError("it is a file")
             known = artifacts.read_json(self._identity) if self._identity.is_file() else self.asked
             state = self._read_state()
             if state.status == DONE:
@@ -141,6 +143,8 @@ class CellFolder:
             if self._identity.is_file() and self.scores.is_file():
                 raise ValueError(f"{self._state.name} is missing")
             return State()
+        if not self._identity.is_file():  # else another grid's cell would pass for this one's
+            raise ValueError(f"{self._identity.name} is missing")
         state = State(**artifacts.read_json(self._state))
         usual = {name: value for name, value in asdict(State()).items() if value is not None}
         kinds = {name: int | float if isinstance(value, float) else type(value) for name, value in usual.items()}

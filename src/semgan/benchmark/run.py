@@ -200,13 +200,17 @@ class _Harness:
         fault = not isinstance(error, USER_ERRORS)
         try:
             check()
-            state = folder.read()
+            state = folder.begin()
         except (claims.ClaimLost, DamagedCell) as trouble:
             logger.error("%s", trouble)
             return
         if fault:
             artifacts.write_text_atomic(folder.path / ERROR, traceback.format_exc())
         text = f"{type(error).__name__}: {error} (traceback: {folder.path / ERROR})" if fault else str(error)
+        places = [folder.path] if folder.path in folder.run.parents else [folder.path, folder.run]
+        if any(str(place) in str(error) for place in places):
+            both = " and ".join(map(str, places))
+            text += f" If a file there is damaged: remove {both}, and the cell is made again."
         state.status, state.error, state.fault = (TRAINED if state.status == TRAINED else FAILED), text, fault
         state.attempts = max(state.attempts, self._attempts.get(folder.cell.name, 0) + 1)
         folder.write(state)

@@ -67,12 +67,12 @@ class ChoosingSegmenter:
     """A semantic GAN that answers as its `semgan.trust.choice.Choice` says. Raises ValueError where it learned none."""
 
     def __init__(self, model: Segmenter, trust: Trust | None, folder: Path) -> None:
+        if not isinstance(model, SemanticGan):
+            raise ValueError(f"{folder} has one answer only; leave --choose out.")
         if trust is None or trust.choice is None:
             raise ValueError(
                 f"{folder} has not learned to choose its answers; run `semgan trust fit -m {folder} DATASET --choose`."
             )
-        if not isinstance(model, SemanticGan):
-            raise ValueError(f"{folder} has one answer only; leave --choose out.")
         self.model, self.choice = model, trust.choice
         self.steps: Steps = trust.steps
         self.labels, self.rules = model.labels, model.rules
@@ -86,6 +86,11 @@ class ChoosingSegmenter:
         """As `SemanticGan.preprocess`."""
         return self.model.preprocess(image, modality)
 
+    def check(self, steps: Steps | None) -> None:
+        """Raises ValueError for other steps than those that the choice was learned for."""
+        if steps not in (None, self.steps):
+            raise ValueError(f"The choice was learned for steps {self.steps}, not {steps}; leave the steps out.")
+
     def segment_batch(
         self,
         image: Tensor,
@@ -98,8 +103,7 @@ class ChoosingSegmenter:
 
         Raises ValueError for other steps than those that the choice was learned for.
         """
-        if steps not in (None, self.steps):
-            raise ValueError(f"The choice was learned for steps {self.steps}, not {steps}; leave the steps out.")
+        self.check(steps)
         wanted = tuple({0, *snapshot_steps})
         answer = self.model.segment_batch(image, steps=self.steps, snapshot_steps=wanted, modality=modality)
         signals = measure(self.model, image, answer, modality)
@@ -194,12 +198,13 @@ def answering(
             raise ValueError("Only one model folder of method semgan can choose its answers; leave --choose out.")
         return Answering(segmenter, identity, options, None, signals)
     folder = artifacts.find_model(several[0])
-    trust = Trust.read(folder) if choose and steps is None else trust_of(folder, segmenter, steps)
+    trust = Trust.read(folder) if choose else trust_of(folder, segmenter, steps)
     if trust is not None:
         options["trust"] = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()[:16]
         options["temperature"] = trust.temperature
     if choose:
         segmenter, options = ChoosingSegmenter(segmenter, trust, folder), options | {"choose": True}
+        segmenter.check(steps)
     return Answering(segmenter, identity, options, trust, signals)
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,7 +104,10 @@ def learn_choice(samples: Samples, *, seed: int = 0) -> Learned:
     }
     gain = float((table.by_case(held_out, everything) - table.by_case(usual, everything)).mean())
     is_safe = gain > 0 and all(each.interval[0] >= -MOST_LOSS for each in found.values())
-    choice = rule if is_safe and rule.margin is not None else Choice(table.fallback(usual, parts, seed), {}, None)
+    choice = rule
+    if not is_safe or rule.margin is None:
+        answer = table.fallback(usual, parts, seed)
+        choice = replace(rule if answer == usual else table.learn(everything, answer, seed), margin=None)
     report = {
         "usual": choice.usual,
         "margin": choice.margin,
