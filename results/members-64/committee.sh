@@ -27,11 +27,5 @@ python results/members-64/merged.py "${runs[@]}" -o "$WORK/$TASK-$LABELS-committ
         --weights 1 --cases 75 --shifts mixed
 done
 [ -z "${RAW:-}" ] || for run in "${runs[@]}" "$WORK/$TASK-$LABELS-committee"; do
-    case $TASK in lungs) sets="kermany hannover" ;; skin) sets="isic2017 ph2" ;; *) exit 0 ;; esac
-    for set in $sets; do
-        only=()
-        [ "$set" != "${sets%% *}" ] || only=(--only "splits/$TASK.json:test")
-        python results/score_model.py "$run" --task "$TASK" --steps 0 --out "$OUT/$(basename "$run")" \
-            --images "$RAW/$TASK/$set/images" --labels "$RAW/$TASK/$set/masks" --test-set "$set" "${only[@]}"
-    done
+    scored "$run"
 done

@@ -5,7 +5,8 @@
 #   GUIDE=RUN WORK=runs/members-64 results/members-64/mixed.sh TASK LABELS IMAGES
 #
 # after committee.sh with the same words, whose members it takes (seeds 0, 1, 2; seed 0 of the labelled list). GUIDE: a
-# run of method semgan of that list, whose generator draws the pairs; the student is that of method semgan-student.
+# run of method semgan of that list, whose generator draws the pairs; the student is that of method semgan-student. RAW,
+# the folder of the data sets: the student's scores on the test sets, too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 : "${DATA:?a folder of prepared datasets}" "${GUIDE:?a run of method semgan}"
@@ -20,3 +21,4 @@ STUDENT=(--init-from "$GUIDE" --set student.unlabelled=true --set student.real_s
 trained student-0 "$IMAGES" 0 "${STUDENT[@]}"
 uni=("$WORK/$TASK-$LABELS-member-0" "$WORK/$TASK-$LABELS-member-1" "$WORK/$TASK-$LABELS-member-2")
 members means "${uni[@]}" --others "$WORK/$TASK-$LABELS-student-0"
+[ -z "${RAW:-}" ] || scored "$WORK/$TASK-$LABELS-student-0"

@@ -19,3 +19,14 @@ trained() { # NAME IMAGES SEED OPTIONS: a network by METHOD, trained where it is
 members() { # NAME RUNS...: the scores of their means
     python results/trust-64/members.py "$DATA/$TASK" "${@:2}" -o "$OUT/$1.csv"
 }
+
+scored() { # RUN: its scores on the test sets, from RAW
+    local sets=() set only
+    case $TASK in lungs) sets=(kermany hannover) ;; skin) sets=(isic2017 ph2) ;; esac
+    for set in "${sets[@]}"; do
+        only=()
+        [ "$set" != "${sets[0]}" ] || only=(--only "splits/$TASK.json:test")
+        python results/score_model.py "$1" --task "$TASK" --steps 0 --out "$OUT/$(basename "$1")" \
+            --images "$RAW/$TASK/$set/images" --labels "$RAW/$TASK/$set/masks" --test-set "$set" "${only[@]}"
+    done
+}

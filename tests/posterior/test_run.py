@@ -115,6 +115,14 @@ def test_what_is_stopped_before_its_first_image_leaves_nothing_in_the_way(folder
     assert not (tmp_path / "out.partial").exists()  # another request may have the place
 
 
+def test_chains_that_do_not_agree_are_told(folder, pictures, tmp_path, monkeypatch, caplog):
+    drawn(folder, pictures, tmp_path / "out", method="laplace")
+    assert "do not agree" not in caplog.text
+    monkeypatch.setattr(module, "R_HAT_LIMIT", -2)  # below what draws without a diagnosis have
+    drawn(folder, pictures, tmp_path / "again", method="laplace")
+    assert "The chains of 3 of 3 images do not agree (R-hat above -2)" in caplog.text
+
+
 def test_calibration_is_kept_beside_the_weights_and_used(folder, tiny_dataset, pictures, tmp_path, monkeypatch):
     asked, found = [], Calibration(0.4, 2e-3, 2, {"optimised": CalibrationScores(0.5, 0.2, 0.1, 512)})
     monkeypatch.setattr(module, "calibrate", lambda *given, **options: asked.append(given) or found)
@@ -220,7 +228,7 @@ def test_iterates_know_no_temperature(model, images):
         calibration.calibrate(model, images, np.zeros((len(images), 16, 16)), method="iterates")
 
 
-def test_the_best_temperature_is_the_one_of_the_smallest_nll(model, images, monkeypatch):
+def test_the_best_temperature_is_the_one_of_the_smallest_nll(model, images, caplog):
     from semgan.posterior import calibration
 
     truth = model.segment_batch(images).label_map.numpy()
@@ -239,6 +247,7 @@ def test_the_best_temperature_is_the_one_of_the_smallest_nll(model, images, monk
     assert set(found.scores) == {"optimised", "100", "0.001"}
     assert found.temperature == min((1e2, 1e-3), key=lambda each: found.scores[f"{each:g}"].nll)
     assert found.slack in calibration.SLACKS and found.images == 3
+    assert f"{found.temperature:g}, is an end of those tried (100, 0.001)" in caplog.text
 
 
 def test_the_slack_follows_the_codes(model):

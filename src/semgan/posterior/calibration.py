@@ -8,6 +8,7 @@ Both are kept in posterior.json of the model folder.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from semgan.posterior.latent import Budget, LatentPosterior, Method, check_codes
 from semgan.posterior.prior import Coupling, fit_coupling
 from semgan.posterior.sampler import Progress, told_as_images
 from semgan.stages.semantic_gan import SemanticGan
+
+logger = logging.getLogger(__name__)
 
 FILE = "posterior.json"
 FORMAT = 3  # 1 had no entry for it; 2 had temperatures for a Laplace approximation around another code
@@ -104,6 +107,9 @@ def calibrate(
                 progress(before + len(part), total, "fitting the temperature")
         scores[f"{temperature:g}"] = calibration_scores(_joined(means), label_maps)
     best = min(temperatures, key=lambda each: scores[f"{each:g}"].nll)
+    if len(temperatures) > 1 and best in (min(temperatures), max(temperatures)):
+        ends = (best, ", ".join(f"{each:g}" for each in temperatures))
+        logger.warning("The best temperature, %g, is an end of those tried (%s): credible volumes hang on it.", *ends)
     return Calibration(slack, best, len(images), scores, method)
 
 

@@ -26,7 +26,7 @@ from semgan import artifacts, segmentation_rows
 from semgan.data.whole_images import Input, find_inputs, to_own_size
 from semgan.generative import load_generative
 from semgan.posterior.calibration import Calibration, calibrate
-from semgan.posterior.diagnostics import UNKNOWN
+from semgan.posterior.diagnostics import R_HAT_LIMIT, UNKNOWN
 from semgan.posterior.latent import LENGTHS, METHODS, Budget, LatentPosterior, MaskDraws, Method
 from semgan.posterior.sampler import told_as_images
 from semgan.result_folder import ResultFolder
@@ -103,6 +103,9 @@ def draw_posterior(
                 done.append(segmentation_rows.noted(notes, row))
     rows = segmentation_rows.write_table(folder.partial, done, TABLE)
     folder.finish()
+    if apart := sum(row["r_hat"] > R_HAT_LIMIT for row in rows):
+        told = (apart, len(rows), R_HAT_LIMIT)
+        logger.warning("The chains of %d of %d images do not agree (R-hat above %g): take a longer --warmup.", *told)
     return rows
 
 
