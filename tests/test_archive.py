@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import multiprocessing
@@ -624,3 +625,12 @@ def test_an_address_without_its_driver_names_it(tmp_path):
     assert "semgan[archive]" in done.stdout
     with pytest.raises(ValueError, match="Protocol not known|cannot be opened"):
         addresses.open_binary("nosuch://bucket/x")
+
+
+def test_a_full_temporary_folder_is_told_as_a_full_disk():
+    names = plans._Names()
+    names._database.execute("PRAGMA max_page_count = 3")
+    with pytest.raises(OSError, match="full") as told:
+        for number in range(10_000):
+            names.has(f"image {number}")
+    assert told.value.errno == errno.ENOSPC and told.value.filename

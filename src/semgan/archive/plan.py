@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import shutil
 import sqlite3
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -194,8 +196,11 @@ class _Names:
         self._database.execute("CREATE TABLE names (hash INTEGER PRIMARY KEY)")
 
     def has(self, name: str) -> bool:
-        """Whether the name came before; it has come now."""
-        return self._database.execute("INSERT OR IGNORE INTO names VALUES (?)", (hash(name),)).rowcount == 0
+        """Whether the name came before; it has come now. Raises OSError where the temporary folder is full."""
+        try:
+            return self._database.execute("INSERT OR IGNORE INTO names VALUES (?)", (hash(name),)).rowcount == 0
+        except sqlite3.OperationalError as error:
+            raise OSError(errno.ENOSPC, str(error), tempfile.gettempdir()) from error
 
     def close(self) -> None:
         self._database.close()
