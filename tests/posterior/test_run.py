@@ -250,6 +250,43 @@ def test_the_best_temperature_is_the_one_of_the_smallest_nll(model, images, capl
     assert f"{found.temperature:g}, is an end of those tried (100, 0.001)" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("best_of_all", "tried", "chosen", "told"),
+    [
+        (3e-4, ["0.001", "0.0003", "0.0001"], 3e-4, False),
+        (3e-2, ["0.001", "0.0003", "0.0001", "0.003", "0.01", "0.03"], 3e-2, True),
+        (3e-3, ["0.001", "0.0003", "0.0001", "0.003", "0.01"], 3e-3, False),
+        (3e-5, ["0.001", "0.0003", "0.0001", "3e-05"], 3e-5, True),
+    ],
+)
+def test_further_temperatures_are_tried_while_an_end_is_the_best(
+    model, images, monkeypatch, caplog, best_of_all, tried, chosen, told
+):
+    from semgan.posterior import calibration
+    from semgan.posterior.latent import LatentPosterior
+
+    asked = []
+    monkeypatch.setattr(calibration, "TEMPERATURES", (1e-3, 3e-4, 1e-4))
+    monkeypatch.setattr(calibration, "LADDER", (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5))
+    draw = LatentPosterior.draw
+    monkeypatch.setattr(
+        LatentPosterior, "draw", lambda self, *a, **o: asked.append(self.temperature) or draw(self, *a, **o)
+    )
+
+    def scored(probabilities, truth):
+        away = abs(math.log10((asked or [1.0])[-1] / best_of_all))
+        return CalibrationScores(ece=0.0, brier=0.0, nll=away, pixels=1)
+
+    monkeypatch.setattr(calibration, "calibration_scores", scored)
+    shown = []
+    found = calibration.calibrate(
+        model, images, np.zeros((3, 16, 16)), method="mala", budget=SHORT, progress=lambda *now: shown.append(now)
+    )
+    assert list(found.scores) == ["optimised", *tried] and found.temperature == chosen
+    assert all(done <= total for done, total, _ in shown) and shown[-1][0] == shown[-1][1] == 3 * len(tried)
+    assert ("is an end of those tried" in caplog.text) == told
+
+
 def test_the_slack_follows_the_codes(model):
     """Codes with one w in all layers want little slack, codes with unrelated layers all of it."""
     from semgan.posterior.calibration import fit_slack

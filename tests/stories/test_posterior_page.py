@@ -16,6 +16,7 @@ from semgan.posterior.latent import Budget
 def test_every_command_of_the_page_draws_masks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(calibration, "TEMPERATURES", (1e-3,))
+    monkeypatch.setattr(calibration, "LADDER", (1e-3,))
     monkeypatch.setattr(calibration, "BUDGET", Budget(count=4, chains=2, warmup=2, thin=1))
     monkeypatch.setattr(preconditioning, "RANK", 4)
     monkeypatch.setattr(latent, "LAPLACE_RANK", 4)

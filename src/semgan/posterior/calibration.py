@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 FILE = "posterior.json"
 FORMAT = 3  # 1 had no entry for it; 2 had temperatures for a Laplace approximation around another code
 SLACKS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-TEMPERATURES = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
+TEMPERATURES = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # tried first; then on from the best, while it is an end of them
+LADDER = (0.3, 0.1, 3e-2, 1e-2, *TEMPERATURES, 1e-5, 3e-6, 1e-6)
 BUDGET = Budget(count=16, chains=2)
 
 
@@ -82,35 +83,51 @@ def calibrate(
 ) -> Calibration:
     """Fit both on images ``[n, channels, size_px, size_px]`` in [-1, 1] and label maps ``[n, size_px, size_px]``.
 
-    budget: of the chains for every temperature, None: `BUDGET`; temperatures: None: `TEMPERATURES`
+    budget: of the chains for every temperature, None: `BUDGET`; temperatures: None: `TEMPERATURES`, and those of
+    `LADDER` beyond while the best is an end of those tried
     Raises ValueError for models that `LatentPosterior` does not take, and for "iterates", which know no temperature.
     """
     if method == "iterates":
         raise ValueError("The last iterates do not depend on the temperature; calibrate with --method hmc or laplace.")
     check_codes_explain_all(model.settings.inversion)
-    budget, temperatures = budget or BUDGET, temperatures or TEMPERATURES
+    budget = budget or BUDGET
+    waiting, tried = list(temperatures or TEMPERATURES), list[float]()
     answers = [model.segment_batch(part) for part in images.split(batch)]
     codes = torch.cat([model.whitening.to_v(_code(answer)) for answer in answers])
     scores = {"optimised": calibration_scores(_joined(answer.probabilities for answer in answers), label_maps)}
     coupling = fit_coupling(model.generator, model.whitening, style_mixing=model.settings.gan.style_mixing)
     slack = fit_slack(coupling, codes)
     prior = coupling.prior(slack)
-    for done, temperature in enumerate(temperatures):
+    while waiting:
+        temperature, total = waiting.pop(0), (len(tried) + 1 + len(waiting)) * len(images)
         posterior = LatentPosterior(model, temperature=temperature, slack=slack, prior=prior)
         means = []
         for number, part in enumerate(images.split(batch)):
-            before, total = done * len(images) + number * batch, len(temperatures) * len(images)
+            before = len(tried) * len(images) + number * batch
             told = told_as_images(progress, before, len(part), total, "fitting the temperature")
             drawn = posterior.draw(part, method, budget, seed=seed, first=number * batch, progress=told)
             means += [each.mean[None] for each in drawn]
             if progress is not None:
                 progress(before + len(part), total, "fitting the temperature")
         scores[f"{temperature:g}"] = calibration_scores(_joined(means), label_maps)
-    best = min(temperatures, key=lambda each: scores[f"{each:g}"].nll)
-    if len(temperatures) > 1 and best in (min(temperatures), max(temperatures)):
-        ends = (best, ", ".join(f"{each:g}" for each in temperatures))
+        tried.append(temperature)
+        best = min(tried, key=lambda each: scores[f"{each:g}"].nll)
+        if not waiting and temperatures is None:
+            waiting = beyond(tried, best)
+    if len(tried) > 1 and best in (min(tried), max(tried)):
+        ends = (best, ", ".join(f"{each:g}" for each in tried))
         logger.warning("The best temperature, %g, is an end of those tried (%s): credible volumes hang on it.", *ends)
     return Calibration(slack, best, len(images), scores, method)
+
+
+def beyond(tried: Sequence[float], best: float) -> list[float]:
+    """The next temperature of `LADDER` on the side of ``best`` where nothing was tried; none where it lies between
+    others, or the ladder ends."""
+    if best == max(tried):
+        return [each for each in LADDER if each > best][-1:]
+    if best == min(tried):
+        return [each for each in LADDER if each < best][:1]
+    return []
 
 
 def fit_slack(coupling: Coupling, codes: Tensor) -> float:
