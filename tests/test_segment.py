@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -144,6 +145,28 @@ def test_images_with_other_channels_are_named_before_any_work(tmp_path):
     with pytest.raises(ValueError, match=r"grey\.png.*1 channels.*expects 4"):
         segment(Bright(channels=4), folder, tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("channels", "told"),
+    [(1, "1 of 4 images are in colour.*made grey .colour.png"), (3, "3 of 4 images are grey.*drawn.png, equal.png")],
+)
+def test_colour_that_a_model_does_not_see_is_told(tmp_path, caplog, channels, told):
+    """Of a colour file whose channels are equal nothing is lost, and nothing is there for a colour model."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    grey = picture()
+    for name, pixels in {"drawn": grey, "equal": np.dstack([grey] * 3), "tiny": grey[:8, :8]}.items():
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    Image.fromarray(np.dstack([grey, grey, 255 - grey])).save(folder / "colour.png")
+    segment(Bright(channels), folder, tmp_path / "out")
+    assert re.search(told, caplog.text)
+    caplog.clear()
+    for path in folder.iterdir():
+        if (path.name == "colour.png") == (channels == 1):
+            path.unlink()
+    segment(Bright(channels), folder, tmp_path / "fitting")
+    assert not caplog.records
 
 
 def test_other_files_are_left_out_with_a_warning(images, tmp_path, caplog):

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semgan import config
+from semgan.words import as_typed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -380,7 +381,7 @@ def find_model(path: Path) -> Path:
             return folder
     if (path / "config.yaml").is_file():
         raise FileNotFoundError(
-            f"{path} is a run without a model yet; let `semgan train ... -o {path}` finish a stage."
+            f"{path} is a run without a model yet; let `semgan train ... -o {as_typed(path)}` finish a stage."
         )
     raise FileNotFoundError(f"No model at {path}: expected a run folder or a model folder with config.json.")
 

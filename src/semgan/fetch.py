@@ -13,6 +13,7 @@ from semgan.data import archives
 from semgan.data.sets import Archive, DataSet
 from semgan.download import DownloadFailed, NoSpace, Progress, ensure_space, retrieve
 from semgan.result_folder import ResultFolder
+from semgan.words import as_typed
 
 MARKER = "fetched.json"  # in the folder: which data set it holds, from where, under which terms
 DOWNLOADS = ".downloads"  # archives on their way, in the partial folder only
@@ -71,7 +72,7 @@ def _fill(item: DataSet, folder: ResultFolder, progress: Progress | None) -> int
 
 def next_command(item: DataSet, out: Path) -> str:
     """What to type once the folder ``out`` holds the set."""
-    return f"semgan data prepare {item.task} {out} -o DATASET"
+    return f"semgan data prepare {item.task} {as_typed(out)} -o DATASET"
 
 
 def is_fetched(item: DataSet, out: Path) -> bool:

@@ -31,6 +31,7 @@ from semgan.data.dicom import is_dicom
 from semgan.data.dicom_seg import check_at_hand, write_picture_seg
 from semgan.data.parallel import available_workers, thread_pool
 from semgan.data.studies import holds_volumes
+from semgan.data.transforms import loses_or_lacks_colour
 from semgan.data.whole_images import (
     Input,
     SegmentedImage,
@@ -206,15 +207,21 @@ def check_inputs(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Decode every image once. Raises one ValueError that lists all that cannot be read or preprocessed."""
-    prepare = preprocessing_of(segmenter, modality)
-    prepare(np.zeros((16, 16, channels_of(segmenter)), np.uint8))  # an unknown modality is one error, not one per image
+    """Decode every image once; colour that is made grey, or grey that is repeated, is told.
+
+    Raises one ValueError that lists all that cannot be read or preprocessed.
+    """
+    prepare, channels = preprocessing_of(segmenter, modality), channels_of(segmenter)
+    prepare(np.zeros((16, 16, channels), np.uint8))  # an unknown modality is one error, not one per image
+    turned: list[Path] = []
 
     def problem(item: Input) -> str | None:
         try:
             pixels = item.read()
             # A corner tells whether the channels fit; only float images can hold values that are not finite.
             prepare(pixels if pixels.dtype.kind == "f" else pixels[:16, :16])
+            if loses_or_lacks_colour(pixels, channels):
+                turned.append(item.path)
         except (ValueError, OSError) as error:
             message = str(error)
             return message if item.path.name in message else f"{item.path}: {message}"
@@ -232,6 +239,11 @@ def check_inputs(
         more = f"\n... and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
         count = f"{len(problems)} of {len(inputs)} images"
         raise ValueError(f"{count} cannot be segmented; nothing was written:\n{shown}{more}")
+    if turned:
+        what = "in colour, and the model learned from grey ones: they are made grey"
+        if channels != 1:
+            what = "grey, and the model learned from colour ones: their one channel stands for all"
+        logger.warning("%d of %d images are %s (%s).", len(turned), len(inputs), what, _some(sorted(turned)))
 
 
 # ---------------------------------------------------------------- writing

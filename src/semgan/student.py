@@ -36,6 +36,7 @@ from semgan.stages.pipeline import train_semantic_gan
 from semgan.stages.sample_pool import PoolStage, forget_pool, holds_pool, pairs_of, read_pool
 from semgan.stages.semantic_gan import SemanticGan
 from semgan.student_answer import STUDENT, AnswerChoice, choose_answer
+from semgan.words import as_typed
 
 logger = logging.getLogger("semgan")
 
@@ -185,7 +186,7 @@ def _pool_folder(job: TrainingJob) -> Path:
 def _refuse_lost_teacher(job: TrainingJob) -> None:
     if (job.run.checkpoints / NOTE).is_file() and not checkpoint_path(job.run, "gan").is_file():
         earlier = artifacts.read_json(job.run.checkpoints / NOTE)["folder"]
-        raise ValueError(f"{job.run.path} has no generator of its own; go on with --init-from {earlier}.")
+        raise ValueError(f"{job.run.path} has no generator of its own; go on with --init-from {as_typed(earlier)}.")
 
 
 def _is_complete(job: TrainingJob, teacher: _Teacher) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semgan.cli.output import AsJson, Exit, examples, plain, progress_bars, say, show, verb
+from semgan.words import as_typed
 
 if TYPE_CHECKING:
     from semgan.data.sets import DataSet
@@ -105,7 +106,7 @@ def _say_steps(item: DataSet, folder: Path) -> None:
         print(f"{'Left to do' if item.archives else 'How to get it'}, by hand:")
         for number, step in enumerate(item.steps, start=1):
             print(f"  {number}. {step}")
-        print(f"Unpack archives: semgan data unpack ARCHIVE... -o {folder}")
+        print(f"Unpack archives: semgan data unpack ARCHIVE... -o {as_typed(folder)}")
     print(f"Then: {next_command(item, folder)}")
 
 

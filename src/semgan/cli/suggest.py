@@ -11,6 +11,7 @@ import typer
 from semgan.cli.output import AsJson, examples, existing, progress_bars, say, show, verb
 from semgan.cli.use import Device, Model, Overwrite
 from semgan.types import MOST_SEED
+from semgan.words import as_typed
 
 
 class By(StrEnum):
@@ -113,5 +114,5 @@ def _say_what_follows(enlarged: Any, dataset: Path | None, out: Path) -> None:
         return
     if enlarged["waiting"]:
         say(f"{len(enlarged['waiting'])} of them have no mask in {dataset}: draw them, prepare it with them, and then:")
-    say(f"  semgan data split {dataset} --from {out / 'splits.json'}")
-    say(f"  semgan train {dataset} --labels {enlarged['labels']} --split-seed {enlarged['split_seed']} ...")
+    say(f"  semgan data split {as_typed(dataset)} --from {as_typed(out / 'splits.json')}")
+    say(f"  semgan train {as_typed(dataset)} --labels {enlarged['labels']} --split-seed {enlarged['split_seed']} ...")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semgan.cli.output import AsJson, duration, examples, existing, is_heard, progress_bars, show, verb
+from semgan.words import as_typed
 
 if TYPE_CHECKING:
     from semgan.rehearsal import DryRun
@@ -98,7 +99,7 @@ def _tell(result: TrainResult) -> None:
     """What a training did, and what to do next."""
     if result.finished:
         print(f"Finished after {duration(result.seconds)}: {result.run}")
-        print(f"Next: semgan segment -m {result.run} -i IMAGES -o MASKS")
+        print(f"Next: semgan segment -m {as_typed(result.run)} -i IMAGES -o MASKS")
     else:
         print(f"Stopped after {duration(result.seconds)}; the same command goes on: {result.run}")
     if result.report:

@@ -28,6 +28,7 @@ from typing import Any
 from semgan.artifacts import read_json
 from semgan.data.tree import channel_files
 from semgan.types import IGNORE, METRICS, Case, LabelSpace
+from semgan.words import as_typed
 
 FORMAT = 1
 GROUP_COLUMNS = ("group", "patient")  # the first that the manifest has names a case's group
@@ -64,7 +65,9 @@ class Dataset:
         """Raises FileNotFoundError or ValueError that names what is missing or wrong, and the cure."""
         path = Path(path)
         if not path.is_dir():
-            raise FileNotFoundError(f"{path} is not a folder. Make it with `semgan data prepare folder ... -o {path}`.")
+            raise FileNotFoundError(
+                f"{path} is not a folder. Make it with `semgan data prepare folder ... -o {as_typed(path)}`."
+            )
         return Dataset(path, read_description(path), read_splits(path), read_manifest(path / "manifest.csv"))
 
     @property
@@ -134,7 +137,7 @@ class Dataset:
             known = ", ".join(key for key in self.splits if LABELLED_NAME.fullmatch(key)) or "no labelled lists"
             raise ValueError(
                 f"{self.path / 'splits.json'} has no list '{name}'; it has {known}. Make it with "
-                f"`semgan data split {self.path} --labels {labels} --split-seed {split_seed}`."
+                f"`semgan data split {as_typed(self.path)} --labels {labels} --split-seed {split_seed}`."
             )
         held_out = {*self.splits.get("validation", []), *self.splits.get("test", [])}
         if both := sorted(held_out.intersection(self.splits[name])):
@@ -228,7 +231,7 @@ class Dataset:
 
     @property
     def _cure(self) -> str:
-        return f"`semgan data check {self.path}` lists all such problems."
+        return f"`semgan data check {as_typed(self.path)}` lists all such problems."
 
 
 def image_files(folder: Path, file_ending: str) -> dict[str, Path]:

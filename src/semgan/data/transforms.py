@@ -78,6 +78,14 @@ def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     )
 
 
+def loses_or_lacks_colour(image: np.ndarray, channels: int) -> bool:
+    """Whether an image ``[height, width]`` or ``[height, width, n]`` shows colours that a model of one channel does not
+    see, or has one channel where the model learned from three; three equal channels are grey, too."""
+    found = 1 if image.ndim == 2 else image.shape[-1]
+    grey = found == 1 or (found == 3 and bool((image == image[..., :1]).all()))
+    return {found, channels} <= {1, 3} and grey != (channels == 1)
+
+
 def _luma(planes: np.ndarray) -> np.ndarray:
     """Grey of an RGB image, in its own type; equal channels are returned as they are."""
     if np.array_equal(planes[0], planes[1]) and np.array_equal(planes[0], planes[2]):

@@ -18,6 +18,7 @@ import numpy as np
 
 from semgan import artifacts
 from semgan.results import MEAN, ScoreRow, read_rows
+from semgan.words import as_typed
 
 FORMAT = 1
 VALIDATION = "validation"
@@ -86,7 +87,7 @@ def read_record(out: Path) -> Record:
     """Raises FileNotFoundError where ``out`` holds no demo, ValueError for other formats."""
     path = Path(out) / "demo.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{out} holds no demo (no demo.json); make one with `semgan demo -o {out}`.")
+        raise FileNotFoundError(f"{out} holds no demo (no demo.json); make one with `semgan demo -o {as_typed(out)}`.")
     content = artifacts.read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a demo of format {FORMAT}; remove the folder and run `semgan demo` again.")

@@ -29,6 +29,7 @@ from semgan.stages.stage1_gan import GanStage, build_image_critic
 from semgan.stages.stage2_encoder import EncoderStage, build_encoder
 from semgan.stages.stopping import FEWEST_CASES, LearnedRule, StoppingRule, learn_rule
 from semgan.types import AUTO
+from semgan.words import as_typed
 
 logger = logging.getLogger("semgan")
 
@@ -68,7 +69,8 @@ def _check_start(job: TrainingJob) -> None:
         )
     if job.init_from is None and earlier is not None and not has_generator:
         raise ValueError(
-            f"{job.run.path} began from {earlier} and has no generator of its own yet; add --init-from {earlier}."
+            f"{job.run.path} began from {earlier} and has no generator of its own yet; "
+            f"add --init-from {as_typed(earlier)}."
         )
 
 

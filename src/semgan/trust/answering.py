@@ -25,6 +25,7 @@ from semgan.trust.samples import FIRST, OWN, POSTERIOR
 from semgan.trust.signals import answering_steps, measure
 from semgan.trust.temperature import tempered
 from semgan.types import Segmentation, Segmenter, Steps
+from semgan.words import as_typed
 
 if TYPE_CHECKING:
     from semgan.data.whole_images import Measure
@@ -71,7 +72,8 @@ class ChoosingSegmenter:
             raise ValueError(f"{folder} has one answer only; leave --choose out.")
         if trust is None or trust.choice is None:
             raise ValueError(
-                f"{folder} has not learned to choose its answers; run `semgan trust fit -m {folder} DATASET --choose`."
+                f"{folder} has not learned to choose its answers; run "
+                f"`semgan trust fit -m {as_typed(folder)} DATASET --choose`."
             )
         self.model, self.choice = model, trust.choice
         self.steps: Steps = trust.steps

@@ -34,6 +34,7 @@ from semgan.trust.fit import failure_limit
 from semgan.trust.pixels import PixelCalibration, pixel_calibration
 from semgan.trust.samples import PER_IMAGE
 from semgan.trust.signals import SIGNALS
+from semgan.words import as_typed
 
 BEST = "score"
 # Column -> 1 where a high number says that the answer is good, -1 where it says the opposite.
@@ -153,10 +154,12 @@ def table_of(folder: Path) -> dict[str, Row]:
     """Stem -> row of a folder's segmentation.csv. Raises FileNotFoundError without one, ValueError for volumes."""
     path = Path(folder) / TABLE
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {TABLE}; make it with `semgan segment --signals -o {folder} ...`.")
+        raise FileNotFoundError(
+            f"{folder} has no {TABLE}; make it with `semgan segment --signals -o {as_typed(folder)} ...`."
+        )
     rows = read_rows(path)
     if not rows:
-        raise ValueError(f"{path} lists no image; segment again with -o {folder}.")
+        raise ValueError(f"{path} lists no image; segment again with -o {as_typed(folder)}.")
     if "slices" in rows[0]:
         raise ValueError(f"{folder} holds volumes, and trust is judged image by image; segment their slices as images.")
     return {row["stem"]: row for row in rows}

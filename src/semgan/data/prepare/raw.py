@@ -12,6 +12,7 @@ import numpy as np
 from semgan.data.prepare.inventory import Source
 from semgan.data.readers import IMAGE_SUFFIXES, MASK_SUFFIXES, read_foreground
 from semgan.data.tree import walk
+from semgan.words import as_typed
 
 FOLDER_OF = {"train": "imagesTr", "test": "imagesTs", "unlabelled": "imagesUn"}  # a layout's role -> dataset folder
 IMAGES_NAMES = ("images", "image", "img", "imgs")
@@ -62,7 +63,8 @@ def list_files(roots: Iterable[Path]) -> list[Path]:
     for root in roots:
         if root.is_file():
             raise ValueError(
-                f"{root} is a file; give the folder. Unpack archives first: `semgan data unpack {root} -o FOLDER`."
+                f"{root} is a file; give the folder. Unpack archives first: "
+                f"`semgan data unpack {as_typed(root)} -o FOLDER`."
             )
         if not root.is_dir():
             raise FileNotFoundError(f"{root} does not exist; give the folder of the unpacked download.")
