@@ -164,8 +164,10 @@ def choose_answer(model: SemanticGan, student: NetworkSegmenter, job: TrainingJo
             score = job.validate(lambda image, answer=mixed: answer, batch=len(mixed), on=shown)
             scores[step, share] += score / len(both)
     steps, share = max(scores, key=lambda pair: round(scores[pair], 4))
-    logger.info("Chosen on validation: %d guided steps, %g of the student (%s)", steps, share, scores)
-    return AnswerChoice(steps, share if named is None else None, scores)
+    choice = AnswerChoice(steps, share if named is None else None, scores)
+    tried = ", ".join(f"{place[0]} steps and {place[1]:.0%} {score:.4f}" for place, score in scores.items())
+    logger.info("Chosen on validation: %s (%s, half of it shifted: %s)", choice.in_words(), job.settings.metric, tried)
+    return choice
 
 
 def answers_of(
