@@ -104,6 +104,16 @@ def test_the_papers_weights_follow_the_batch_that_is_asked_for(tiny_dataset):
     assert usual.batch == 32 and smaller.batch == 8 and smaller.feature_matching == usual.feature_matching
 
 
+@pytest.mark.parametrize("recipe", ["lungs-64", "chest-xray-64", "skin-64", "faces-64"])
+def test_recipes_at_64_px_train_a_student_beside_the_generator(tiny_dataset, recipe):
+    dataset = Dataset.open(tiny_dataset)
+    usual, named = (resolve_settings(dataset, recipe, method=method) for method in (None, "semgan-student"))
+    assert usual == named and usual.method == "semgan-student" and usual.student.unlabelled
+    alone = resolve_settings(dataset, recipe, method="semgan")
+    assert alone.method == "semgan" and not alone.student.unlabelled
+    assert resolve_settings(dataset, "liver-ct-64").method == resolve_settings(dataset, "phantoms").method == "semgan"
+
+
 def test_options_that_are_not_given_leave_the_recipe_alone(tiny_dataset, tmp_path):
     (tmp_path / "mine.yaml").write_text("recipe: debug\nseed: 7\nlabels: 3\nmethod: unet\n")
     settings = resolve_settings(Dataset.open(tiny_dataset), tmp_path / "mine.yaml")

@@ -31,7 +31,7 @@ train() { # FOLDER STAGE SETTING...
     local folder=$1 stage=$2 options=()
     shift 2
     for setting in "$@"; do options+=(--set "$setting"); done
-    semgan train "$WORK/data" -o "$WORK/$folder" --recipe lungs-64 --labels 9 --stage "$stage" "${options[@]}"
+    semgan train "$WORK/data" -o "$WORK/$folder" --recipe lungs-64 --method semgan --labels 9 --stage "$stage" "${options[@]}"
 }
 
 [ $# -gt 0 ] || set -- "${!SETTINGS[@]}" encoder8 encoder16 9-semgan

@@ -221,7 +221,7 @@ CONSISTENT_STUDENT = {
 
 METHODS: dict[str, Method] = {
     "semgan": Method(
-        "our default: the paper with our departures", _train_semantic_gan, _load_semantic_gan, False, OURS
+        "the paper with our departures, without a student", _train_semantic_gan, _load_semantic_gan, False, OURS
     ),
     "semgan-paper": Method(
         "as the paper and its supplement say",

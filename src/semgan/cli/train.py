@@ -29,7 +29,7 @@ EXAMPLES = examples(
     "semgan train dataset -o run --recipe lungs-64 --labels 35 --split-seed 0",
     "semgan train dataset -o run --recipe lungs-64 --max-minutes 60   (the same command goes on)",
     "semgan train dataset -o run --recipe lungs-64 --dry-run",
-    "semgan train dataset -o run2 --recipe lungs-64 --init-from run --set gan.batch=16",
+    "semgan train dataset -o run2 --recipe lungs-64 --method semgan --init-from run --set gan.batch=16",
     "torchrun --nproc-per-node 4 -m semgan train dataset -o run --recipe chest-xray   (docs/distributed.md)",
     "semgan train dataset -o rival --recipe lungs-64 --method unet-strong --labels 35",
 )
@@ -44,7 +44,7 @@ def train(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder made by `semgan data prepare`.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Run folder to write, or to go on with.")],
     recipe: Annotated[str, typer.Option(help="Name of a recipe, or a YAML file of settings.")],
-    method: Annotated[str | None, typer.Option(help="Method; default: the recipe's, usually semgan.")] = None,
+    method: Annotated[str | None, typer.Option(help="Method; default: the recipe's, semgan-student or semgan.")] = None,
     labels: Annotated[int | None, typer.Option(min=2, help="Use the list labelled_N of the splits.")] = None,
     split_seed: Annotated[int | None, typer.Option(min=0, help="Which labelled list.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, augmentation.")] = None,

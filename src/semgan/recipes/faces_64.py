@@ -1,7 +1,7 @@
 """Face parts in 8 classes at 64 px, sized for two CPU cores.
 
 Command:  semgan train DATASET -o RUN --recipe faces-64 --labels 30 --split-seed 0
-Cost:     about 40 minutes of one core, 2 GB of memory
+Cost:     about an hour of one core, 2 GB of memory
 Score:    results/faces-64
 Source:   as lungs-64, without preprocessing (method section 6)
 """

@@ -12,6 +12,7 @@ from semgan.recipes.lungs_64 import SMALL_NETWORKS
 
 def recipe() -> Settings:
     task = {
+        "method": "semgan",  # the demo's comparison, and of the shipped weights
         "preprocessing": {"size_px": 32, "channels": 3},
         "generator": {"w_dim": 96, "mapping_layers": 4, "widths": [96, 96, 64, 48]},
         "critics": {"pair_base_width": 24, "pair_layers": 2},

@@ -12,6 +12,7 @@ from semgan.recipes.lungs_64 import SMALL_NETWORKS
 
 def recipe() -> Settings:
     task = {
+        "method": "semgan",  # the demo's comparison
         "metric": "dice",
         "preprocessing": {"size_px": 32, "channels": 1},
         "generator": {"w_dim": 64, "mapping_layers": 4, "widths": [64, 64, 48, 32]},

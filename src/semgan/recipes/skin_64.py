@@ -1,7 +1,7 @@
 """Skin lesions at 64 px, sized for two CPU cores.
 
 Command:  semgan train DATASET -o RUN --recipe skin-64 --labels 40 --split-seed 0
-Cost:     about 40 minutes of one core, 2 GB of memory
+Cost:     about an hour of one core, 2 GB of memory
 Score:    results/skin-64
 Source:   as lungs-64, without preprocessing (method section 6)
 """
