@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -115,11 +116,25 @@ def test_an_interrupted_run_ends_with_the_student_of_an_uninterrupted_one(both, 
     assert same(weights(tmp_path / "run", "generator"), weights(both, "generator"))
 
 
+@pytest.mark.parametrize(("stage", "stopped", "steps"), [("gan", None, 1), ("all", (4, "pool"), 0)])
+def test_until_there_is_a_student_the_generative_model_answers_alone(start, tmp_path, caplog, stage, stopped, steps):
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt) if stopped else nullcontext():
+        start(run, stage=stage, progress=stop_at(*stopped) if stopped else None)
+    caplog.clear()
+    model = semgan.load(run, device="cpu")
+    assert "has no student yet; let `semgan train`" in caplog.text and "answers alone" in caplog.text
+    image = torch.zeros(1, 1, 16, 16)
+    found = model.segment_batch(image, steps=steps)
+    alone = SemanticGan.load(run, device="cpu").segment_batch(image, steps=steps)
+    assert torch.equal(found.probabilities, alone.probabilities)
+    with pytest.raises(FileNotFoundError, match="has no student yet"):  # not filed under the name of both
+        TrainedModel(run, device="cpu")
+
+
 def test_one_run_folder_for_all_stages_gives_the_same_student(both, start, tmp_path):
     """Without --init-from: GAN alone first, interrupted in the student, then the same command."""
     assert start(tmp_path / "run", stage="gan").finished
-    with pytest.raises(FileNotFoundError, match="has no student yet; let `semgan train`"):
-        semgan.load(tmp_path / "run", device="cpu")
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path / "run", progress=stop_at(12, "student"))
     assert start(tmp_path / "run").finished

@@ -105,9 +105,9 @@ def _train_semgan_student(job: TrainingJob) -> StageResult:
 
 
 def _load_semgan_student(folder: Path, device: str) -> Segmenter:
-    from semgan.student_answer import SemganStudent
+    from semgan.student_answer import load_with_student
 
-    return SemganStudent.load(folder, device)
+    return load_with_student(folder, device)
 
 
 def strong_changes(settings: Settings) -> dict[str, Any]:

@@ -57,15 +57,19 @@ class TrainedModel:
 
     def __init__(self, run: Path, *, device: str = "auto") -> None:
         from semgan.runtime.device import prepare_cpu
+        from semgan.student_answer import check_has_student
 
         prepare_cpu()
         self.device = device
         self.run = artifacts.RunFolder(run)
         self.description: dict[str, Any] = artifacts.read_json(artifacts.find_model(run) / "config.json")
         self.settings: dict[str, Any] = self.description["settings"]
+        stages = methods.get(self.description["method"]).stages
+        if "student" in stages:  # else a generative model alone would be filed under the name of both
+            check_has_student(run)
         self.segmenter: Segmenter = methods.load(run, device=device)
         # A student's folder keeps the inversion of its generator's run, and answers without it.
-        self.optimises = "encoder" in methods.get(self.description["method"]).stages
+        self.optimises = "encoder" in stages
         self.chosen: Steps = self._chosen()
 
     def _chosen(self) -> Steps:

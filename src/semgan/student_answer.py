@@ -39,11 +39,26 @@ STUDENT_SHARES = (0.5, 0.25, 0.75, 0.0, 1.0)  # tried on validation; the first w
 GUIDED_STEPS = (0, 10, 25)  # tried where the inversion's own number allows; of equal ones the fewest
 
 
-def load_student(folder: Path, device: str = "auto") -> NetworkSegmenter:
-    """The student of a model folder. Raises FileNotFoundError where training has not come to it yet."""
+def check_has_student(folder: Path) -> None:
+    """Raises FileNotFoundError where the training of a model folder has not come to its student yet."""
     if not (artifacts.find_model(folder) / f"{STUDENT}.safetensors").is_file():
         raise FileNotFoundError(f"{folder} has no student yet; let `semgan train` with the same options finish it.")
+
+
+def load_student(folder: Path, device: str = "auto") -> NetworkSegmenter:
+    """The student of a model folder. Raises FileNotFoundError where training has not come to it yet."""
+    check_has_student(folder)
     return NetworkSegmenter.load(folder, device, STUDENT)
+
+
+def load_with_student(folder: Path, device: str = "auto") -> SemganStudent | SemanticGan:
+    """Inversion and student, or, with a warning, the generative model alone where training has not come further."""
+    try:
+        check_has_student(folder)
+    except FileNotFoundError as error:
+        logger.warning("%s Until then the generative model answers alone.", error)
+        return SemanticGan.load(folder, device=device)
+    return SemganStudent.load(folder, device)
 
 
 def mix(inverted: Tensor, learnt: Tensor, share: float) -> Tensor:
