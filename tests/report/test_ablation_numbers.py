@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from semgan.metrics.overlap import Counts
-from semgan.report.ablation import LINES, panels
+from semgan.report import pictures
+from semgan.report.ablation import LINES, panels, write_ablation
 from semgan.report.ablation_numbers import Variant, suggestion
 
 
@@ -50,6 +52,28 @@ def test_the_model_as_saved_wins_ties():
 def test_other_steps_of_the_same_settings_are_compared_too():
     found = suggestion([variant("as saved", {0: [s + 0.1 for s in EVEN], 10: EVEN})], "dice", 10)
     assert (found.variant, found.steps) == ("as saved", 0) and found.beyond_chance
+
+
+def test_the_encoders_answer_is_one_point_however_many_settings_begin_with_it():
+    """Three settings that lose .1 by more steps, each from the same step 0; of another step 0 both count."""
+    worse = [score - 0.1 for score in EVEN]
+    others = [variant(f"a={name}", {0: EVEN, 10: worse}) for name in range(3)]
+    found = suggestion([variant("as saved", {0: EVEN, 10: EVEN}), *others], "dice", 10)
+    assert found.tried == 5 and (found.variant, found.steps) == ("as saved", 10)
+    other_encoder = variant("b=1", {0: worse, 10: worse})
+    assert suggestion([variant("as saved", {0: EVEN, 10: EVEN}), other_encoder], "dice", 10).tried == 4
+
+
+@pytest.mark.parametrize(("far", "scale"), [(1.0, "linear"), (30.0, "log")])
+def test_a_setting_far_away_does_not_press_the_others_together(tmp_path, monkeypatch, far, scale):
+    drawn = []
+    monkeypatch.setattr(pictures, "save_figure", lambda path, formats, size, paint: drawn.append(paint) or [])
+    variants = [variant(name, {0: EVEN, 1: EVEN, 2: EVEN}) for name in ("as saved", "a=1", "a=2")]
+    variants.append(variant("a=3", {0: EVEN, 1: EVEN}, distance=0.5 * far))
+    write_ablation(tmp_path / "figure", variants, "dice", 1, suggestion(variants, "dice", 1), ("png",))
+    figure = Figure()
+    drawn[0](figure)
+    assert figure.axes[1].get_xscale() == scale and figure.axes[0].get_xscale() == "linear"
 
 
 def test_variants_without_scores_do_not_count():

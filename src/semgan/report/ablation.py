@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 LINES = 7  # per panel, beside the model as saved
 MARKERS = "osD^vP*X"
 PANEL_INCH = (4.6, 3.1)
+FAR = 4.0  # medians away from nothing: distances beyond want another scale
 
 
 def write_ablation(
@@ -103,6 +105,9 @@ def _scatter(
         for place, step in enumerate(sorted(variant.counts)):
             style = {"markersize": 3 + place, "alpha": 0.8, **looks[variant.name]}
             axes.plot(variant.distances[step].mean(), variant.score(step, metric), **style)
+    seen = [float(line.get_xdata()[0]) for line in axes.get_lines()]  # type: ignore[index]
+    if min(seen, default=0) > 0 and max(seen) > FAR * statistics.median(seen):
+        axes.set_xscale("log")  # else a search that went astray would press all others together
     told = "" if found.spearman is None else f", Spearman {found.spearman:+.2f}"
     axes.set_title(f"Distance against score{told}")
     axes.set_xlabel("reconstruction distance (later steps larger)")

@@ -53,7 +53,8 @@ class Variant:
 class Suggestion:
     """The best (variant, steps) against the model as saved; None where there is nothing to compare.
 
-    interval: 95 % bootstrap interval of the paired difference; tried: combinations of setting and steps looked at
+    interval: 95 % bootstrap interval of the paired difference; tried: combinations of setting and steps looked at, the
+    encoder's answer, which no setting of the inversion changes, once
     beyond_chance: whether the interval leaves 0 out on the better side
     pearson, spearman: mean reconstruction distance and score over settings and steps
     spearman_cases: the same over the cases, of the model as saved at its steps
@@ -82,7 +83,7 @@ def suggestion(
     by_rule: whether the model answers by a stopping rule, so that the steps it was saved with are not its answer
     """
     scored = [variant for variant in variants if not variant.problem]
-    pairs = [(variant, step) for variant in scored for step in variant.counts]
+    pairs = _answers([(variant, step) for variant in scored for step in variant.counts])
     cases = scored[0].counts[pairs[0][1]].cases if scored else 0
     pearson, spearman = _correlations(
         [float(variant.distances[step].mean()) for variant, step in pairs],
@@ -107,6 +108,17 @@ def suggestion(
     found |= {"tried": len(pairs), "cases": cases, "pearson": pearson, "spearman": spearman}
     found["spearman_cases"] = _over_cases(saved, saved_steps, metric)
     return Suggestion(words=_words(found, saved_steps, by_rule), **found)
+
+
+def _answers(pairs: Sequence[tuple[Variant, int]]) -> list[tuple[Variant, int]]:
+    """Without repetitions of step 0, which is the encoder's answer under many settings: one point, not one each."""
+    found, known = [], set()
+    for variant, step in pairs:
+        answer = (variant.distances[step].tobytes(), variant.counts[step].intersection.tobytes())
+        if step != 0 or answer not in known:
+            found.append((variant, step))
+        known.add(answer)
+    return found
 
 
 def _against(best: overlap.Counts, saved: overlap.Counts, metric: str, seed: int) -> dict[str, Any]:
