@@ -5,8 +5,8 @@
 #   DATA=... results/ablation-64/run.sh lungs 9
 #
 # DATA holds lungs/, skin/ and faces/ prepared as datasets (the folder data/ of the runs of results/benchmark-64); WORK:
-# where the run goes; MODEL: a trained run to take instead of training one of 48,000 images, as `semgan-long` of
-# results/benchmark-64 has them; CASES: how many validation images.
+# where the run goes; MODEL: a trained run to take instead of training one as the recipe says; CASES: how many validation
+# images. Steps are no choice here but the axis, so training chooses none.
 [ $# -eq 2 ] || { echo "usage: DATA=... $0 TASK LABELS" >&2; exit 2; }
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -17,8 +17,8 @@ work=${WORK:-runs/ablation-64}
 run=${MODEL:-$work/$task-$labels}
 out=results/ablation-64
 
-[ -n "${MODEL:-}" ] || semgan train "$data" -o "$run" --recipe "$task-64" --labels "$labels" --set gan.images=12960 \
-    --set encoder.images=35040 --set inversion.steps=50
+[ -n "${MODEL:-}" ] || semgan train "$data" -o "$run" --recipe "$task-64" --method semgan \
+    --labels "$labels" --set inversion.steps=50 --set inversion.choose=false
 semgan ablate -m "$run" "$data" -o "$work/$task-$labels-figure" --one-by-one --cases "${CASES:-50}" --batch 50 \
     --steps 0,10,25,50,100,200 \
     --vary inversion.lambda_pixel=0,0.01,0.1,1 \
