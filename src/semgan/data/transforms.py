@@ -82,13 +82,18 @@ def loses_or_lacks_colour(image: np.ndarray, channels: int) -> bool:
     """Whether an image ``[height, width]`` or ``[height, width, n]`` shows colours that a model of one channel does not
     see, or has one channel where the model learned from three; three equal channels are grey, too."""
     found = 1 if image.ndim == 2 else image.shape[-1]
-    grey = found == 1 or (found == 3 and bool((image == image[..., :1]).all()))
+    grey = found == 1 or (found == 3 and _are_equal(np.moveaxis(image, -1, 0)))
     return {found, channels} <= {1, 3} and grey != (channels == 1)
+
+
+def _are_equal(planes: np.ndarray) -> bool:
+    """Whether the channels of an RGB image ``[3, height, width]`` are the same, as of a grey one saved in colour."""
+    return np.array_equal(planes[0], planes[1]) and np.array_equal(planes[0], planes[2])
 
 
 def _luma(planes: np.ndarray) -> np.ndarray:
     """Grey of an RGB image, in its own type; equal channels are returned as they are."""
-    if np.array_equal(planes[0], planes[1]) and np.array_equal(planes[0], planes[2]):
+    if _are_equal(planes):
         return planes[0]
     grey = sum((weight * plane.astype(np.float64) for weight, plane in zip(GREY_WEIGHTS, planes, strict=True)), 0.0)
     assert isinstance(grey, np.ndarray)
