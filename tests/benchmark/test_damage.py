@@ -207,6 +207,33 @@ def test_a_test_set_that_cannot_be_scored_fails_before_training(grids, phantoms,
     assert planned.problem == cell.problem
 
 
+@pytest.mark.parametrize("changed", ["lists.json", "mine.yaml"])
+def test_files_that_a_grid_names_may_not_change_between_two_calls(grids, phantoms, tmp_path, changed):
+    """Neither the list of a test set nor the recipe, whose names stay; a cell of before knows their names alone."""
+    stems = sorted(path.stem for path in (phantoms / "test" / "standard" / "labels").iterdir())
+    (tmp_path / "lists.json").write_text(json.dumps({"test": stems[:2], "other": stems}))
+    (tmp_path / "mine.yaml").write_text("recipe: debug\ndata: {affine_rotate_deg: 5}\n")
+
+    def change(grid):
+        only_unet(grid)
+        task = grid["tasks"][0]
+        task["recipe"], task["test_sets"] = "mine.yaml", task["test_sets"][:1]
+        task["test_sets"][0]["only"] = "lists.json:test"
+
+    path, out = grids.write(change), tmp_path / "out"
+    assert benchmark(path, out, device="cpu").cells[0].status == "done"
+    (tmp_path / "lists.json").write_text(json.dumps({"test": stems[:2], "other": []}))  # another list of that file
+    assert benchmark(path, out, device="cpu").cells[0].status == "done"
+    new = {"lists.json": json.dumps({"test": stems}), "mine.yaml": "recipe: debug\ndata: {affine_rotate_deg: 9}\n"}
+    (tmp_path / changed).write_text(new[changed])
+    (cell,) = benchmark(path, out, device="cpu").cells
+    assert cell.status == "damaged" and "made by another grid (contents of files differ)" in (cell.problem or "")
+    known = artifacts.read_json(out / "cells" / UNET / "cell.json")
+    del known["contents of files"]
+    artifacts.write_json(out / "cells" / UNET / "cell.json", known)
+    assert benchmark(path, out, device="cpu").cells[0].status == "done"
+
+
 def test_a_list_that_the_grids_own_file_lacks_is_told_with_the_file(grids, phantoms, tmp_path):
     stems = sorted(path.stem for path in (phantoms / "labels").iterdir())
     lists = {"validation": stems[:2], "pool": stems[2:], "labelled_4_seed0": stems[2:6]}

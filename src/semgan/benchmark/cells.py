@@ -8,6 +8,7 @@ run/         the run itself, or run.json: {"run": where it lies}     error.txt  
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fnmatch
 import hashlib
@@ -23,6 +24,7 @@ import numpy as np
 
 from semgan import artifacts, results
 from semgan.benchmark.grid import Grid, Task, TestSet
+from semgan.benchmark.parts import part
 from semgan.benchmark.rows import has_count, shares_of
 from semgan.methods import METHODS
 from semgan.metrics import overlap
@@ -33,6 +35,7 @@ FORMAT = 1
 OPEN, TRAINED, DONE, FAILED = "open", "trained", "done", "failed"
 ERROR = "error.txt"
 CASE_COLUMNS = ("test_set", "steps", "stem", "class", "in_mean", "intersection", "prediction", "truth")
+CONTENTS = "contents of files"  # in cell.json
 NO_FOLDER = "remove the folder, and the same command makes it again"
 
 
@@ -121,6 +124,8 @@ class CellFolder:
             if self.path.exists() and not self.path.is_dir():
                 raise ValueError("it is a file")
             known = artifacts.read_json(self._identity) if self._identity.is_file() else self.asked
+            if isinstance(known, dict):  # cells of before knew the names of files only
+                known = {CONTENTS: self.asked[CONTENTS]} | known
             state = self._read_state()
             if state.status == DONE:
                 self._check_results(state)
@@ -303,7 +308,23 @@ def identity(cell: Cell, grid: Grid) -> dict[str, Any]:
         "shares": shares_of(cell.method, grid) if method in METHODS else {},  # the training tells of unknown ones
         "settings": _digest(settings),
         "test_sets": sets,
+        CONTENTS: _contents(task),
     } | trains
+
+
+def _contents(task: Task) -> str:
+    """A digest of what a recipe's own file and the lists and mappings of test sets hold, whose names `identity` has.
+
+    What cannot be read is told where it is needed, cell by cell.
+    """
+    names = ("only", "mapping", "map_predictions", "classes", "mean_over")
+    held: list[Any] = []
+    for value in (getattr(each, name) for each in task.test_sets for name in names):
+        with contextlib.suppress(OSError, ValueError):
+            held.append(part(value))
+    if task.recipe.endswith((".yaml", ".yml")) and Path(task.recipe).is_file():
+        held.append(Path(task.recipe).read_text(encoding="utf-8"))
+    return _digest(held)
 
 
 def _without_places(each: TestSet) -> dict[str, Any]:
