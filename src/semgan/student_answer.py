@@ -180,8 +180,9 @@ def choose_answer(model: SemanticGan, student: NetworkSegmenter, job: TrainingJo
             scores[step, share] += score / len(both)
     steps, share = max(scores, key=lambda pair: round(scores[pair], 4))
     choice = AnswerChoice(steps, share if named is None else None, scores)
-    tried = ", ".join(f"{place[0]} steps and {place[1]:.0%} {score:.4f}" for place, score in scores.items())
-    logger.info("Chosen on validation: %s (%s, half of it shifted: %s)", choice.in_words(), job.settings.metric, tried)
+    tried = ", ".join(f"{steps} steps and {share:.0%} {score:.4f}" for (steps, share), score in scores.items())
+    judged = "as they are" if shifted is None else "as they are and shifted"
+    logger.info("Chosen on validation images %s: %s (%s)", judged, choice.in_words(), tried)
     return choice
 
 

@@ -8,7 +8,6 @@ run/         the run itself, or run.json: {"run": where it lies}     error.txt  
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import fnmatch
 import hashlib
@@ -320,8 +319,10 @@ def _contents(task: Task) -> str:
     names = ("only", "mapping", "map_predictions", "classes", "mean_over")
     held: list[Any] = []
     for value in (getattr(each, name) for each in task.test_sets for name in names):
-        with contextlib.suppress(OSError, ValueError):
+        try:
             held.append(part(value))
+        except (OSError, ValueError):
+            held.append(None)
     if task.recipe.endswith((".yaml", ".yml")) and Path(task.recipe).is_file():
         held.append(Path(task.recipe).read_text(encoding="utf-8"))
     return _digest(held)
