@@ -129,14 +129,18 @@ def test_a_stopped_ablation_goes_on_with_the_variants_left(ablated, model, tiny_
 
     options = {"vary": VARY[:1], "steps": (0, 4), "formats": ("pdf",), "device": "cpu"}
 
+    told = []
+
     def stop(done, total, what):
         assert total == 2 * 3
+        told.append(done)
         if done > 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         ablate(model, tiny_dataset, tmp_path / "out", progress=stop, **options)
     assert not (tmp_path / "out").exists()
+    assert told == [0, 3, 3, 6]  # heard of before the first batch, which can take minutes
     seen = []
     original = SemanticGan.segment_batch
 

@@ -6,7 +6,7 @@
 #
 # DATA holds lungs/, skin/ and faces/ prepared as datasets (the folder data/ of the runs of results/benchmark-64); WORK:
 # where the run goes; MODEL: a trained run to take instead of training one as the recipe says; CASES: how many validation
-# images. Steps are no choice here but the axis, so training chooses none.
+# images. STEPS: where scores are taken. Steps are no choice here but the axis, so training chooses none.
 [ $# -eq 2 ] || { echo "usage: DATA=... $0 TASK LABELS" >&2; exit 2; }
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -20,7 +20,7 @@ out=results/ablation-64
 [ -n "${MODEL:-}" ] || semgan train "$data" -o "$run" --recipe "$task-64" --method semgan \
     --labels "$labels" --set inversion.steps=50 --set inversion.choose=false
 semgan ablate -m "$run" "$data" -o "$work/$task-$labels-figure" --one-by-one --cases "${CASES:-50}" --batch 50 \
-    --steps 0,10,25,50,100,200 \
+    --steps "${STEPS:-0,10,25,50,100}" \
     --vary inversion.lambda_pixel=0,0.01,0.1,1 \
     --vary inversion.lambda_encoder=0,0.01,0.1,1 \
     --vary inversion.lambda_prior=0,0.001,0.01 \

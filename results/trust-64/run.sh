@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Makes every number of results/trust-64: do signals tell failures, in and out of domain, and which answer an image should get.
 #
-#   DATA=... results/trust-64/run.sh lungs 9         one task (lungs, skin) and label count
+#   DATA=... results/trust-64/run.sh lungs 9         one task (lungs, skin, faces) and label count
 #
 # Ours against a U-Net with strong augmentation of the same labels: its softmax entropy, MEMBERS networks of other training
 # seeds as an ensemble, and PASSES passes of one trained with dropout. Runs of results/TASK-64 under WORK are taken up as
-# they are; the others are trained. Interrupted, the same command goes on. LIMIT: scores below are failures. MODEL: a run of
-# ours to use instead of training one, as runs/benchmark-64/lungs-9-semgan-long-seed0. POSTERIOR=no: without the
-# posterior's mean, the third answer to choose from. RIVALS=no: the choice of the answer alone, without U-Nets.
+# they are; the others are trained, on IMAGES images. Interrupted, the same command goes on. LIMIT: scores below are
+# failures. MODEL: a run of ours to use instead of training one, as runs/benchmark-64/lungs-9-semgan-long-seed0.
+# POSTERIOR=no: without the posterior's mean, the third answer to choose from. RIVALS=no: the choice of the answer alone,
+# without U-Nets.
 [ $# -eq 2 ] || { echo "usage: DATA=... $0 TASK LABELS" >&2; exit 2; }
 TASK=$1
 LABELS=$2
 OUT=${OUT:-results/trust-64}
 MEMBERS=${MEMBERS:-5}
 PASSES=${PASSES:-20}
+IMAGES=${IMAGES:-24000}
 POSTERIOR=${POSTERIOR:-yes}
 RIVALS=${RIVALS:-yes}
 RIVAL=unet-strong
@@ -22,14 +24,33 @@ source "$(dirname "$0")/../runs.sh"
 case $TASK in
     lungs) METRIC=dice LIMIT=${LIMIT:-0.85} OWN=kermany OTHER=hannover ;;
     skin) METRIC=jaccard LIMIT=${LIMIT:-0.6} OWN=isic2017 OTHER=ph2 ;;
-    *) echo "$TASK: there are lungs and skin" >&2; exit 2 ;;
+    faces) METRIC=miou LIMIT=${LIMIT:-0.5} OWN=celebamask OTHER=fasseg ;;
+    *) echo "$TASK: there are lungs, skin and faces" >&2; exit 2 ;;
 esac
 
 prepare() {
     local more=()
     [ "$TASK" != lungs ] || more=(--unlabelled "$DATA/lungs/kermany_unlabelled/images")
+    truth "$OWN"
     semgan data prepare folder --images "$DATA/$TASK/$OWN/images" --labels "$DATA/$TASK/$OWN/masks" "${more[@]}" \
-        --classes "$DATA/$TASK/$OWN/classes.json" --recipe "$RECIPE" -o "$1"
+        "${TRUTH[@]}" --recipe "$RECIPE" -o "$1"
+}
+
+# TRUTH: options that say which classes the true masks of a set have. Of faces, 19 classes of CelebAMask become 8; on FASSEG
+# the 8 predicted become its 6, and the mean is over four of them.
+truth() { # SET
+    local part
+    if [ "$TASK" = faces ]; then
+        for part in classes from_19 fasseg_classes to_fasseg; do
+            python -c 'import json, sys; print(json.dumps(json.load(open("splits/faces.json"))[sys.argv[1]]))' "$part" > "$WORK/$part.json"
+        done
+    fi
+    case $1 in
+        celebamask) TRUTH=(--classes "$WORK/classes.json" --mapping "$WORK/from_19.json") ;;
+        fasseg) TRUTH=(--classes "$WORK/fasseg_classes.json" --map-predictions "$WORK/to_fasseg.json"
+            --mean-over hair --mean-over eyes --mean-over nose --mean-over mouth) ;;
+        *) TRUTH=(--classes "$DATA/$TASK/$OWN/classes.json") ;;
+    esac
 }
 
 # A run of one method; all see the same labelled list, and only the training's seed differs.
@@ -68,13 +89,15 @@ judged() { # SET [--in-domain FOLDERS]
     local set=$1 folders=() name
     shift
     for name in ours entropy ensemble passes; do folders+=("$WORK/trust/$LABELS/$set/$name"); done
-    semgan trust judge "${folders[@]}" --labels "$DATA/$TASK/$set/masks" --classes "$DATA/$TASK/$OWN/classes.json" \
+    truth "$set"
+    semgan trust judge "${folders[@]}" --labels "$DATA/$TASK/$set/masks" "${TRUTH[@]}" \
         --metric "$METRIC" --limit "$LIMIT" -o "$OUT/$TASK-$LABELS/$set" "$@"
 }
 
 # Scores of every answer for all, and of the chosen ones, from cases.csv of each.
 compared() { # SET
     local answer folder
+    truth "$1"
     python - > "$WORK/stems-$1.json" "$WORK/images/$1" <<'END'
 import json, sys
 from pathlib import Path
@@ -84,15 +107,16 @@ END
         folder=$OUT/$TASK-$LABELS/$1/answers/$answer
         mkdir -p "$folder"
         semgan evaluate "$WORK/trust/$LABELS/$1/$answer" "$DATA/$TASK/$1/masks" --metric "$METRIC" \
-            --classes "$DATA/$TASK/$OWN/classes.json" --stems "$WORK/stems-$1.json" -o "$folder"
+            "${TRUTH[@]}" --stems "$WORK/stems-$1.json" -o "$folder"
         sed -i "s#$PWD/##g; s#$DATA#DATA#g; s#$WORK#WORK#g" "$folder/scores.json"
     done
 }
 
 train_rivals() {
-    trained "$LABELS-$RIVAL" "$RIVAL" 0
-    for seed in $(seq 1 $((MEMBERS - 1))); do trained "$LABELS-$RIVAL-member$seed" "$RIVAL" "$seed"; done
-    trained "$LABELS-$RIVAL-dropout" "$RIVAL" 0 --set baseline.dropout=0.2
+    local long=(--set "baseline.images=$IMAGES")
+    trained "$LABELS-$RIVAL" "$RIVAL" 0 "${long[@]}"
+    for seed in $(seq 1 $((MEMBERS - 1))); do trained "$LABELS-$RIVAL-member$seed" "$RIVAL" "$seed" "${long[@]}"; done
+    trained "$LABELS-$RIVAL-dropout" "$RIVAL" 0 "${long[@]}" --set baseline.dropout=0.2
     [ -f "$WORK/$LABELS-$RIVAL/model/trust.json" ] ||
         semgan trust fit -m "$WORK/$LABELS-$RIVAL" "$WORK/data" --limit "$LIMIT"
     cp "$WORK/$LABELS-$RIVAL/model/trust.json" "$OUT/$TASK-$LABELS/trust-$RIVAL.json"

@@ -226,6 +226,8 @@ class _Bench:
         distances = np.full((len(self.steps), len(self.stems)), np.nan)
         began, problem = time.perf_counter(), ""
         variant = _changed(self.gan, changes)
+        if told is not None:
+            told(0)  # so that it is seen to have begun
         for start in range(0, len(self.stems), self.batch):
             images = self.images[start : start + self.batch]
             try:
