@@ -33,8 +33,9 @@ def load_generative(
     if gan is None:
         raise ValueError(
             f"The model {source} answers with a feed-forward network: it has no code to optimise or to walk through. "
-            "Give a model of method semgan, semgan-paper or semgan-student; `semgan segment --save-probabilities` "
-            "takes every model."
+            "Give a model of method semgan, semgan-paper or semgan-student. How sure a model of any method is, "
+            "`semgan segment --save-probabilities --signals` says, for several networks (-m A -m B) or, trained with "
+            "baseline.dropout, --dropout-passes 20 as well."
         )
     if gan is not found:
         logger.warning("Of %s this shows the generative model alone; its answers are mixed with a student's.", source)

@@ -187,6 +187,7 @@ def test_the_posterior_of_a_semgan_student_is_its_generators(gan, unet, plain, t
     suggest(gan, tmp_path / "out", **options)
     told = "\n".join(line.getMessage() for line in caplog.records)
     assert "from the generator alone, without the student" in told and "was not calibrated" in told
+    assert "semgan calibrate" in told and "--temperature" not in told  # which suggest does not take
     assert read_json(tmp_path / "out" / "suggest.json")["temperature"] == DEFAULT_TEMPERATURE
     model = shutil.copytree(gan, tmp_path / "model")
     calibrated(model, 2e-3)

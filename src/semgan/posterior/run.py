@@ -116,28 +116,32 @@ def _left(inputs: Sequence[Input], done: Sequence[Row]) -> list[tuple[int, Input
 
 
 def posterior_of(
-    model: SemanticGan, folder: Path, temperature: float | None = None, *, chains: bool = False
+    model: SemanticGan, folder: Path, temperature: float | None = None, *, chains: bool = False, asked: bool = True
 ) -> LatentPosterior:
     """The posterior of a model at its folder's calibrated temperature, unless another is given.
 
     chains: whether chains will draw from it; a temperature that was fitted to other draws is warned of
+    asked: whether people can give a temperature where this is called; warnings say so
     """
+    advice = "run `semgan calibrate -m MODEL DATASET`" + (", or give --temperature" if asked else "")
     known = Calibration.read(folder)
     if known is not None:
         if chains and temperature is None and known.method not in LENGTHS:
             logger.warning(
                 "The temperature %g was fitted to draws by %s, which hardly depend on it, and may be wrong for chains; "
-                "run `semgan calibrate -m MODEL DATASET`, or give --temperature.",
+                "%s.",
                 known.temperature,
                 known.method,
+                advice,
             )
         chosen = known.temperature if temperature is None else temperature
         return LatentPosterior(model, temperature=chosen, slack=known.slack)
     if temperature is None:
         logger.warning(
             "The posterior of this model was not calibrated: temperature %g is a guess, and intervals may be too wide "
-            "or too narrow. Run `semgan calibrate -m MODEL DATASET`, or give --temperature.",
+            "or too narrow; %s.",
             DEFAULT_TEMPERATURE,
+            advice,
         )
         temperature = DEFAULT_TEMPERATURE
     return LatentPosterior(model, temperature=temperature)

@@ -124,7 +124,7 @@ def _posterior(segmenter: Segmenter, folder: Path) -> tuple[LatentPosterior, Row
     assert generator is not None
     if isinstance(segmenter, SemganStudent):
         logger.warning("--posterior draws from the generator alone, without the student and its guide.")
-    found = posterior_of(generator, folder)
+    found = posterior_of(generator, folder, asked=False)
     return found, {"temperature": found.temperature, "slack": None if known is None else known.slack}
 
 
