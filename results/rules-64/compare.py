@@ -96,7 +96,7 @@ class _Table:
     def learn(self, parts, rows: np.ndarray):
         masks = {step: np.concatenate([self.masks[f"{part}/{step}"][rows] for part in parts]) for step in STEPS}
         learned = learn_rule(
-            masks,
+            {0.0: masks},
             np.concatenate([self.masks[f"{part}/truth"][rows] for part in parts]),
             self.metric,
             classes=self.classes,

@@ -113,7 +113,8 @@ class Segmentation:
     confidence:    ``[batch]`` in [0, 1], mean over pixels of the winning class' probability
     reconstruction: ``[batch, channels, height, width]`` in [-1, 1]; None for methods that do not reconstruct
     w_plus:        ``[batch, layers, w_dim]``; None for methods without a latent code
-    answered_steps: int64 ``[batch]``, the step of every image's answer, where ``steps`` is "auto"
+    answered_steps: int64 ``[batch]``, the step of every image's answer, where ``steps`` is "auto"; the model's rule may
+                   mix that step's probabilities with those of step 0
     trace:         loss name -> ``[steps + 1, batch]``, nan after an image stopped; empty without optimisation
     snapshots:     step -> probabilities at that step, for the steps asked for
     signals:       name -> ``[batch]``, what a method itself knows of how far to trust its answer

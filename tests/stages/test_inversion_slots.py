@@ -72,6 +72,19 @@ def test_every_image_is_answered_with_the_last_step_before_its_mask_left_the_enc
     assert_close(again, found.probabilities, rtol=0, atol=1e-4)  # the codes are those of the answers
 
 
+@pytest.mark.parametrize("batch", [2, 7])
+def test_an_optimised_answer_has_the_rules_share_of_step_0(networks, images, fixed, rule, batch):
+    mixed = StoppingRule(rule.at_least, rule.checkpoints, 0.6)
+    found = invert(*networks, images, exact(batch=batch), rule=mixed)
+    steps = expected_steps(fixed, rule)
+    assert found.answered_steps.tolist() == steps and 0 in steps  # the share moves no step
+    for row, step in enumerate(steps):
+        expected = 0.6 * fixed.snapshots[0][row] + 0.4 * fixed.snapshots[step][row]
+        assert_close(found.probabilities[row], expected, rtol=0, atol=2e-3)
+        assert_close(found.confidence[row], expected.amax(0).mean(), rtol=0, atol=2e-3)
+        assert_close(found.reconstruction[row], fixed.reconstructions[step][row], rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 64])
 def test_the_number_of_slots_changes_no_answer(networks, images, fixed, rule, batch):
     found = invert(*networks, images, exact(batch=batch), rule=rule)

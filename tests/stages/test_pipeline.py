@@ -181,6 +181,24 @@ def test_the_choice_looks_at_its_own_number_of_cases_a_batch_at_a_time(tmp_path)
     assert row["images_seen"] == 18
 
 
+def test_a_share_of_step_0_is_chosen_where_it_alone_gains(tmp_path):
+    """The encoder is right and sure of the odd images; of the even ones it is unsure, and the optimised code knows."""
+    asked, model = validating(tmp_path, {}, {"steps": 5})
+    right = torch.nn.functional.one_hot(torch.from_numpy(asked.first_validation(20).label_maps).long(), 2)
+    right = right.permute(0, 3, 1, 2).float()
+    odd = (torch.arange(20) % 2 == 1)[:, None, None, None]
+    unsure = torch.where(odd, 0.95 * right + 0.05 * (1 - right), 0.4 * right + 0.6 * (1 - right))
+    known = torch.where(odd, 0.1 * right + 0.9 * (1 - right), right)
+
+    def answered(image, *, steps, snapshot_steps):
+        return SimpleNamespace(snapshots={0: unsure, 5: known})
+
+    model.segment_batch = answered
+    found = choose_steps(model, asked)
+    assert found.rule == StoppingRule(0.0, (0, 5), 0.5)
+    assert found.scores["steps_auto"] == 1.0 > max(found.scores["steps_0"], found.scores["steps_5"])
+
+
 def test_copies_are_not_optimised_where_no_step_gains(tmp_path):
     asked, model = validating(tmp_path, {0: 20, 5: 8}, {"steps": 5})
     asked = replace(asked, read_shifted=lambda cases: pytest.fail("read"))

@@ -67,6 +67,10 @@ class _Slots:
         return [self.tensors[name] for name in self.tensors if name.startswith("target_")]
 
 
+def _mask(shown: Tensor) -> np.ndarray:
+    return shown.argmax(0).byte().cpu().numpy()
+
+
 class Walk:
     """Images through the slots, each ``steps`` long or until its rule stops it.
 
@@ -91,7 +95,7 @@ class Walk:
         self.last_wanted = max(wanted, default=0)
         self.next_row = 0
         self.open_answers = [True] * len(image)  # whether the rule may still accept a later step
-        self.first: dict[int, np.ndarray] = {}  # mask of step 0, until the image's answer is known
+        self.first: dict[int, Tensor] = {}  # probabilities of step 0, until the image's answer is known
         self.found = Found([0] * len(image))
 
     def run(self) -> Found:
@@ -172,15 +176,15 @@ class Walk:
         """Take a step for the image's answer, unless its rule forbids; close the answer where no later step may be."""
         row, step = slots.rows[place], slots.steps[place]
         if self.rule is not None:
-            mask = shown.argmax(0).byte().cpu().numpy()
-            first = self.first.setdefault(row, mask)
+            first = self.first.setdefault(row, shown)
             is_finite = bool(self.found.trace["loss"][step, row].isfinite())
-            accepted = is_finite and self.rule.accepts(mask, first, len(shown))
+            accepted = is_finite and self.rule.accepts(_mask(shown), _mask(first), len(shown))
             self.open_answers[row] = accepted and step < self.rule.steps
             if not self.open_answers[row]:
                 del self.first[row]
             if not accepted and step > 0:
                 return
+            shown = shown if step == 0 else torch.lerp(shown, first, self.rule.first_share)
         self.found.answered[row] = step
         self.found.probabilities[row], self.found.reconstruction[row] = shown, picture
         code = slots.tensors["code"][place].detach()

@@ -27,7 +27,7 @@ from semgan.runtime.loop import Progress, StageResult, checkpoint_path, read_sta
 from semgan.stages.semantic_gan import Distance, SemanticGan, model_files
 from semgan.stages.stage1_gan import GanStage, build_image_critic
 from semgan.stages.stage2_encoder import EncoderStage, build_encoder
-from semgan.stages.stopping import FEWEST_CASES, LearnedRule, StoppingRule, learn_rule
+from semgan.stages.stopping import FEWEST_CASES, FIRST_SHARES, LearnedRule, StoppingRule, learn_rule
 from semgan.types import AUTO
 from semgan.words import as_typed
 
@@ -242,14 +242,16 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
     candidates = tuple(sorted({step for step in between if step <= limit} | {0, limit}))
     shown = job.first_validation(own.choice_cases)
     masks, count = _optimised(model, shown.images, candidates, job.progress, "choose steps"), len(shown.images)
-    scores = {
-        f"steps_{step}": score_label_maps(
+    mixed = {
+        (share, step): score_label_maps(
             found, shown.label_maps, job.settings.metric, classes=job.labels.classes, groups=shown.groups
         )
-        for step, found in masks.items()
+        for share, by_step in masks.items()
+        for step, found in by_step.items()
     }
+    scores = {f"steps_{step}": mixed[0.0, step] for step in candidates}
     chosen = max(candidates, key=lambda step: (round(scores[f"steps_{step}"], 4), -step))
-    learned = _learned(model, shown, masks, job, optimisation_gains=chosen > 0)
+    learned = _learned(model, shown, masks, job, optimisation_gains=max(mixed.values()) > mixed[0.0, 0])
     if learned is not None:
         scores[f"steps_{AUTO}"] = learned.score
     by_first(lambda: _write_scores(scores, count, job))
@@ -262,28 +264,35 @@ def choose_steps(model: SemanticGan, job: TrainingJob) -> StepChoice:
 
 def _optimised(
     model: SemanticGan, images: np.ndarray, candidates: Sequence[int], progress: Progress | None, what: str
-) -> dict[int, np.ndarray]:
-    """Masks of all images (uint8, as `Scored` has them) after so many steps; each process answers a share.
+) -> dict[float, dict[int, np.ndarray]]:
+    """Masks of all images (uint8, as `Scored` has them) by share of step 0 in the answer and number of steps; each
+    process answers a part.
 
     A batch of the settings at a time: probabilities of a hundred images after every number of steps take gigabytes.
     """
-    parts: dict[int, list[Tensor]] = {step: [] for step in candidates}
+    parts: dict[tuple[float, int], list[Tensor]] = {(share, step): [] for share in FIRST_SHARES for step in candidates}
     for rows in ranks.even_batches(len(images), model.settings.inversion.batch, progress, what):
         shown = to_unit(torch.from_numpy(images[rows]))
-        found = model.segment_batch(shown, steps=max(candidates), snapshot_steps=tuple(candidates))
-        for step, kept in parts.items():
-            kept.append(found.snapshots[step].argmax(1).byte())
+        found = model.segment_batch(shown, steps=max(candidates), snapshot_steps=tuple(candidates)).snapshots
+        for (share, step), kept in parts.items():
+            kept.append(torch.lerp(found[step], found[0], share).argmax(1).byte())
     ranks.wait()  # for the slowest process, which may take longer than a sum may be waited for
-    return {step: ranks.gathered(torch.cat(kept))[: len(images)].cpu().numpy() for step, kept in parts.items()}
+    masks = {key: ranks.gathered(torch.cat(kept))[: len(images)].cpu().numpy() for key, kept in parts.items()}
+    return {share: {step: masks[share, step] for step in candidates} for share in FIRST_SHARES}
 
 
 def _learned(
-    model: SemanticGan, plain: Scored, masks: dict[int, np.ndarray], job: TrainingJob, *, optimisation_gains: bool
+    model: SemanticGan,
+    plain: Scored,
+    masks: dict[float, dict[int, np.ndarray]],
+    job: TrainingJob,
+    *,
+    optimisation_gains: bool,
 ) -> LearnedRule | None:
     """The rule of these masks; none where ramps of the learning rate make them unlike those of shorter runs.
 
-    The images' shifted copies are optimised, too, where a fixed number of steps gains on the images as they are: else
-    no rule could be that optimises.
+    The images' shifted copies are optimised, too, where a fixed number of steps gains on the images as they are, alone
+    or mixed with step 0: else no rule could be that optimises.
     """
     if job.settings.inversion.has_ramps:
         return None
@@ -291,10 +300,13 @@ def _learned(
     cases = plain.groups or tuple(str(row) for row in range(len(plain.images)))
     enough = len(set(cases)) >= FEWEST_CASES
     if enough and optimisation_gains and (shifted := job.read_shifted(len(plain.images))) is not None:
-        copies = _optimised(model, shifted.images, list(masks), job.progress, "choose steps, shifted copies")
+        copies = _optimised(model, shifted.images, list(masks[0.0]), job.progress, "choose steps, shifted copies")
         parts.append((shifted, copies))
     return learn_rule(
-        {step: np.concatenate([kept[step] for _, kept in parts]) for step in masks},
+        {
+            share: {step: np.concatenate([kept[share][step] for _, kept in parts]) for step in by_step}
+            for share, by_step in masks.items()
+        },
         np.concatenate([shown.label_maps for shown, _ in parts]),
         job.settings.metric,
         classes=job.labels.classes,
