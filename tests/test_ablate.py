@@ -14,6 +14,9 @@ from tiny_gan import saved_gan, tiny_gan
 from semgan.ablate import ablate, grid
 from semgan.data.folder import Dataset
 from semgan.metrics import overlap
+from semgan.posterior.run import calibrate_model
+from semgan.robustness import robustness
+from semgan.trust.run import fit_trust
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +82,20 @@ def test_one_by_one_changes_one_setting_at_a_time():
 def test_wrong_grids_are_said(vary, message):
     with pytest.raises(ValueError, match=message):
         grid(tiny_gan().settings, vary)
+
+
+@pytest.mark.parametrize("verb", ["ablate", "calibrate", "trust", "robustness"])
+def test_a_dataset_of_other_channels_is_refused_before_any_work(verb, model, tiny_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(Dataset, "channels", 3)
+    calls = {
+        "ablate": lambda: ablate(model, tiny_dataset, tmp_path / "out", vary=VARY, device="cpu"),
+        "calibrate": lambda: calibrate_model(model, tiny_dataset, device="cpu"),
+        "trust": lambda: fit_trust(model, tiny_dataset, device="cpu"),
+        "robustness": lambda: robustness([model], tiny_dataset, tmp_path / "out", device="cpu"),
+    }
+    with pytest.raises(ValueError, match="images of 3 channels and .* takes 1"):
+        calls[verb]()
+    assert not list(tmp_path.iterdir()) and not (model / "trust.json").exists()
 
 
 # ---------------------------------------------------------------- what is measured

@@ -14,6 +14,7 @@ from tiny_gan import saved_gan, tiny_gan
 
 import semgan
 from semgan import robustness as module
+from semgan.config import Preprocessing
 from semgan.data.folder import Dataset
 from semgan.metrics import overlap
 from semgan.robustness import Row, means, read_rows, robustness
@@ -27,6 +28,8 @@ def model(tmp_path_factory):
 
 class Threshold:
     """Dark is lung: right on phantoms as they are, wrong where the light changes."""
+
+    rules = {"default": Preprocessing(size_px=32, channels=1)}
 
     def __init__(self, labels):
         self.labels = labels

@@ -1,3 +1,4 @@
+import errno
 import json
 from types import SimpleNamespace
 
@@ -46,6 +47,46 @@ def test_many_pairs_are_drawn_and_written_in_turns(tmp_path, monkeypatch):
     sample(Drawer(), tmp_path / "out", count=150, grid=True)
     assert drawn == [64, 64, 22] and len(list((tmp_path / "out" / "masks").iterdir())) == 150
     assert np.array(Image.open(tmp_path / "out" / "grid.png")).shape == (6 * 32, 12 * 16, 3)  # the first 64
+
+
+def test_a_stopped_sampling_goes_on_with_the_pairs_that_are_left(tmp_path, monkeypatch):
+    """The disk is full while the 101st mask is written: what is whole stays, and nothing half-written lies there."""
+    drawn, draw, save = [], Drawer.sample, Image.Image.save
+    monkeypatch.setattr("semgan.segment.load_identified", lambda *asked: (Drawer(), "one model"))
+    monkeypatch.setattr(Drawer, "sample", lambda self, seeds, **more: drawn.append(list(seeds)) or draw(self, seeds))
+
+    def full(self, path, *more):
+        if "masks" in str(path) and "000100" in str(path):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        with pytest.raises(OSError, match="No space"):
+            sample(tmp_path / "model", tmp_path / "out", count=150)
+    masks = tmp_path / "out.partial" / "masks"
+    assert sorted(path.name for path in masks.iterdir()) == [f"{number:06d}.png" for number in range(100)]
+    drawn.clear()
+    told = []
+    sample(tmp_path / "model", tmp_path / "out", count=150, progress=lambda *now: told.append(now[:2]))
+    assert drawn == [list(range(64)), list(range(100, 128)), list(range(128, 150))]  # the grid shows the first 64
+    assert told == [(0, 150), (64, 150), (128, 150), (150, 150)]
+    assert all((np.array(Image.open(tmp_path / "out" / "masks" / f"{n:06d}.png")) == n % 3).all() for n in range(150))
+
+
+def test_pairs_of_another_model_are_not_gone_on_with(tmp_path, monkeypatch):
+    def stopped(*asked):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("semgan.segment.load_identified", lambda *asked: (Drawer(), "one model"))
+    with monkeypatch.context() as patch:
+        patch.setattr("semgan.sample.sample_grid", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sample(tmp_path / "model", tmp_path / "out", count=3)
+    monkeypatch.setattr("semgan.segment.load_identified", lambda *asked: (Drawer(), "trained on"))
+    with pytest.raises(FileExistsError, match="unfinished work"):
+        sample(tmp_path / "model", tmp_path / "out", count=3)
 
 
 def test_grid_shows_every_pair():

@@ -36,7 +36,7 @@ def main() -> None:
     models = [TrainedModel(run, device="cpu") for run in runs]
     first, metric = models[0].segmenter, models[0].settings["metric"]
     data = Dataset.open(given.dataset)
-    cases = data.validation_for(first.labels, given.cases)
+    cases = data.validation_for(first, given.cases)
     scores: list[dict[str, float]] = [{} for _ in runs]
     for shift in (NONE, *SHIFTS, MIXED):
         images, truths = pictures(data, cases, shift, first)

@@ -33,7 +33,7 @@ def main() -> None:
     torch.set_num_threads(1)
     inversion, student = (semgan.load(run, device="cpu") for run in (given.inversion, given.student))
     data = Dataset.open(given.dataset)
-    cases = data.validation_for(inversion.labels, given.cases, model=str(given.inversion))
+    cases = data.validation_for(inversion, given.cases, name=str(given.inversion))
     metric = inversion.settings.metric
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", newline="", encoding="utf-8") as file:

@@ -45,7 +45,7 @@ def main() -> None:
     if fitted is None or fitted.images != given.skip:
         raise SystemExit(f"Run `semgan calibrate -m {given.model} {given.dataset} --cases {given.skip}` first.")
     data = Dataset.open(given.dataset)
-    cases = data.validation_for(model.labels, given.skip + given.cases)[given.skip :]
+    cases = data.validation_for(model, given.skip + given.cases)[given.skip :]
     posterior = LatentPosterior(model, temperature=fitted.temperature, slack=fitted.slack)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -68,7 +68,7 @@ def main() -> None:
 
 def _keep_masks(model, data: Dataset, run: Path, file: Path) -> None:
     torch.set_num_threads(1)
-    cases = data.validation_for(model.labels, None, model=str(run))
+    cases = data.validation_for(model, None, name=str(run))
     kept = {}
     for part in PARTS:
         images, truths = pictures(data, cases, MIXED if part == MIXED else NONE, model)

@@ -45,7 +45,7 @@ def main() -> None:
     models = [semgan.load(run, device="cpu") for run in (*given.runs, *given.others)]
     metric = methods.described(artifacts.find_model(given.runs[0]))["settings"]["metric"]
     data = Dataset.open(given.dataset)
-    cases = data.validation_for(models[0].labels, given.cases)
+    cases = data.validation_for(models[0], given.cases)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow((*COLUMNS, OTHERS) if given.others else COLUMNS)

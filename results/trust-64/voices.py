@@ -49,7 +49,7 @@ def main() -> None:
     torch.set_num_threads(1)
     generator, network = (semgan.load(run, device="cpu") for run in (given.generator, given.network))
     data = Dataset.open(given.dataset)
-    cases = data.validation_for(generator.labels, given.cases, model=str(given.generator))
+    cases = data.validation_for(generator, given.cases, name=str(given.generator))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)

@@ -95,7 +95,7 @@ def ablate(
     gan, identity = load_generative(model, device)
     variants = grid(gan.settings, vary, one_by_one=one_by_one)
     data = Dataset.open(dataset)
-    chosen = data.validation_for(gan.labels, cases)
+    chosen = data.validation_for(gan, cases)
     steps = tuple(sorted({*checked_steps(steps), gan.fixed_steps}))
     request = {
         "format": 1,

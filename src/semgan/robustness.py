@@ -86,7 +86,7 @@ def robustness(
     loaded = [load_identified(Path(model), device) for model in models]
     data = Dataset.open(dataset)
     for path, (segmenter, _) in zip(models, loaded, strict=True):
-        chosen = data.validation_for(segmenter.labels, cases, model=str(path))
+        chosen = data.validation_for(segmenter, cases, name=str(path))
     contestants = _contestants(models, [segmenter for segmenter, _ in loaded], steps)
     request = {
         "format": 2,

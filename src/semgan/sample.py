@@ -9,7 +9,8 @@ OUT/samples.json        what was asked
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from semgan.types import MOST_SEED
 MARKER = "samples.json"
 GRID_MOST = 64  # pairs shown in the grid
 
+Progress = Callable[[int, int, str], Any]  # (done, total, what)
+
 
 def sample(
     model: Path | str | Any,
@@ -37,8 +40,11 @@ def sample(
     grid: bool = True,
     overwrite: bool = False,
     device: str = "auto",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Draw pairs from a model; pair i depends on its seed alone. Returns what samples.json holds.
+
+    Stopped, the same call goes on with the pairs that are left.
 
     seeds: the seeds to draw; None: ``count`` of them from ``seed`` on
     truncation: 1 the model's own distribution; towards 0 ever closer to the mean image
@@ -51,11 +57,7 @@ def sample(
         raise ValueError(f"Sampling takes one or more different seeds from 0 to {MOST_SEED}; got {chosen[:8]}.")
     if not (math.isfinite(truncation) and truncation >= 0):
         raise ValueError(f"The truncation is a number from 0 on, 1 as learnt; got {truncation:g}.")
-    drawer: Any = model
-    if isinstance(model, (Path, str)):
-        import semgan
-
-        drawer = semgan.load(Path(model), device=device)
+    drawer, identity = _loaded(model, device)
     if not hasattr(drawer, "sample"):
         from semgan.student_answer import gan_of
 
@@ -63,27 +65,56 @@ def sample(
     if drawer is None:
         raise ValueError("This model segments but cannot draw images; sampling takes a model of method semgan.")
     source = str(model) if isinstance(model, (Path, str)) else None
-    request = {"format": 1, "model": source, "seeds": chosen, "truncation": truncation}
+    request = {"format": 2, "model": source, "identity": identity, "seeds": chosen, "truncation": truncation}
     folder = ResultFolder(Path(out), MARKER, request)
-    folder.begin(overwrite=overwrite or folder.is_finished())
-    for name in ("images", "masks"):
-        (folder.partial / name).mkdir(exist_ok=True)
-    for first in range(0, len(chosen), GRID_MOST):
-        pairs = drawer.sample(chosen[first : first + GRID_MOST], truncation=truncation)
-        _write(folder.partial, pairs)
-        if grid and not first:
-            picture = sample_grid(pairs.images, pairs.label_maps, len(drawer.labels.names))
-            Image.fromarray(picture).save(folder.partial / "grid.png")
+    goes_on = folder.begin(overwrite=overwrite or folder.is_finished()) and identity is not None
+    masks = folder.partial / "masks"
+    with folder.filling(lambda: any(masks.glob("*.png"))):
+        for name in ("images", "masks"):
+            (folder.partial / name).mkdir(exist_ok=True)
+        for first in range(0, len(chosen), GRID_MOST):
+            if progress is not None:
+                progress(first, len(chosen), "sample")
+            block = chosen[first : first + GRID_MOST]
+            left = [number for number in block if not (goes_on and (masks / _mask_name(number)).is_file())]
+            drawn = grid and not first  # the first block is drawn anew: the grid shows it
+            if left or drawn:
+                pairs = drawer.sample(block if drawn else left, truncation=truncation)
+                _write(folder.partial, pairs)
+                if drawn:
+                    picture = sample_grid(pairs.images, pairs.label_maps, len(drawer.labels.names))
+                    _save(folder.partial / "grid.png", picture)
+        if progress is not None:
+            progress(len(chosen), len(chosen), "sample")
     folder.finish()
     return artifacts.read_json(Path(out) / MARKER)
 
 
+def _loaded(model: Path | str | Any, device: str) -> tuple[Any, str | None]:
+    from semgan.segment import load_identified
+
+    return load_identified(model, device)
+
+
+def _mask_name(number: int) -> str:
+    return f"{number:06d}.png"
+
+
 def _write(folder: Path, pairs: Any) -> None:
-    """Images and masks of drawn pairs (`semgan.stages.semantic_gan.Samples`)."""
+    """Images and masks of drawn pairs (`semgan.stages.semantic_gan.Samples`); a mask says that its pair is whole."""
     for number, picture, label_map in zip(pairs.seeds, pairs.images, pairs.label_maps, strict=True):
         for name, pixels in picture_files(picture, f"{number:06d}", numbered=False).items():
-            Image.fromarray(pixels).save(folder / "images" / name)
-        Image.fromarray(label_map).save(folder / "masks" / f"{number:06d}.png")
+            _save(folder / "images" / name, pixels)
+        _save(folder / "masks" / _mask_name(number), label_map)
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    temporary = artifacts.temporary_beside(path)
+    try:
+        Image.fromarray(pixels).save(temporary, "PNG")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sample_grid(images: np.ndarray, label_maps: np.ndarray, classes: int) -> np.ndarray:

@@ -191,7 +191,9 @@ def sample(
     existing(model, "Model")
     from semgan.sample import sample as draw
 
-    result = draw(model, out, count=count, seed=seed, truncation=truncation, overwrite=overwrite, device=device)
+    options = {"count": count, "seed": seed, "truncation": truncation, "overwrite": overwrite, "device": device}
+    with progress_bars() as progress:
+        result = draw(model, out, **options, progress=progress)
     show(f"Samples in {out}", {"pairs": count, "to look at": out / "grid.png"})
     return {"out": out, **result}
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from semgan.artifacts import read_json
 from semgan.data.tree import channel_files
-from semgan.types import IGNORE, METRICS, Case, LabelSpace
+from semgan.types import IGNORE, METRICS, Case, LabelSpace, Segmenter
 from semgan.words import as_typed
 
 FORMAT = 1
@@ -158,12 +158,13 @@ class Dataset:
         """The validation list; empty where none was made."""
         return self._with_masks(self.splits.get("validation", []))
 
-    def validation_for(self, labels: LabelSpace, count: int | None = None, *, model: str = "the model") -> list[Case]:
-        """The validation list (its first ``count`` cases) to judge a model of these classes on.
+    def validation_for(self, model: Segmenter, count: int | None = None, *, name: str = "the model") -> list[Case]:
+        """The validation list (its first ``count`` cases) to judge a model on.
 
-        Raises ValueError for a model of other classes, and where there is no such list.
+        Raises ValueError for a model of other classes or channels, and where there is no such list.
         """
-        self.check_classes(labels, model)
+        self.check_classes(model.labels, name)
+        self.check_channels(model.rules["default"].channels, name)
         cases = self.validation()[:count]
         if not cases:
             raise ValueError(
@@ -188,6 +189,14 @@ class Dataset:
             raise ValueError(
                 f"{self.path} has the classes {theirs}, {model} {ours}; give the dataset that it was trained on, or "
                 "one of the same task."
+            )
+
+    def check_channels(self, channels: int, model: str = "the model") -> None:
+        """Raises ValueError where a model takes images of another number of channels."""
+        if self.channels != channels:
+            raise ValueError(
+                f"{self.path} has images of {self.channels} channels and {model} takes {channels}; give the dataset "
+                "that it was trained on, or one of such images."
             )
 
     def test(self) -> list[Case]:

@@ -269,7 +269,8 @@ def calibrate_model(
 ) -> Calibration:
     """Fit slack and temperature to the first ``cases`` of a dataset's validation list and keep them beside the weights.
 
-    Raises ValueError for a model without latent code, a dataset without validation list, or of other classes.
+    Raises ValueError for a model without latent code, a dataset without validation list, or of other classes or
+    channels.
     """
     import torch
 
@@ -278,7 +279,7 @@ def calibrate_model(
     from semgan.data.readers import read_image_files
 
     (generative, _), opened = load_generative(model, device), Dataset.open(Path(dataset))
-    chosen = opened.validation_for(generative.labels, cases)
+    chosen = opened.validation_for(generative, cases)
     if len(chosen) < 2:
         raise ValueError(
             f"{opened.path} has {len(chosen)} validation cases; calibration needs 2 or more: `semgan data split`."

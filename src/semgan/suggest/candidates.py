@@ -85,11 +85,7 @@ def of_dataset(
     Raises ValueError for a model of other channels or classes, and where a list is missing.
     """
     rule = segmenter.rules["default"]
-    if dataset.channels != rule.channels:
-        raise ValueError(
-            f"{dataset.path} has images of {dataset.channels} channels and the model takes {rule.channels}; "
-            "give a model that was trained on such images."
-        )
+    dataset.check_channels(rule.channels)
     dataset.check_classes(segmenter.labels)
     held_out = {case.group for case in (*dataset.validation(), *dataset.test())} - {None}
     labelled = dataset.labelled(labels, split_seed)

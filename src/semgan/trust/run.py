@@ -51,7 +51,7 @@ def fit_trust(
     folder = artifacts.find_model(Path(model))
     posterior = calibrated_posterior(segmenter, folder) if choose else None
     opened = Dataset.open(Path(dataset))
-    chosen = opened.validation_for(segmenter.labels, cases)
+    chosen = opened.validation_for(segmenter, cases)
     groups = [case.group or opened.group(case.stem) or case.stem for case in chosen]
     check_cases(groups)
     images = torch.stack([segmenter.preprocess(read_image_files(case.image)) for case in chosen])
