@@ -23,6 +23,17 @@ QUICK = (
 )
 
 
+@pytest.fixture
+def one_thread():
+    """Torch computes with one thread; what uses this says why."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def quick() -> list[str]:
     """``changes`` for `semgan.train.train` with the recipe `debug`."""

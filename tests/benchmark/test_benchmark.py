@@ -275,20 +275,12 @@ def test_a_budget_of_processor_time_is_refused_on_a_gpu(grids, tmp_path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def one_thread():
-    """As the processor's clock is meant: two threads that wait for each other beside other work wait by spinning."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_the_processors_clock_ends_a_cell(grids, tmp_path):
-    """Two seconds of processor time, really taken; the length was planned by the same clock."""
+    """Two seconds of processor time, really taken; the length was planned by the same clock.
+
+    With one thread, as it is meant: two that wait for each other beside other work wait by spinning.
+    """
     path = grids.write(lambda grid: grid.update(budget={"cpu_minutes": 2 / 60}, methods=["unet"]))
     result = benchmark(path, tmp_path / "out", device="cpu")
     assert [cell.status for cell in result.cells] == ["done"] and not result.problems

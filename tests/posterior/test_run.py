@@ -33,15 +33,6 @@ def cheap(monkeypatch):
 
 
 @pytest.fixture
-def one_thread():
-    """With two, the gradient of a convolution of a single pixel (of tiny models alone) differs from call to call."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def pictures(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -94,7 +85,9 @@ def test_scores_of_the_masks_before_do_not_lie_beside_others_and_files_of_people
     assert not (out / "scores.json").exists() and not (out / "cases.csv").exists() and (out / "notes.txt").exists()
 
 
-def test_a_stopped_run_ends_like_one_that_was_not(folder, pictures, tmp_path, monkeypatch, one_thread):
+@pytest.mark.usefixtures("one_thread")
+def test_a_stopped_run_ends_like_one_that_was_not(folder, pictures, tmp_path, monkeypatch):
+    """With two threads the gradient of a convolution of a single pixel (of tiny models alone) differs by call."""
     drawn(folder, pictures, tmp_path / "whole", batch=1, method="mala")
     write = module._Writer.write
 
