@@ -19,6 +19,10 @@ out=results/ablation-64
 
 [ -n "${MODEL:-}" ] || semgan train "$data" -o "$run" --recipe "$task-64" --method semgan \
     --labels "$labels" --set inversion.steps=50 --set inversion.choose=false
+mkdir -p "$out/$task-$labels"
+for file in config.yaml environment.json log.txt metrics.jsonl; do # without the machine's paths
+    sed "s#$PWD/##g; s#$data#DATA/$task#g; s#$run#runs/ablation-64/$task-$labels#g" "$run/$file" > "$out/$task-$labels/$file"
+done
 semgan ablate -m "$run" "$data" -o "$work/$task-$labels-figure" --one-by-one --cases "${CASES:-50}" --batch 50 \
     --steps "${STEPS:-0,10,25,50,100}" \
     --vary inversion.lambda_pixel=0,0.01,0.1,1 \

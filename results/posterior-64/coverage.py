@@ -20,11 +20,8 @@ from semgan import artifacts
 from semgan.masks import MaskReader
 from semgan.posterior.run import coverage
 
-COLUMNS = (
-    "class,images,draws,meant,inside,inside_low,inside_high,below,above,median_width,relative_error_of_median".split(
-        ","
-    )
-)
+COLUMNS = ("class", "images", "draws", "meant", "inside", "inside_low", "inside_high", "below", "above")
+COLUMNS += ("median_width", "relative_error_of_median")
 
 
 def main() -> None:
@@ -49,13 +46,8 @@ def main() -> None:
         draws = int(rows[0]["draws"])
         spread = np.median((high - low)[middle > 0] / middle[middle > 0])
         error = np.median(np.abs(middle - true)[true > 0] / true[true > 0])
-        numbers = [
-            inside.mean(),
-            *np.quantile(chance, [0.025, 0.975]),
-            (true < low).mean(),
-            (true > high).mean(),
-            spread,
-        ]
+        missed = [(true < low).mean(), (true > high).mean()]
+        numbers = [inside.mean(), *np.quantile(chance, [0.025, 0.975]), *missed, spread]
         line = [name, len(rows), draws, *(f"{number:.4f}" for number in (coverage(draws), *numbers, error))]
         table.writerow(line)
         print(*line, flush=True)

@@ -57,7 +57,10 @@ def sample(
         raise ValueError(f"Sampling takes one or more different seeds from 0 to {MOST_SEED}; got {chosen[:8]}.")
     if not (math.isfinite(truncation) and truncation >= 0):
         raise ValueError(f"The truncation is a number from 0 on, 1 as learnt; got {truncation:g}.")
-    drawer, identity = _loaded(model, device)
+    from semgan.segment import load_identified
+
+    drawer: Any
+    drawer, identity = load_identified(model, device)
     if not hasattr(drawer, "sample"):
         from semgan.student_answer import gan_of
 
@@ -88,12 +91,6 @@ def sample(
             progress(len(chosen), len(chosen), "sample")
     folder.finish()
     return artifacts.read_json(Path(out) / MARKER)
-
-
-def _loaded(model: Path | str | Any, device: str) -> tuple[Any, str | None]:
-    from semgan.segment import load_identified
-
-    return load_identified(model, device)
 
 
 def _mask_name(number: int) -> str:
